@@ -1,0 +1,484 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A compiled object loaded into the kernel by bpf(2), attached, its maps readable.
+
+No bcc, no libbpf.  Follows include/uapi/linux/bpf.h (union bpf_attr) and, for
+the ring buffer, kernel/bpf/ringbuf.c.  Keys and values are bytes in the
+machine's own layout.  Closing the process detaches everything.
+"""
+
+import ctypes
+import errno
+import os
+import struct
+
+from . import perf_event, syscalls
+from .errors import Error, NotPermitted, Unavailable
+
+__all__ = ["Program", "Map", "RingBuffer", "first", "permitted", "possible_cpus", "grace_period"]
+
+(MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY, PROG_LOAD) = range(6)
+RAW_TRACEPOINT_OPEN, BTF_LOAD = 17, 18
+MAP_LOOKUP_BATCH, MAP_LOOKUP_AND_DELETE_BATCH = 24, 25
+
+HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY, STACK_TRACE, LRU_HASH, LRU_PERCPU_HASH = 1, 2, 5, 6, 7, 9, 10
+PERF_EVENT_ARRAY, RINGBUF = 4, 27
+_LOCAL_STORAGE = (24, 28, 29, 32)       # of sockets, inodes, tasks, cgroups
+_PERCPU = (PERCPU_HASH, PERCPU_ARRAY, LRU_PERCPU_HASH, 21)
+_NO_KEY_MAPS = (ARRAY, PERCPU_ARRAY)
+
+PROG_KPROBE, PROG_TRACEPOINT, PROG_PERF_EVENT, PROG_RAW_TRACEPOINT, PROG_TRACING = 2, 5, 7, 17, 26
+# kind -> (program type, expected attach type)
+_KINDS = {"tp_btf": (PROG_TRACING, 23), "fentry": (PROG_TRACING, 24), "fexit": (PROG_TRACING, 25),
+          "raw_tp": (PROG_RAW_TRACEPOINT, 0), "tracepoint": (PROG_TRACEPOINT, 0),
+          "kprobe": (PROG_KPROBE, 0), "kretprobe": (PROG_KPROBE, 0),
+          "uprobe": (PROG_KPROBE, 0), "uretprobe": (PROG_KPROBE, 0),
+          "perf_event": (PROG_PERF_EVENT, 0)}
+_LOG_SIZE = 1 << 20
+_DENIED = (errno.EPERM, errno.EACCES)
+
+
+def _bpf(command, attr):
+    """bpf(2); returns (result, the attr bytes as the kernel left them)."""
+    buffer = ctypes.create_string_buffer(attr, max(len(attr), 144))
+    return syscalls.call("bpf", command, buffer, len(buffer)), buffer.raw
+
+
+def _name(text):
+    """A name as the kernel takes it: 15 of [A-Za-z0-9_.]."""
+    return "".join(c if c.isalnum() and c.isascii() or c in "_." else "_" for c in text)[:15].encode()
+
+
+def possible_cpus(root="/"):
+    """How many CPUs per-CPU maps have values for: the highest possible number plus one."""
+    with open(os.path.join(root, "sys/devices/system/cpu/possible")) as f:
+        return int(f.read().strip().rpartition("-")[2].rpartition(",")[2]) + 1
+
+
+def grace_period():
+    """Return when every BPF program that was running has ended (an RCU grace period).
+
+    membarrier(2)'s MEMBARRIER_CMD_GLOBAL is synchronize_rcu, and a tracing
+    program runs inside an RCU read section.
+    """
+    try:
+        syscalls.call("membarrier", 1, 0, 0)
+    except OSError:         # nohz_full CPUs: refused.  A program runs for microseconds.
+        import time
+        time.sleep(0.02)
+
+
+def permitted():
+    """True when this process may load a tracing program."""
+    code = ctypes.create_string_buffer(struct.pack("=BBhiBBhi", 0xb7, 0, 0, 0, 0x95, 0, 0, 0), 16)
+    licence = ctypes.create_string_buffer(b"GPL")
+    try:
+        fd, _ = _bpf(PROG_LOAD, struct.pack("=IIQQ", PROG_RAW_TRACEPOINT, 2, syscalls.address(code),
+                                            syscalls.address(licence)))
+    except OSError as exc:
+        return exc.errno not in _DENIED
+    os.close(fd)
+    return True
+
+
+def _raise_memlock():
+    """Kernels before 5.11 charge maps to RLIMIT_MEMLOCK.  A refusal is no error by itself."""
+    import resource
+    try:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    except (OSError, ValueError):
+        pass
+
+
+def _storage_btf(value_size):
+    """The descriptor of a BTF with `int` as type 1 and an array of value_size bytes as type 3."""
+    strings = b"\0int\0char\0"
+    types = struct.pack("=IIII", 1, 1 << 24, 4, 1 << 24 | 32)           # int, signed, 32 bits
+    types += struct.pack("=IIII", 5, 1 << 24, 1, 8)                     # char, 8 bits
+    types += struct.pack("=IIIIII", 0, 3 << 24, 0, 2, 1, value_size)    # char[value_size], indexed by int
+    blob = struct.pack("=HBBIIIII", 0xeb9f, 1, 0, 24, 0, len(types), len(types), len(strings)) + types + strings
+    data = ctypes.create_string_buffer(blob, len(blob))
+    return _bpf(BTF_LOAD, struct.pack("=QQIII", syscalls.address(data), 0, len(blob), 0, 0))[0]
+
+
+class Map:
+    """One map.  name, type, key_size, value_size (of one CPU's value), max_entries, fd."""
+
+    def __init__(self, name, type_, key_size, value_size, max_entries, flags=0):
+        self.name, self.type, self.key_size = name, type_, key_size
+        self.value_size, self.max_entries = value_size, max_entries
+        if type_ == PERF_EVENT_ARRAY:
+            self.max_entries = max_entries = possible_cpus()
+        self._stride = value_size
+        if type_ in _PERCPU:
+            self._stride = (value_size + 7 & ~7) * possible_cpus()
+        btf = (0, 0, 0)
+        if type_ in _LOCAL_STORAGE:
+            btf = _storage_btf(value_size), 1, 3
+            max_entries, flags = 0, 1           # BPF_F_NO_PREALLOC is mandatory
+        try:
+            self.fd, _ = _bpf(MAP_CREATE, struct.pack("=IIIIIII16sIIII", type_, key_size, value_size, max_entries,
+                                                      flags, 0, 0, _name(name), 0, *btf))
+        finally:
+            if btf[0]:
+                os.close(btf[0])
+
+    def lookup(self, key):
+        """The value of a key (all CPUs' values end to end for a per-CPU map), or None."""
+        key = ctypes.create_string_buffer(key, self.key_size)
+        value = ctypes.create_string_buffer(self._stride)
+        try:
+            _bpf(MAP_LOOKUP, struct.pack("=IIQQQ", self.fd, 0, syscalls.address(key), syscalls.address(value), 0))
+        except OSError as exc:
+            if exc.errno == errno.ENOENT:
+                return None
+            raise
+        return value.raw
+
+    def update(self, key, value, flags=0):
+        """Set the value of a key.  Raises OSError (E2BIG: the map is full)."""
+        key = ctypes.create_string_buffer(key, self.key_size)
+        value = ctypes.create_string_buffer(value, self._stride)
+        _bpf(MAP_UPDATE, struct.pack("=IIQQQ", self.fd, 0, syscalls.address(key), syscalls.address(value), flags))
+
+    def delete(self, key):
+        """Remove a key; False when it was not there."""
+        key = ctypes.create_string_buffer(key, self.key_size)
+        try:
+            _bpf(MAP_DELETE, struct.pack("=IIQ", self.fd, 0, syscalls.address(key)))
+        except OSError as exc:
+            if exc.errno == errno.ENOENT:
+                return False
+            raise
+        return True
+
+    def keys(self):
+        """All keys, by MAP_GET_NEXT_KEY; a map that changes meanwhile may repeat or skip some."""
+        following = ctypes.create_string_buffer(self.key_size)
+        key = None
+        while True:
+            try:
+                _bpf(MAP_NEXT_KEY, struct.pack("=IIQQ", self.fd, 0, syscalls.address(key) if key else 0,
+                                               syscalls.address(following)))
+            except OSError as exc:
+                if exc.errno == errno.ENOENT:
+                    return
+                raise
+            key = ctypes.create_string_buffer(following.raw, self.key_size)
+            yield following.raw
+
+    def items(self):
+        """[(key, value)] of a hash or array map: by batches (Linux 5.6), else one by one."""
+        return self._batch(MAP_LOOKUP_BATCH)
+
+    def drain(self):
+        """[(key, value)] of a hash map, each removed as it is read."""
+        return self._batch(MAP_LOOKUP_AND_DELETE_BATCH)
+
+    def _batch(self, command):
+        chunk = max(1, min(self.max_entries, 4096, (1 << 22) // max(self._stride, 1)))
+        keys = values = None
+        # The cursor is a bucket number for hash maps, a key for arrays.
+        cursor = ctypes.create_string_buffer(max(4, self.key_size))
+        started, result = 0, []
+        while True:
+            if keys is None:
+                keys = ctypes.create_string_buffer(chunk * self.key_size)
+                values = ctypes.create_string_buffer(chunk * self._stride)
+            code = 0
+            attr = ctypes.create_string_buffer(struct.pack(
+                "=QQQQIIQQ", started and syscalls.address(cursor), syscalls.address(cursor), syscalls.address(keys),
+                syscalls.address(values), chunk, self.fd, 0, 0), 144)
+            try:
+                syscalls.call("bpf", command, attr, len(attr))
+            except OSError as exc:
+                code = exc.errno
+            count = struct.unpack_from("=I", attr.raw, 32)[0]
+            if code == errno.ENOSPC:            # one hash bucket holds more than a chunk
+                chunk, keys = chunk * 2, None
+                continue
+            if code not in (0, errno.ENOENT):
+                if not started and code in (errno.EINVAL, errno.ENOTSUPP if hasattr(errno, "ENOTSUPP") else 524,
+                                            errno.EOPNOTSUPP):
+                    return self._one_by_one(command == MAP_LOOKUP_AND_DELETE_BATCH)
+                raise OSError(code, os.strerror(code))
+            raw_keys, raw_values = keys.raw, values.raw
+            result += [(raw_keys[i * self.key_size:(i + 1) * self.key_size],
+                        raw_values[i * self._stride:(i + 1) * self._stride]) for i in range(count)]
+            started = 1
+            if code == errno.ENOENT:
+                return result
+
+    def _one_by_one(self, remove):
+        result = []
+        for key in list(self.keys()):
+            value = self.lookup(key)
+            if value is not None:
+                result.append((key, value))
+                if remove:
+                    self.delete(key)
+        return result
+
+    def per_cpu(self, value):
+        """The list of each CPU's value out of what lookup() returned for a per-CPU map."""
+        step = self.value_size + 7 & ~7
+        return [value[at:at + self.value_size] for at in range(0, self._stride, step)]
+
+    def stack(self, number):
+        """The addresses of a stack trace, innermost first; None when it was never stored or was replaced."""
+        raw = self.lookup(struct.pack("=I", number))
+        if raw is None:
+            return None
+        frames = struct.unpack("=%dQ" % (len(raw) // 8), raw)
+        return list(frames[:frames.index(0)] if 0 in frames else frames)
+
+
+class RingBuffer:
+    """The reader's side of a BPF_MAP_TYPE_RINGBUF map, by mmap.
+
+    fd is readable (poll) when there are records.  `read` returns them all, as
+    bytes, in order.  What did not fit is for the program to count.
+    """
+
+    _BUSY, _DISCARD = 1 << 31, 1 << 30
+
+    def __init__(self, map_):
+        import _thread
+        import mmap
+        self.fd, self._size = map_.fd, map_.max_entries
+        page = mmap.PAGESIZE
+        self._mine = mmap.mmap(map_.fd, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        # The data follows the producer's page and is mapped twice, so that a record never wraps.
+        self._theirs = mmap.mmap(map_.fd, page + 2 * self._size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
+        self._consumer = memoryview(self._mine).cast("Q")
+        self._producer = memoryview(self._theirs)[:8].cast("Q")
+        self._headers = memoryview(self._theirs)[page:].cast("I")
+        self._data = memoryview(self._theirs)[page:]
+        self._lock = _thread.allocate_lock()
+
+    def _barrier(self):
+        """Order loads and stores around this point, which ARM would not do by itself."""
+        self._lock.acquire()
+        self._lock.release()
+        self._lock.acquire()
+        self._lock.release()
+
+    def read(self):
+        """The list of all complete records."""
+        found = []
+        position, end = self._consumer[0], self._producer[0]
+        self._barrier()
+        while position < end:
+            at = position & self._size - 1
+            header = self._headers[at // 4]
+            if header & self._BUSY:
+                break
+            length = header & ~(self._BUSY | self._DISCARD)
+            if not header & self._DISCARD:
+                found.append((at + 8, length))
+            position += length + 8 + 7 & ~7
+        self._barrier()
+        records = [bytes(self._data[at:at + length]) for at, length in found]
+        self._barrier()
+        self._consumer[0] = position
+        return records
+
+
+class Program:
+    """An Object's maps created, and its functions loaded as they are attached.
+
+    obj: a compile.Object.
+    params: {name: whole number} for each PARAM of the text, unsigned 64-bit.
+    maps: {name: {"max_entries" | "value_size" | "flags": number}} to size a map for this run.
+    Attributes: maps {name: Map}; taken: what each point was attached to; refused:
+    lines that say why an earlier candidate was not.
+    Raises Unavailable when this kernel cannot have the program, NotPermitted, OSError.
+    """
+
+    def __init__(self, obj, params=None, maps=None):
+        if obj.unusable:
+            raise Unavailable(obj.unusable)
+        self.name, self._object, self._params = obj.name, obj, params or {}
+        self.maps, self.taken, self.refused = {}, [], []
+        self._loaded, self._links, self._targets = {}, [], {}
+        _raise_memlock()
+        for name, type_, key_size, value_size, max_entries, flags in obj.maps:
+            size = (maps or {}).get(name, {})
+            try:
+                self.maps[name] = Map(name, type_, key_size, size.get("value_size", value_size),
+                                      size.get("max_entries", max_entries), size.get("flags", flags))
+            except OSError as exc:
+                self.close()
+                if exc.errno in _DENIED:
+                    raise _denied("create BPF maps", exc) from None
+                raise Error("cannot create the BPF map %s of %d entries: %s"
+                            % (name, size.get("max_entries", max_entries), exc.strerror)) from None
+
+    def load(self, function, kind, target=""):
+        """The descriptor of a function loaded as a program of that kind.  Raises OSError, Unavailable."""
+        known = self._loaded.get((function, kind, target))
+        if known is not None:
+            return known
+        code, map_places, param_places = self._object.functions[function]
+        code = bytearray(code)
+        descriptors = [self.maps[entry[0]].fd for entry in self._object.maps]
+        for at, index in map_places:
+            struct.pack_into("=I", code, at + 4, descriptors[index])
+        for at, name in param_places:
+            value = self._params[name] & (1 << 64) - 1
+            struct.pack_into("=I", code, at + 4, value & 0xffffffff)
+            struct.pack_into("=I", code, at + 12, value >> 32)
+        type_, attach_type = _KINDS[kind]
+        btf_id = 0
+        if type_ == PROG_TRACING:
+            btf_id = self._object.ids.get("%s/%s" % (kind, target)) or 0
+            if not btf_id:
+                raise Unavailable("this kernel's BTF has no such %s"
+                                  % ("tracepoint" if kind == "tp_btf" else "function"))
+        instructions = ctypes.create_string_buffer(bytes(code), len(code))
+        licence = ctypes.create_string_buffer(b"GPL")
+
+        def attr(log):
+            return struct.pack("=IIQQIIQII16sIIIIQIIQIII", type_, len(code) // 8, syscalls.address(instructions),
+                               syscalls.address(licence), 1 if log else 0, len(log) if log else 0,
+                               syscalls.address(log) if log else 0, 0, 0, _name(function), 0, attach_type,
+                               0, 0, 0, 0, 0, 0, 0, btf_id, 0)
+        try:
+            fd, _ = _bpf(PROG_LOAD, attr(None))
+        except OSError as exc:
+            if exc.errno in _DENIED and not permitted():
+                raise
+            log = ctypes.create_string_buffer(_LOG_SIZE)
+            try:
+                fd, _ = _bpf(PROG_LOAD, attr(log))
+            except OSError as again:
+                words = log.value.decode("utf-8", "replace").strip().splitlines()
+                reason = [w for w in words if w and not w.startswith(("processed ", "max_states", "; "))][-1:]
+                raise OSError(again.errno, "%s%s" % (os.strerror(again.errno),
+                                                     " (verifier: %s)" % reason[0] if reason else "")) from None
+        self._loaded[function, kind, target] = fd
+        return fd
+
+    def attach(self):
+        """Attach every point of the source to the first of its candidates that the kernel accepts.
+
+        Candidates are "kind/target:function":
+          tp_btf/NAME, fentry/FUNCTION, fexit/FUNCTION       typed by BTF
+          raw_tp/NAME, tracepoint/CATEGORY:NAME
+          kprobe/FUNCTION, kretprobe/FUNCTION
+        and, attached by their own methods since their targets are known only at run time,
+          uprobe, uretprobe, perf_event.
+        Raises Unavailable (with every reason) or NotPermitted when a point has no candidate left.
+        """
+        for point in self._object.points:
+            reasons, denied = [], 0
+            for candidate in point:
+                where, _, function = candidate.rpartition(":")
+                kind, _, target = where.partition("/")
+                try:
+                    self._links.append(self._attach_one(kind, target, function))
+                except (OSError, Unavailable) as exc:
+                    denied += isinstance(exc, OSError) and exc.errno in _DENIED
+                    reasons.append("%s: %s" % (where, getattr(exc, "strerror", None) or exc))
+                    continue
+                self.taken.append(where)
+                self.refused += reasons
+                break
+            else:
+                if denied and not permitted():
+                    raise _denied("load BPF programs", None)
+                raise Unavailable("cannot attach %s: %s" % (self.name, "; ".join(reasons)))
+
+    def _attach_one(self, kind, target, function):
+        fd = self.load(function, kind, target)
+        if kind in ("tp_btf", "fentry", "fexit"):
+            return _bpf(RAW_TRACEPOINT_OPEN, struct.pack("=QI", 0, fd))[0]
+        if kind == "raw_tp":
+            name = ctypes.create_string_buffer(target.encode())
+            return _bpf(RAW_TRACEPOINT_OPEN, struct.pack("=QI", syscalls.address(name), fd))[0]
+        if kind == "tracepoint":
+            number = perf_event.tracepoint_id(*target.split(":", 1))
+            return self._event(fd, perf_event.open_event(perf_event.TYPE_TRACEPOINT, number, cpu=0))
+        if kind in ("kprobe", "kretprobe"):
+            name = ctypes.create_string_buffer(target.encode())
+            config = perf_event.retprobe_bit("kprobe") if kind == "kretprobe" else 0
+            return self._event(fd, perf_event.open_event(perf_event.pmu_type("kprobe"), config, cpu=0,
+                                                         config1=syscalls.address(name)))
+        raise ValueError("%s is attached by its own method" % kind)
+
+    @staticmethod
+    def _event(program, event):
+        try:
+            perf_event.attach(event, program)
+        except OSError:
+            os.close(event)
+            raise
+        return event
+
+    def attach_uprobe(self, function, path, offset, pid=-1, returning=False):
+        """Attach to a file offset of an executable or library, in one process or (pid -1) in all."""
+        name = ctypes.create_string_buffer(os.fsencode(path))
+        kind = "uretprobe" if returning else "uprobe"
+        config = perf_event.retprobe_bit("uprobe") if returning else 0
+        event = perf_event.open_event(perf_event.pmu_type("uprobe"), config, pid, 0 if pid < 0 else -1,
+                                      syscalls.address(name), offset)
+        self._links.append(self._event(self.load(function, kind), event))
+
+    def attach_software(self, function, config, cpu, period=0, frequency=0):
+        """Attach to a software event (PERF_COUNT_SW_*: 0 is the CPU clock) of one CPU."""
+        event = perf_event.open_event(perf_event.TYPE_SOFTWARE, config, -1, cpu, period=period, frequency=frequency)
+        self._links.append(self._event(self.load(function, "perf_event"), event))
+
+    def constant(self, name):
+        """The value of an enumeration constant that the source asked for, or None."""
+        return self._object.constants.get(name)
+
+    def counters(self):
+        """{name: total since the start} of what the text counted with COUNT: losses, full maps."""
+        if not self._object.counters:
+            return {}
+        values = dict(self.maps["counters"].items())
+        return {name: struct.unpack("=Q", values[struct.pack("=I", i)])[0]
+                for i, name in enumerate(self._object.counters)}
+
+    def close(self):
+        """Detach, and free the programs and maps."""
+        for fd in self._links + list(self._loaded.values()) + [m.fd for m in self.maps.values()]:
+            os.close(fd)
+        self._links, self._loaded, self.maps = [], {}, {}
+
+
+def _denied(what, exc):
+    reason = exc.strerror if exc is not None else os.strerror(errno.EPERM)
+    return NotPermitted("cannot %s: %s. Run as root, or with CAP_BPF and CAP_PERFMON" % (what, reason))
+
+
+def first(sources, build, params=None, maps=None, verbose=lambda text: None):
+    """The Program of the first source that compiles, loads and attaches on this kernel.
+
+    sources: compile.Source variants in order of preference; build: source -> Object.
+    params: as for Program, or a function from the Object to them.
+    verbose: called with a line for each source or candidate that was not taken, and for what was.
+    Raises NotPermitted at once, Unavailable with the last reason when none is left.
+    """
+    last = None
+    for source in sources:
+        program = None
+        try:
+            obj = build(source)
+            program = Program(obj, params(obj) if callable(params) else params, maps)
+            program.attach()
+        except NotPermitted:
+            raise
+        except (Unavailable, Error) as exc:
+            if program is not None:
+                program.close()
+            verbose("not %s: %s" % (source.name, exc))
+            # A source that this kernel lacks something for says less than one that failed.
+            if last is None or not isinstance(exc, Unavailable) or isinstance(last, Unavailable):
+                last = exc
+            continue
+        for line in program.refused:
+            verbose("%s: not %s" % (source.name, line))
+        verbose("%s: attached to %s" % (source.name, ", ".join(program.taken)))
+        return program
+    raise last

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The child of `compile`: a request as JSON on stdin, an object on stdout, complaints on stderr.
+
+Runs bcc once and ends, and its 150 MB with it.
+"""
+
+import ctypes
+import json
+import os
+import re
+import shutil
+import struct
+import sys
+import tempfile
+
+sys.path.insert(1, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+from crisis import compile as compiler      # noqa: E402
+from crisis import headers                  # noqa: E402
+from crisis.errors import Error, NotPermitted, Unavailable     # noqa: E402
+
+_LD_IMM64, _PSEUDO_MAP_FD = 0x18, 1
+_PARAM_MAGIC = 0x43525354
+# Which BTF type a program of the kind is attached by.
+_BTF_KINDS = {"tp_btf": ("btf_trace_%s", headers.TYPEDEF), "fentry": ("%s", headers.FUNC),
+              "fexit": ("%s", headers.FUNC)}
+
+
+def main():
+    request = json.load(sys.stdin)
+    # bcc and clang write where they like; the object must be alone on our stdout.
+    result = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        meta, code = build(request)
+    except Error as exc:
+        print(exc, file=sys.stderr)
+        return exc.status
+    with os.fdopen(result, "wb") as out:
+        out.write(compiler.pack(meta, code))
+    return 0
+
+
+def build(request):
+    """(metadata, instructions) of the requested object.  Raises Error."""
+    btf = None
+    if request["headers"] != "kernel":
+        try:
+            with open(headers.VMLINUX, "rb") as f:
+                btf = headers.Btf(f.read())
+        except (OSError, ValueError):
+            btf = None
+    meta = {"name": request["name"], "unusable": None, "points": request["points"], "maps": [], "functions": [],
+            "ids": {}, "constants": {}, "counters": request["counters"]}
+    if btf is not None:
+        missing = [need for need in request["requires"]
+                   if not any(map(btf.has, need if isinstance(need, list) else [need]))]
+        if missing:
+            need = missing[0]
+            meta["unusable"] = "this kernel has no %s" % (need if isinstance(need, str) else " or ".join(need))
+            return meta, b""
+        meta["constants"] = btf.constants(request["constants"])
+        for candidate in (c for point in request["points"] for c in point):
+            kind, _, target = candidate.partition(":")[0].partition("/")
+            if kind in _BTF_KINDS:
+                form, btf_kind = _BTF_KINDS[kind]
+                meta["ids"]["%s/%s" % (kind, target)] = btf.find(form % target, btf_kind)
+    elif request["requires"]:
+        meta["unusable"] = "it needs BTF"
+        return meta, b""
+    text = _program(request, btf)
+    with _HeaderTree(text, btf, request["headers"]):
+        return _compile(request, text, meta)
+
+
+def _program(request, btf):
+    """The whole C text: what the macros need, the prelude, the command's own."""
+    lines = []
+    for macro, (member, release) in request["has"].items():
+        there = btf.has(member) if btf is not None else _release() >= _release(release)
+        if there:
+            lines.append("#define %s 1" % macro)
+    lines += ["#define %s %s" % item for item in request["defines"].items()]
+    lines += ["#define PARAM_%s %d" % (name, i) for i, name in enumerate(request["params"])]
+    lines += ["#define COUNTER_%s %d" % (name, i) for i, name in enumerate(request["counters"])]
+    if request["counters"]:
+        lines.append("#define COUNTERS %d" % len(request["counters"]))
+    return "%s\n%s\n%s" % ("\n".join(lines), request["prelude"], request["text"])
+
+
+def _release(text=None):
+    return tuple(int(n) for n in (re.findall(r"\d+", text or os.uname().release) + ["0"])[:2])
+
+
+class _HeaderTree:
+    """A directory with the types for bcc, gone again at the end; only kernel headers without BTF."""
+
+    def __init__(self, text, btf, choice):
+        self.text, self.btf, self.choice, self.root = text, btf, choice, None
+
+    def __enter__(self):
+        if self.btf is None:
+            build = "/lib/modules/%s/build" % os.uname().release
+            if self.choice == "btf" or not (os.path.isdir(build) or os.path.exists("/sys/kernel/kheaders.tar.xz")):
+                raise Unavailable("cannot compile the BPF program: this kernel has no BTF in %s and no kernel "
+                                  "headers are installed. Boot a kernel with CONFIG_DEBUG_INFO_BTF=y, or install "
+                                  "the headers package of %s" % (headers.VMLINUX, os.uname().release))
+            return
+        for parent in "/run", "/dev/shm", None:         # memory first: the disk may be what is on fire
+            try:
+                self.root = tempfile.mkdtemp(prefix="crisis-tools-", dir=parent)
+                break
+            except OSError:
+                if parent is None:
+                    raise
+        headers.write_tree(self.root, self.text, self.btf)
+        os.environ["BCC_KERNEL_SOURCE"] = self.root
+
+    def __exit__(self, *ignored):
+        if self.root:
+            shutil.rmtree(self.root, ignore_errors=True)
+
+
+def _compile(request, text, meta):
+    try:
+        import bcc
+        from bcc.libbcc import lib
+    except ImportError:
+        raise Unavailable("cannot compile the BPF program: bcc's Python module is not installed. Install %s"
+                          % ("python3-bpfcc" if os.path.exists("/etc/debian_version") else "python3-bcc")) from None
+    _declare(lib)
+    bcc.BPF._trace_autoload = lambda self: None         # compile; attach and load nothing
+    try:
+        module = bcc.BPF(text=text)
+    except Exception as exc:                            # bcc raises bare Exception, clang has said why on stderr
+        if _unprivileged():
+            raise NotPermitted("cannot create BPF maps: Operation not permitted. Run as root, or with CAP_BPF and "
+                               "CAP_PERFMON") from None
+        raise Error("cannot compile %s: %s" % (request["name"], exc)) from None
+    handle = module.module
+    descriptors = {}
+    for i in range(lib.bpf_num_tables(handle)):
+        descriptors[lib.bpf_table_fd_id(handle, i)] = i
+        meta["maps"].append([lib.bpf_table_name(handle, i).decode(), lib.bpf_table_type_id(handle, i),
+                             lib.bpf_table_key_size_id(handle, i), lib.bpf_table_leaf_size_id(handle, i),
+                             lib.bpf_table_max_entries_id(handle, i), lib.bpf_table_flags_id(handle, i)])
+    code = []
+    for i in range(lib.bpf_num_functions(handle)):
+        name = lib.bpf_function_name(handle, i)
+        instructions, maps, params = _relocate(module.dump_func(name), descriptors, request["params"])
+        meta["functions"].append([name.decode(), len(instructions), maps, params])
+        code.append(instructions)
+    if (lib.bpf_module_license(handle) or b"GPL") != b"GPL":
+        raise Error("cannot compile %s: its license is not GPL" % request["name"])
+    return meta, b"".join(code)
+
+
+def _relocate(code, descriptors, params):
+    """Instructions with the child's map descriptors and the parameters' magic blanked, and where they were."""
+    code, maps, found, at = bytearray(code), [], [], 0
+    while at < len(code):
+        wide = code[at] == _LD_IMM64
+        if wide:
+            low, high = struct.unpack_from("=I", code, at + 4)[0], struct.unpack_from("=I", code, at + 12)[0]
+            if code[at + 1] >> 4 == _PSEUDO_MAP_FD:
+                maps.append((at, descriptors[low]))
+                struct.pack_into("=I", code, at + 4, 0)
+            elif high == _PARAM_MAGIC:
+                found.append((at, params[low]))
+                struct.pack_into("=I", code, at + 4, 0)
+                struct.pack_into("=I", code, at + 12, 0)
+        at += 16 if wide else 8
+    return bytes(code), maps, found
+
+
+def _declare(lib):
+    """bcc's Python module gives no prototypes for the calls by table number."""
+    for name, result in (("name", ctypes.c_char_p), ("type_id", ctypes.c_int), ("key_size_id", ctypes.c_size_t),
+                         ("leaf_size_id", ctypes.c_size_t), ("max_entries_id", ctypes.c_size_t),
+                         ("flags_id", ctypes.c_int), ("fd_id", ctypes.c_int)):
+        function = getattr(lib, "bpf_table_" + name)
+        function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_size_t], result
+
+
+def _unprivileged():
+    from crisis import bpf
+    return not bpf.permitted()
+
+
+if __name__ == "__main__":
+    # Skips the teardown of LLVM, which takes longer than the compilation.
+    status = main()
+    sys.stderr.flush()
+    os._exit(status)

@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""C text and defines to a compiled object: bcc in a child process, and the program cache.
+
+bcc is the compiler and only that: LLVM's memory goes away with the child.
+What is kept is an Object: instructions, map definitions, BTF ids.
+
+The cache holds code that root will load into the kernel.  So an entry is used
+only from a directory chain that root owns and nobody else can write, is opened
+without following links, must be root's own regular file with mode 0600, and
+must carry the checksum of its contents.  Anything else is ignored and rebuilt.
+"""
+
+import os
+import stat
+import sys
+
+from . import __version__
+from .errors import Error, NotPermitted, Unavailable
+
+try:
+    from _blake2 import blake2b         # hashlib would load OpenSSL for 3 ms
+except ImportError:
+    from hashlib import blake2b
+
+__all__ = ["Source", "Object", "build", "store", "load", "key", "CACHE"]
+
+CACHE = "/var/cache/crisis-tools"
+_MAGIC = b"crisis-tools object 1\n"
+_DIGEST = 32
+_LIMIT = 1 << 24        # bytes; no object comes near
+
+PRELUDE = r"""
+/* A parameter is a 64-bit immediate that the loader replaces before the verifier sees it:
+   what a filter excludes is dead code by then and costs nothing. */
+#define PARAM_MAGIC 0x43525354ULL
+#define PARAM(name) ({ u64 __v; asm("%0 = %1 ll" : "=r"(__v) : "i"(PARAM_MAGIC << 32 | PARAM_##name)); __v; })
+#ifdef COUNTERS
+BPF_ARRAY(counters, u64, COUNTERS);
+static __always_inline void count_event(int index)
+{
+	u64 *counter = counters.lookup(&index);
+	if (counter)
+		__sync_fetch_and_add(counter, 1);
+}
+#define COUNT(name) count_event(COUNTER_##name)
+#endif
+/* A member of a struct that the verifier does not know the type of. */
+#define PROBE(pointer, member) ({ typeof((pointer)->member) __v = 0; \
+    bpf_probe_read_kernel(&__v, sizeof(__v), &(pointer)->member); __v; })
+static __always_inline u64 log2_u64(u64 v)
+{
+	u64 r = 0;
+	if (v >> 32) { v >>= 32; r += 32; }
+	if (v >> 16) { v >>= 16; r += 16; }
+	if (v >> 8) { v >>= 8; r += 8; }
+	if (v >> 4) { v >>= 4; r += 4; }
+	if (v >> 2) { v >>= 2; r += 2; }
+	return r + (v >> 1);
+}
+/* The bucket of v in a histogram with 2^shift steps an octave: see hist.bucket. */
+#define LOG_LINEAR(v, shift) ({ u64 __x = (v), __s = (shift), __o = log2_u64(__x); \
+    __o = __o > __s ? __o - __s : 0; (__o << __s) + (__x >> __o); })
+"""
+
+
+class Source:
+    """What a command gives to be compiled.
+
+    name: "command.variant", the cache entry's name and what -v calls it.
+    text: the C text, in bcc's dialect.
+    points: one tuple for each place to attach to, of candidates in order of
+        preference, each "kind/target:function"; `Program.attach` lists the kinds.
+    params: names that the text uses as PARAM(name).
+    counters: names that the text uses as COUNT(name).
+    defines: {macro: value} of this variant.
+    has: {macro: ("struct.member", first release such as "5.14")}: the macro is
+        defined where the kernel has the member; the release decides only where
+        there is no BTF.
+    requires: "struct.member" strings (or tuples of which any one will do) that
+        the kernel must have.
+    constants: enumeration constants whose values the command wants.
+    """
+
+    def __init__(self, name, text, points=(), params=(), counters=(), defines=None, has=None,
+                 requires=(), constants=()):
+        self.name, self.text, self.points = name, text, points
+        self.params, self.counters = tuple(params), tuple(counters)
+        self.defines, self.has = defines or {}, has or {}
+        self.requires, self.constants = requires, tuple(constants)
+
+    def request(self):
+        """The whole of it as a JSON-able dict, in a fixed order."""
+        return {"name": self.name, "text": self.text, "points": self.points, "params": self.params,
+                "counters": self.counters, "defines": self.defines, "has": self.has,
+                "requires": self.requires, "constants": self.constants, "prelude": PRELUDE}
+
+
+class Object:
+    """A compiled program as the loader wants it.
+
+    name; unusable: why this kernel cannot have it, or None;
+    maps: [name, type, key size, value size, max entries, flags];
+    functions: {name: (instructions, [(byte offset, map index)], [(byte offset, parameter name)])};
+    ids: {"kind/target": BTF id or None}; constants: {name: value}; counters: names.
+    """
+
+    def __init__(self, meta, code):
+        self.name, self.unusable = meta["name"], meta["unusable"]
+        self.points = meta["points"]
+        self.maps, self.ids = meta["maps"], meta["ids"]
+        self.constants, self.counters = meta["constants"], meta["counters"]
+        self.functions = {}
+        at = 0
+        for name, length, maps, params in meta["functions"]:
+            self.functions[name] = code[at:at + length], maps, params
+            at += length
+        if at != len(code):
+            raise ValueError("instructions are incomplete")
+
+
+def _kernel_id():
+    """What tells this kernel build from any other: uname and the GNU build id."""
+    uname = os.uname()
+    try:
+        with open("/sys/kernel/notes", "rb") as f:
+            notes = f.read(4096)
+    except OSError:
+        notes = b""
+    return "\0".join((uname.release, uname.version, uname.machine)).encode() + b"\0" + notes
+
+
+def bcc_directory():
+    """The directory of bcc's Python package that a child without our -S would import, or None."""
+    version = "python%d.%d" % sys.version_info[:2]
+    for base in "/usr/local/lib", "/usr/lib", "/usr/lib64", "/usr/local/lib64":
+        for path in ("%s/python3/dist-packages" % base, "%s/%s/dist-packages" % (base, version),
+                     "%s/%s/site-packages" % (base, version)):
+            if os.path.exists(os.path.join(path, "bcc/__init__.py")):
+                return os.path.join(path, "bcc")
+    return None
+
+
+def _bcc_id():
+    directory = bcc_directory()
+    if directory is None:
+        return b""
+    path = os.path.join(directory, "version.py")
+    try:
+        with open(path, "rb") as f:
+            return f.read(256) + b"%d" % os.fstat(f.fileno()).st_mtime_ns
+    except OSError:
+        return directory.encode()
+
+
+def key(source):
+    """The name of the cache entry: command, variant, and a hash of all that the object depends on."""
+    digest = blake2b(digest_size=16)
+    for part in (_MAGIC, __version__.encode(), repr(source.request()).encode(), _kernel_id(), _bcc_id()):
+        digest.update(b"%d:" % len(part))
+        digest.update(part)
+    return "%s-%s" % (source.name, digest.hexdigest())
+
+
+def pack(meta, code):
+    """The bytes of an object: magic, checksum, length and JSON of the metadata, instructions."""
+    import json
+    head = json.dumps(meta, separators=(",", ":")).encode()
+    body = b"%d\n" % len(head) + head + code
+    return _MAGIC + blake2b(body, digest_size=_DIGEST).digest() + body
+
+
+def unpack(data):
+    """The Object in the bytes that `pack` made.  Raises ValueError for anything else."""
+    import json
+    start = len(_MAGIC) + _DIGEST
+    body = data[start:]
+    if data[:len(_MAGIC)] != _MAGIC:
+        raise ValueError("not an object of this version")
+    if blake2b(body, digest_size=_DIGEST).digest() != data[len(_MAGIC):start]:
+        raise ValueError("the checksum is wrong")
+    length, _, rest = body.partition(b"\n")
+    try:
+        return Object(json.loads(rest[:int(length)]), rest[int(length):])
+    except (KeyError, TypeError) as exc:
+        raise ValueError("the metadata is not what was expected: %s" % exc) from None
+
+
+def _open_cache(path, create=False):
+    """A descriptor of the cache directory, checked.  Raises OSError, or ValueError with the objection."""
+    uid = os.geteuid()
+    # A link above the directory is its administrator's wish, and is checked where it leads.
+    path = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+    fd = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        parts = [part for part in path.split("/") if part]
+        for i, part in enumerate(parts):
+            last = i == len(parts) - 1
+            if create and last:
+                try:
+                    os.mkdir(part, 0o700, dir_fd=fd)
+                except FileExistsError:
+                    pass
+            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+            os.close(fd)
+            fd = below
+            info = os.fstat(fd)
+            here = "/" + "/".join(parts[:i + 1])
+            if info.st_uid not in (0, uid):
+                raise ValueError("%s belongs to uid %d" % (here, info.st_uid))
+            if last and info.st_mode & 0o077:
+                raise ValueError("%s has mode %04o, not 0700" % (here, info.st_mode & 0o7777))
+            if info.st_mode & 0o022 and not info.st_mode & stat.S_ISVTX:
+                raise ValueError("%s can be written by others (mode %04o)" % (here, info.st_mode & 0o7777))
+        return fd
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def load(name, path=CACHE):
+    """(Object, None) from the cache, (None, None) when it has none, (None, warning) for one it must not use."""
+    try:
+        directory = _open_cache(path)
+    except FileNotFoundError:
+        return None, None
+    except PermissionError:
+        return None, None
+    except (OSError, ValueError) as exc:
+        return None, "program cache not used: %s" % _reason(exc, path)
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=directory)
+    except FileNotFoundError:
+        return None, None
+    except OSError as exc:
+        return None, "cached program not used: %s" % _reason(exc, os.path.join(path, name))
+    finally:
+        os.close(directory)
+    try:
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode) or info.st_uid != os.geteuid() or info.st_mode & 0o177 \
+                or info.st_nlink != 1 or info.st_size > _LIMIT:
+            raise ValueError("not our own file with mode 0600")
+        data = b""
+        while len(data) <= info.st_size:
+            piece = os.read(fd, info.st_size + 1 - len(data))
+            if not piece:
+                break
+            data += piece
+        return unpack(data), None
+    except (OSError, ValueError) as exc:
+        return None, "cached program %s not used: %s; it is built again" % (name, _reason(exc))
+    finally:
+        os.close(fd)
+
+
+def store(name, data, path=CACHE):
+    """Put an entry in place atomically; None, or a warning that says why it was not kept."""
+    try:
+        directory = _open_cache(path, create=True)
+    except (OSError, ValueError) as exc:
+        return "program not cached: %s" % _reason(exc, path)
+    temporary = ".%s.%d.%s" % (name, os.getpid(), os.urandom(8).hex())
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
+                     0o600, dir_fd=directory)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view):]
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+        return None
+    except OSError as exc:
+        try:
+            os.unlink(temporary, dir_fd=directory)
+        except OSError:
+            pass
+        return "program not cached: %s" % _reason(exc, path)
+    finally:
+        os.close(directory)
+
+
+def _reason(exc, path=""):
+    if isinstance(exc, OSError):
+        return "%s%s" % (path + ": " if path else "", exc.strerror)
+    return str(exc)
+
+
+def build(source, cache=True, warn=lambda text: None, headers="auto", path=CACHE):
+    """The Object of a source: from the cache, else compiled by bcc in a child and put there.
+
+    warn: called with a line for each thing that the user should know.
+    headers: "btf" or "kernel" to use only that source of types.
+    Raises Unavailable without bcc or any source of types, Error when the text does not compile.
+    """
+    if cache:
+        name = key(source)
+        if headers != "auto":
+            name += "-" + headers
+        found, warning = load(name, path)
+        if found is not None:
+            return found
+        if warning:
+            warn(warning)
+    data = _compile(source, headers)
+    if cache:
+        warning = store(name, data, path)
+        if warning and os.geteuid() == 0:
+            warn(warning)
+    return unpack(data)
+
+
+def _compile(source, headers):
+    """The bytes of the object, from `builder` in a child process."""
+    import json
+    import subprocess
+    request = dict(source.request(), headers=headers)
+    builder = os.path.join(os.path.dirname(os.path.abspath(__file__)), "builder.py")
+    child = subprocess.run([sys.executable or "/usr/bin/python3", "-I", builder],
+                           input=json.dumps(request).encode(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                           env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}, cwd="/")
+    if child.stdout.startswith(_MAGIC) and not child.returncode:
+        return child.stdout
+    lines = child.stderr.decode("utf-8", "backslashreplace").strip().splitlines() or ["no message"]
+    if child.returncode == Unavailable.status:
+        raise Unavailable(lines[-1])
+    if child.returncode == NotPermitted.status:
+        raise NotPermitted(lines[-1])
+    if child.returncode < 0:
+        raise Error("cannot compile %s: the compiler was ended by signal %d" % (source.name, -child.returncode))
+    errors = [line for line in lines if "error:" in line] or lines[-1:]
+    raise Error("cannot compile %s: %s" % (source.name, errors[0]))

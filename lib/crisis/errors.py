@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a command says when it cannot go on: one line and an exit status.
+
+A helper raises one of these; only `cli.run` prints it and exits.  The text
+reads "cannot X: why. remedy" and the status follows sysexits.h where it has
+a word for the case.
+"""
+
+__all__ = ["Error", "Usage", "Unavailable", "NotPermitted"]
+
+
+class Error(Exception):
+    """The command failed (exit status 1)."""
+
+    status = 1
+
+
+class Usage(Error):
+    """An argument is malformed or contradicts another one (exit status 2)."""
+
+    status = 2
+
+
+class Unavailable(Error):
+    """This kernel or CPU does not have what the command needs (EX_UNAVAILABLE)."""
+
+    status = 69
+
+
+class NotPermitted(Error):
+    """The kernel refused for lack of a capability (EX_NOPERM)."""
+
+    status = 77

@@ -1,0 +1,409 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The running kernel's types as a small C header made from its BTF, so that bcc needs no kernel headers.
+
+bcc looks for kernel headers in $BCC_KERNEL_SOURCE and includes
+include/linux/kconfig.h from there first.  `write_tree` makes such a directory:
+a kconfig.h that holds every type that the program names, each struct with only
+the members that the program names, at their BTF offsets and with the kernel's
+size; and an empty file for each header that bcc or the program includes.
+
+The format follows Documentation/bpf/btf.rst and include/uapi/linux/btf.h.
+Touches neither bcc nor the kernel beyond reading files.
+"""
+
+import os
+import re
+import struct
+
+__all__ = ["Btf", "VMLINUX", "prune", "write_tree"]
+
+VMLINUX = "/sys/kernel/btf/vmlinux"
+
+(INT, PTR, ARRAY, STRUCT, UNION, ENUM, FWD, TYPEDEF, VOLATILE, CONST, RESTRICT, FUNC,
+ FUNC_PROTO, VAR, DATASEC, FLOAT, DECL_TAG, TYPE_TAG, ENUM64) = range(1, 20)
+# Bytes that follow the 12 of struct btf_type: (fixed, per vlen)
+_EXTRA = {INT: (4, 0), ARRAY: (12, 0), STRUCT: (0, 12), UNION: (0, 12), ENUM: (0, 8),
+          FUNC_PROTO: (0, 8), VAR: (4, 0), DATASEC: (0, 12), DECL_TAG: (4, 0), ENUM64: (0, 12)}
+_MODIFIERS = (VOLATILE, CONST, RESTRICT, TYPE_TAG)
+_TYPE = struct.Struct("=III")
+
+
+class Btf:
+    """A BTF blob, parsed lazily: one pass finds where each type starts.
+
+    data: the bytes of a BTF section or of /sys/kernel/btf/vmlinux, native byte order.
+    Raises ValueError when it is not BTF.
+    """
+
+    def __init__(self, data):
+        try:
+            magic, version, _, hdr_len, type_off, type_len, str_off, str_len = \
+                struct.unpack_from("=HBBIIIII", data)
+        except struct.error:
+            raise ValueError("truncated BTF header") from None
+        if magic != 0xeb9f or version != 1 or hdr_len + str_off + str_len > len(data):
+            raise ValueError("not BTF version 1 in this machine's byte order")
+        self._data = data
+        self._strings = hdr_len + str_off
+        self._offsets = None
+        self._at = [0]
+        # kind -> {string offset: first id}
+        self._ids = named = {kind: {} for kind in (STRUCT, UNION, ENUM, ENUM64, TYPEDEF, FUNC)}
+        self.enums = []         # ids of all enumerations
+        extra = [_EXTRA.get(kind, (0, 0)) for kind in range(32)]
+        unpack, at = _TYPE.unpack_from, self._at.append
+        position, end, number = hdr_len + type_off, hdr_len + type_off + type_len, 1
+        while position < end:
+            name, info, _ = unpack(data, position)
+            kind = info >> 24 & 31
+            at(position)
+            if kind in named:
+                if name:
+                    named[kind].setdefault(name, number)
+                if kind == ENUM or kind == ENUM64:
+                    self.enums.append(number)
+            fixed, each = extra[kind]
+            position += 12 + fixed + each * (info & 0xffff)
+            number += 1
+
+    def string(self, offset):
+        """The string at an offset of the string section."""
+        start = self._strings + offset
+        return self._data[start:self._data.index(0, start)].decode()
+
+    def string_offset(self, text):
+        """The offset of a string in the string section, or None."""
+        if self._offsets is None:
+            self._offsets, offset = {}, 0
+            for item in self._data[self._strings:].split(b"\0"):
+                self._offsets[item] = offset
+                offset += len(item) + 1
+        return self._offsets.get(text.encode())
+
+    def find(self, name, *kinds):
+        """The id of the first type of that name and one of these kinds, or None."""
+        offset = self.string_offset(name)       # pahole and the kernel's build deduplicate strings
+        if offset is not None:
+            for kind in kinds:
+                if offset in self._ids[kind]:
+                    return self._ids[kind][offset]
+        return None
+
+    def type(self, number):
+        """(name, kind, vlen, kind_flag, size or type id, offset of what follows)."""
+        if not number:
+            return "", 0, 0, 0, 0, 0
+        position = self._at[number]
+        name, info, size = _TYPE.unpack_from(self._data, position)
+        return (self.string(name) if name else "", info >> 24 & 31, info & 0xffff, info >> 31,
+                size, position + 12)
+
+    def words(self, position, count):
+        """`count` unsigned 32-bit words at a position that type() returned."""
+        return struct.unpack_from("=%dI" % count, self._data, position)
+
+    def skip(self, number, also=()):
+        """The id behind const, volatile, restrict and type tags (and the kinds in `also`)."""
+        while True:
+            _, kind, _, _, target, _ = self.type(number)
+            if kind not in _MODIFIERS and kind not in also:
+                return number
+            number = target
+
+    def members(self, number, base=0):
+        """(name, type id, bit offset, bit-field width or 0), anonymous members expanded."""
+        _, _, vlen, flag, _, position = self.type(number)
+        for i in range(vlen):
+            name, target, offset = self.words(position + 12 * i, 3)
+            width = 0
+            if flag:
+                width, offset = offset >> 24, offset & 0xffffff
+            if name:
+                yield self.string(name), target, base + offset, width
+            else:
+                yield from self.members(self.skip(target), base + offset)
+
+    def has(self, path):
+        """True when "struct_name.member" exists, or a bare struct, union, enum or typedef name."""
+        name, _, member = path.partition(".")
+        if not member:
+            return self.find(name, STRUCT, UNION, ENUM, ENUM64, TYPEDEF) is not None
+        number = self.find(name, STRUCT, UNION)
+        return number is not None and any(m[0] == member for m in self.members(number))
+
+    def constants(self, names):
+        """{name: value} of the enumeration constants in `names` that exist."""
+        wanted = {}
+        for name in names:
+            offset = self.string_offset(name)
+            if offset is not None:
+                wanted[offset] = name
+        found = {}
+        for number in self.enums:
+            if not wanted:
+                break
+            for offset, value in self._enumerators(number):
+                if offset in wanted:
+                    found[wanted.pop(offset)] = value
+        return found
+
+    def enumerators(self, number):
+        """[(name, value)] of an enumeration."""
+        return [(self.string(offset), value) for offset, value in self._enumerators(number)]
+
+    def _enumerators(self, number):
+        _, kind, vlen, signed, _, position = self.type(number)
+        if kind == ENUM:
+            return list(struct.iter_unpack("=Ii" if signed else "=II",
+                                           self._data[position:position + 8 * vlen]))
+        return [(offset, high << 32 | low) for offset, low, high in
+                struct.iter_unpack("=IIi" if signed else "=III",
+                                   self._data[position:position + 12 * vlen])]
+
+    def tracepoint_args(self, name):
+        """The C types of a tracepoint's arguments, from the typedef btf_trace_NAME; None when absent."""
+        number = self.find("btf_trace_" + name, TYPEDEF)
+        if number is None:
+            return None
+        proto = self.type(self.type(number)[4])[4]
+        _, _, vlen, _, _, position = self.type(proto)
+        # The first parameter is the probe's private data.
+        return [self.spelling(self.words(position + 8 * i, 2)[1]) for i in range(1, vlen)]
+
+    def spelling(self, number):
+        """A type as C spells it, as far as a function parameter needs it."""
+        name, kind, _, flag, target, _ = self.type(self.skip(number))
+        if kind == PTR:
+            return self.spelling(target) + " *"
+        if kind in (STRUCT, UNION, ENUM, ENUM64, FWD):
+            word = {UNION: "union", ENUM: "enum", ENUM64: "enum", FWD: "union" if flag else "struct"}
+            return "%s %s" % (word.get(kind, "struct"), name)
+        return name or "void"
+
+
+# Types that bcc's own headers or a program's C text take for granted.
+_ALWAYS = """
+    u8 u16 u32 u64 s8 s16 s32 s64 __u8 __u16 __u32 __u64 __s8 __s16 __s32 __s64 __le16 __le32 __le64
+    __be16 __be32 __be64 __wsum __sum16 bool size_t ssize_t pid_t dev_t gfp_t sector_t loff_t off_t
+    uid_t gid_t umode_t mode_t clockid_t uint8_t uint16_t uint32_t uint64_t int8_t int16_t int32_t
+    int64_t uintptr_t ktime_t time64_t""".split()
+# Read through the context pointer, where the verifier wants the whole and natural layout.
+_WHOLE = ("pt_regs", "user_pt_regs", "bpf_perf_event_data")
+# bcc's bpf.h, compiled in, declares these itself.
+_BCC_OWNS = re.compile(r"bpf_(?!perf_event_data|user_pt)|BPF_|xdp_|btf_")
+_WORD = re.compile(r"[A-Za-z_]\w*")
+_OWN_TYPE = re.compile(r"\b(?:struct|union|enum)\s+(\w+)\s*\{|\}\s*(\w+)\s*;|\btypedef\b[^;{]*?(\w+)\s*;")
+
+
+class _Writer:
+    """Emits C declarations, each after those that it needs by value."""
+
+    def __init__(self, btf, words, own):
+        self.btf, self.words, self.own = btf, words, own
+        self.done, self.out, self.later, self.forward = set(), [], [], set()
+
+    def declare(self, number, inner, by_value=True):
+        """The C declaration of `inner` with that type; emits or forward-declares what it names."""
+        btf = self.btf
+        number = btf.skip(number)
+        name, kind, _, flag, target, position = btf.type(number)
+        if kind == 0:
+            return "void " + inner
+        if kind in (INT, FLOAT):
+            return "%s %s" % (name, inner)
+        if kind == PTR:
+            pointed = btf.type(btf.skip(target))[1]
+            if pointed == FUNC_PROTO:
+                return "void *" + inner
+            return self.declare(target, "(*%s)" % inner if pointed == ARRAY else "*" + inner, False)
+        if kind == ARRAY:
+            element, _, length = btf.words(position, 3)
+            return self.declare(element, "%s[%d]" % (inner, length), by_value)
+        if kind in (STRUCT, UNION):
+            word = "struct" if kind == STRUCT else "union"
+            if not name:
+                return "%s %s" % (self.body(number), inner)
+            if name in self.own and by_value:
+                # The program has a type of that name; the kernel's is only so many bytes here.
+                return "struct { char __bytes[%d]; } %s" % (target, inner)
+            if by_value:
+                self.emit(number)
+            else:
+                self.announce(word, name)
+                self.later.append(number)
+            return "%s %s %s" % (word, name, inner)
+        if kind in (ENUM, ENUM64):
+            if name and name not in self.own:
+                self.emit(number)
+                return "enum %s %s" % (name, inner)
+            return "%s %s" % ("int" if target <= 4 else "long long", inner)
+        if kind == FWD:
+            self.announce("union" if flag else "struct", name)
+            return "%s %s %s" % ("union" if flag else "struct", name, inner)
+        if kind == TYPEDEF:
+            if name in self.own:
+                return self.declare(target, inner, by_value)
+            self.emit(number)
+            return "%s %s" % (name, inner)
+        return "void *" + inner
+
+    def announce(self, word, name):
+        if name not in self.forward and name not in self.own:
+            self.forward.add(name)
+            self.out.append("%s %s;" % (word, name))
+
+    def alignment(self, number):
+        name, kind, _, _, size, position = self.btf.type(self.btf.skip(number))
+        if kind == PTR:
+            return struct.calcsize("P")
+        if kind in (INT, ENUM, ENUM64, FLOAT):
+            return min(size, 8)
+        if kind == TYPEDEF:
+            return self.alignment(size)
+        if kind == ARRAY:
+            return self.alignment(self.btf.words(position, 1)[0])
+        if kind in (STRUCT, UNION):
+            return max([self.alignment(m[1]) for m in self.btf.members(self.btf.skip(number))] or [1])
+        return 1
+
+    def body(self, number):
+        """A struct or union with the named members at their offsets, and its true size.
+
+        Each member sits in a union, behind its own padding.  Only what is
+        misaligned is packed: packing everything would make clang load bytes,
+        which the verifier refuses on a context and which a probe must not tear.
+        """
+        btf = self.btf
+        name, kind, vlen, _, size, _ = btf.type(number)
+        word = "struct" if kind == STRUCT else "union"
+        if name in _WHOLE:
+            members = list(btf.members(number))
+            if kind == STRUCT and len(members) == vlen:
+                return "struct %s {\n%s}" % (name, "".join(
+                    "\t%s%s;\n" % (self.declare(target, member), ":%d" % width if width else "")
+                    for member, target, _, width in members))
+        parts = []
+        for member, target, offset, width in btf.members(number):
+            if member not in self.words and name not in _WHOLE:
+                continue
+            declaration = self.declare(target, member)
+            pad = offset // 8
+            if width:
+                declaration = "%s%s:%d" % ("unsigned long :%d; " % (offset % 8) if offset % 8 else "",
+                                           declaration, width)
+            packed = width or pad % self.alignment(target)
+            parts.append("\tstruct { %s%s; }%s;\n" % (
+                "char __at_%s[%d]; " % (member, pad) if pad else "", declaration,
+                " __attribute__((packed))" if packed else ""))
+        if size:
+            parts.append("\tchar __size[%d];\n" % size)
+        align = " __attribute__((aligned(%d)))" % self.alignment(number) if size else ""
+        if kind == STRUCT:
+            return "%s %s {\n\tunion {\n%s\t};\n}%s" % (word, name, "".join(parts), align)
+        return "%s %s {\n%s}%s" % (word, name, "".join(parts), align)
+
+    def emit(self, number):
+        if number in self.done:
+            return
+        self.done.add(number)
+        name, kind, _, _, target, _ = self.btf.type(number)
+        if name in self.own:
+            return
+        if kind == TYPEDEF:
+            text = "typedef " + self.declare(target, name)
+        elif kind in (STRUCT, UNION):
+            text = self.body(number)
+        else:
+            text = "enum %s { %s }" % (name, ", ".join(
+                "%s = %s" % (constant, _literal(value))
+                for constant, value in self.btf.enumerators(number)))
+        self.out.append(text + ";")
+
+
+def _literal(value):
+    if -1 << 31 <= value < 1 << 31:
+        return "%d" % value
+    return "%d%sLL" % (value, "U" if value >= 1 << 63 else "")
+
+
+def prune(btf, text):
+    """C declarations, from BTF, of the types, members and enumeration constants that `text` names.
+
+    btf: a Btf.  text: a C program; what it defines itself is left to it.
+    """
+    own = {name for match in _OWN_TYPE.findall(text) for name in match if name}
+    words = set(_WORD.findall(text))
+    writer = _Writer(btf, words, own)
+    wanted = [w for w in sorted(words | set(_ALWAYS) | {"pt_regs"})
+              if w not in own and not _BCC_OWNS.match(w)]
+    for kinds in (TYPEDEF,), (STRUCT, UNION), (ENUM, ENUM64):
+        for word in wanted:
+            number = btf.find(word, *kinds)
+            if number is not None:
+                writer.emit(number)
+    while writer.later:
+        writer.emit(writer.later.pop())
+    # Constants of enumerations that no emitted type mentions.
+    emitted = {name for number in btf.enums if number in writer.done
+               for name, _ in btf.enumerators(number)}
+    loose = [w for w in wanted if w not in emitted and not re.search(r"#\s*define\s+%s\b" % w, text)]
+    for name, value in btf.constants(loose).items():
+        writer.out.append("#define %s %s" % (name, _literal(value)))
+    return "\n".join(writer.out) + "\n"
+
+
+# What kernel headers would define and BTF, which has no macros, does not.
+_KCONFIG = """\
+#ifndef CRISIS_KCONFIG
+#define CRISIS_KCONFIG
+#define CRISIS_BTF 1
+#undef __seg_gs
+#undef __seg_fs
+#define __seg_gs
+#define __seg_fs
+%(types)s
+#define KERNEL_VERSION(a, b, c) (((a) << 16) + ((b) << 8) + ((c) > 255 ? 255 : (c)))
+#define LINUX_VERSION_CODE KERNEL_VERSION(%(version)s)
+#define CONFIG_BPF_SYSCALL 1
+#define %(arch)s 1
+#define __always_inline inline __attribute__((always_inline))
+#define noinline __attribute__((noinline))
+#define TASK_RUNNING 0
+#define TASK_COMM_LEN 16
+#define PAGE_SHIFT %(page_shift)d
+#define PAGE_SIZE (1UL << PAGE_SHIFT)
+#define NULL ((void *)0)
+#define __aligned_u64 __u64 __attribute__((aligned(8)))
+#define __aligned_be64 __be64 __attribute__((aligned(8)))
+#define __aligned_le64 __le64 __attribute__((aligned(8)))
+#define roundup_pow_of_two(n) ((n) <= 1 ? 1 : 1UL << (64 - __builtin_clzl((n) - 1)))
+#endif
+"""
+_ARCH = {"x86_64": "CONFIG_X86_64", "aarch64": "CONFIG_ARM64", "ppc64le": "CONFIG_PPC64",
+         "s390x": "CONFIG_S390", "riscv64": "CONFIG_RISCV"}
+# What bcc 0.18 to 0.35 include by themselves; a file more does no harm.
+_STAND_INS = """
+    linux/types.h linux/bpf_common.h linux/version.h linux/log2.h linux/sched.h linux/err.h linux/errno.h
+    asm/page.h asm/types.h asm/ptrace.h uapi/linux/bpf.h uapi/linux/bpf_common.h uapi/linux/types.h
+    uapi/linux/if_ether.h uapi/linux/if_packet.h uapi/linux/ptrace.h uapi/linux/perf_event.h
+    uapi/linux/bpf_perf_event.h linux/bpf_perf_event.h linux/ptrace.h""".split()
+_INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([\w./+-]+)[>"]', re.M)
+
+
+def write_tree(root, text, btf):
+    """Make the directory `root`, empty so far, into what $BCC_KERNEL_SOURCE should point at.
+
+    text: the C program; btf: the running kernel's Btf.
+    """
+    uname = os.uname()
+    version = (re.findall(r"\d+", uname.release) + ["0"] * 3)[:3]
+    include = os.path.join(root, "include")
+    for name in _STAND_INS + [n for n in _INCLUDE.findall(text) if ".." not in n.split("/")]:
+        path = os.path.join(include, name.lstrip("/"))
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        open(path, "w").close()
+    with open(os.path.join(include, "linux/kconfig.h"), "w") as out:
+        out.write(_KCONFIG % {
+            "types": prune(btf, text), "version": ", ".join(version),
+            "arch": _ARCH.get(uname.machine, "CONFIG_UNKNOWN_ARCH"),
+            "page_shift": os.sysconf("SC_PAGE_SIZE").bit_length() - 1})

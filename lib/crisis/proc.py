@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""/proc, /sys and cgroup parsers.  Each takes root="/", so that a fixture tree can stand in."""
+
+import os
+
+from .errors import Error, Unavailable
+
+__all__ = ["thread_count", "check_process", "check_thread", "in_initial_pid_namespace",
+           "unescape_mount", "cgroup_mounts", "find_cgroup", "cgroup_paths", "cpu_controller_mount"]
+
+_INITIAL_PID_NS = 0xeffffffc    # PROC_PID_INIT_INO, include/linux/proc_ns.h
+
+
+def _read(root, path):
+    with open(os.path.join(root, path), "rb") as f:
+        return f.read().decode("utf-8", "surrogateescape")
+
+
+def thread_count(root="/"):
+    """The number of threads that exist on the system: /proc/loadavg's fourth field."""
+    return int(_read(root, "proc/loadavg").split()[3].partition("/")[2])
+
+
+def _status(pid, root):
+    try:
+        text = _read(root, "proc/%d/status" % pid)
+    except (FileNotFoundError, ProcessLookupError, OverflowError):
+        return None
+    return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+
+
+def check_process(pid, root="/"):
+    """Raise Error unless `pid` is a live process (and not merely a thread of one)."""
+    status = _status(pid, root)
+    if status is None:
+        raise Error("no such process: %d" % pid)
+    if int(status["Tgid"]) != pid:
+        raise Error("%d is a thread of process %s, not a process" % (pid, status["Tgid"]))
+
+
+def check_thread(tid, root="/"):
+    """Raise Error unless `tid` is a live thread."""
+    if _status(tid, root) is None:
+        raise Error("no such thread: %d" % tid)
+
+
+def in_initial_pid_namespace(root="/"):
+    """True where the PIDs that we see are the ones that the kernel's programs see."""
+    try:
+        return os.readlink(os.path.join(root, "proc/self/ns/pid")) == "pid:[%d]" % _INITIAL_PID_NS
+    except OSError:
+        return True
+
+
+def unescape_mount(text):
+    r"""A field of /proc/PID/mountinfo with its \040-style escapes undone."""
+    if "\\" not in text:
+        return text
+    head, *rest = text.split("\\")
+    return head + "".join(chr(int(part[:3], 8)) + part[3:] if part[:3].isdigit() else "\\" + part for part in rest)
+
+
+def cgroup_mounts(root="/"):
+    """[(mount point, directory of the hierarchy mounted there, set of v1 controllers or None for v2)]."""
+    found = []
+    for line in _read(root, "proc/self/mountinfo").splitlines():
+        left, _, right = line.partition(" - ")
+        fields, (kind, _, options) = left.split(" "), (right.split(" ") + ["", ""])[:3]
+        if kind in ("cgroup", "cgroup2"):
+            controllers = None
+            if kind == "cgroup":
+                controllers = {o for o in options.split(",") if o not in ("rw", "ro") and "=" not in o}
+            found.append((unescape_mount(fields[4]), unescape_mount(fields[3]), controllers))
+    return found
+
+
+def find_cgroup(path, root="/"):
+    """(id, level, v1 controllers or None for v2, mount point) of a cgroup directory.
+
+    path: a directory of a mounted cgroup file system, or a cgroup's own path
+    ("/system.slice/cron.service"), which is looked up in the v2 hierarchy and
+    then in the v1 ones.  id is kernfs' (the inode number), level is the depth
+    below the hierarchy's root: cgroup.level, kernel/cgroup/cgroup.c.
+    Raises Error when there is no such cgroup, Unavailable when its level cannot be known.
+    """
+    mounts = cgroup_mounts(root)
+    candidates = [os.path.realpath(os.path.join(root, path.lstrip("/")) if root != "/" else path)]
+    for point, _, controllers in sorted(mounts, key=lambda m: m[2] is not None):
+        candidates.append(os.path.join(root, point.lstrip("/"), path.lstrip("/")))
+    for candidate in candidates:
+        best = None
+        for point, top, controllers in mounts:
+            base = os.path.join(root, point.lstrip("/")).rstrip("/")
+            if (candidate + "/").startswith(base + "/") and (best is None or len(base) > len(best[0])):
+                best = base, top, controllers, point
+        if best is None:
+            continue
+        try:
+            info = os.stat(candidate)
+        except OSError:
+            continue
+        if not os.path.isdir(candidate):
+            continue
+        base, top, controllers, point = best
+        below = [part for part in (top + candidate[len(base):]).split("/") if part]
+        if ".." in below:
+            raise Unavailable("the depth of cgroup %s is not visible from this cgroup namespace" % path)
+        return info.st_ino, len(below), controllers, point
+    raise Error("no such cgroup: %s" % path)
+
+
+def cpu_controller_mount(root="/"):
+    """(mount point, controllers or None) of the hierarchy that schedules CPU time: v1's cpu, else v2; None without."""
+    mounts = cgroup_mounts(root)
+    for point, _, controllers in mounts:
+        if controllers is not None and "cpu" in controllers:
+            return point, controllers
+    for point, _, controllers in mounts:
+        if controllers is None:
+            return point, None
+    return None
+
+
+def cgroup_paths(ids, mount_point, root="/"):
+    """{id: path below the mount point, "/" for its root} of those cgroups that still exist."""
+    wanted, found = set(ids), {}
+    base = os.path.join(root, mount_point.lstrip("/"))
+    pending = [base]
+    while pending and len(found) < len(wanted):
+        directory = pending.pop()
+        try:
+            number = os.stat(directory).st_ino
+            with os.scandir(directory) as entries:
+                pending += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except OSError:
+            continue
+        if number in wanted:
+            found[number] = directory[len(base.rstrip("/")):] or "/"
+    return found

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""System calls that Python and libc have no wrapper for, by ctypes.
+
+Numbers follow arch/x86/entry/syscalls/syscall_64.tbl and
+include/uapi/asm-generic/unistd.h (arm64, riscv64); ppc64le and s390x have
+their own tables.  A call that fails raises OSError with the kernel's errno.
+"""
+
+import ctypes
+import os
+
+__all__ = ["call", "ioctl", "address"]
+
+_COMMON = {"fsopen": 430, "fsconfig": 431, "fsmount": 432}      # the same on every architecture
+_NUMBERS = {
+    "x86_64": {"bpf": 321, "perf_event_open": 298, "membarrier": 324},
+    "aarch64": {"bpf": 280, "perf_event_open": 241, "membarrier": 283},
+    "riscv64": {"bpf": 280, "perf_event_open": 241, "membarrier": 283},
+    "ppc64le": {"bpf": 361, "perf_event_open": 319, "membarrier": 365},
+    "s390x": {"bpf": 351, "perf_event_open": 331, "membarrier": 356},
+}
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+_numbers = dict(_COMMON, **_NUMBERS.get(os.uname().machine, {}))
+
+
+def call(name, *arguments):
+    """The result of the system call; integers and ctypes buffers are passed as 64-bit words.
+
+    Raises OSError with errno ENOSYS for a call that this architecture's table lacks.
+    """
+    number = _numbers.get(name)
+    if number is None:
+        raise OSError(38, "%s is not known on %s" % (name, os.uname().machine))
+    words = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
+    result = _libc.syscall(ctypes.c_long(number), *words)
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
+
+
+def ioctl(fd, request, argument=0):
+    """ioctl(2) with an integer argument.  Raises OSError."""
+    result = _libc.ioctl(fd, ctypes.c_ulong(request), ctypes.c_long(argument))
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
+
+
+def address(buffer):
+    """The address of a ctypes buffer, which the caller must keep alive."""
+    return ctypes.addressof(buffer)
