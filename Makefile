@@ -1,0 +1,71 @@
+PREFIX ?= /usr/local
+DESTDIR ?=
+PROGRAM_PREFIX ?=
+PROGRAM_SUFFIX ?=
+PYTHON ?= /usr/bin/python3
+MANPAGE ?= argparse-manpage
+VERSION := $(shell sed -n 's/^version = //p' setup.cfg)
+PAGES := $(shell sed -n '/^manpages/,/^$$/s/^ *\([a-z-]*\) \([18]\)$$/\1.\2/p' setup.cfg)
+SHARE = $(PREFIX)/share/crisis-tools
+sectiondir = $(if $(filter 8,$(1)),sbin,bin)
+
+.PHONY: all man install uninstall check check-unit check-live check-vm bench lint dist clean
+all: $(PAGES:%=man/%)
+
+man: all
+
+# A page is the parser's own text with the written sections of man/NAME.inc behind it.
+define page
+man/$(1): bin/$(basename $(1)) man/$(basename $(1)).inc lib/crisis/cli.py setup.cfg
+	tests/tools/manpage "$(MANPAGE)" $(basename $(1)) $(subst .,,$(suffix $(1))) $(VERSION) > $$@.new
+	mv $$@.new $$@
+endef
+$(foreach p,$(PAGES),$(eval $(call page,$(p))))
+
+install:
+	install -d "$(DESTDIR)$(SHARE)/bin" "$(DESTDIR)$(SHARE)/lib/crisis"
+	install -m 644 lib/crisis/*.py "$(DESTDIR)$(SHARE)/lib/crisis"
+	set -e; for page in $(PAGES); do \
+	    name=$${page%.*}; section=$${page##*.}; to=$(PROGRAM_PREFIX)$$name$(PROGRAM_SUFFIX); \
+	    dir=bin; [ $$section = 1 ] || dir=sbin; \
+	    install -m 755 bin/$$name "$(DESTDIR)$(SHARE)/bin/$$name"; \
+	    install -d "$(DESTDIR)$(PREFIX)/$$dir" "$(DESTDIR)$(PREFIX)/share/man/man$$section"; \
+	    ln -sf ../share/crisis-tools/bin/$$name "$(DESTDIR)$(PREFIX)/$$dir/$$to"; \
+	    upper=$$(echo $$name | tr a-z A-Z); upper_to=$$(echo $$to | tr a-z A-Z); \
+	    sed "/^\.TH/s/$$upper/$$upper_to/; s/\b$$name\b/$$to/g" man/$$page \
+	        > "$(DESTDIR)$(PREFIX)/share/man/man$$section/$$to.$$section"; \
+	done
+	$(PYTHON) -m compileall -q -s "$(DESTDIR)" "$(DESTDIR)$(SHARE)/lib"
+
+uninstall:
+	for page in $(PAGES); do \
+	    name=$${page%.*}; section=$${page##*.}; to=$(PROGRAM_PREFIX)$$name$(PROGRAM_SUFFIX); \
+	    rm -f "$(DESTDIR)$(PREFIX)/bin/$$to" "$(DESTDIR)$(PREFIX)/sbin/$$to" \
+	        "$(DESTDIR)$(PREFIX)/share/man/man$$section/$$to.$$section"; \
+	done
+	rm -rf "$(DESTDIR)$(SHARE)"
+
+check: check-unit check-live
+
+check-unit:
+	$(PYTHON) -m pytest -q -p no:cacheprovider tests/unit
+
+check-live:
+	$(PYTHON) -m pytest -q -p no:cacheprovider --durations=5 tests/live
+
+check-vm:
+	tests/vm/check
+
+bench:
+	$(PYTHON) tests/bench/runqlat.py
+
+lint:
+	$(PYTHON) -m compileall -q lib bin tests
+	shellcheck .ci/run tests/vm/run tests/vm/check tests/vm/guest tests/tools/manpage
+
+dist:
+	git archive --prefix=crisis-tools-$(VERSION)/ -o crisis-tools-$(VERSION).tar.gz HEAD
+
+clean:
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -f man/*.new crisis-tools-*.tar.gz

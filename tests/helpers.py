@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Running a command as a person would, and workloads whose truth is known."""
+
+import contextlib
+import glob
+import os
+import subprocess
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# Software emulation is some twenty times slower: limits on time grow, tolerances do not.
+SLOW = 20 if "hypervisor" in open("/proc/cpuinfo").read() and "TCG" in open("/proc/cpuinfo").read() else 1
+
+
+def tool(name):
+    return os.path.join(ROOT, "bin", name)
+
+
+def run(name, *args, **kwargs):
+    kwargs.setdefault("timeout", 60 * SLOW)
+    return subprocess.run([tool(name), *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          universal_newlines=True, stdin=subprocess.DEVNULL, **kwargs)
+
+
+@contextlib.contextmanager
+def workload(code, *args, cpu=None, nice=0, wrap=()):
+    """A Python child running `code`; killed at the end."""
+    def before():
+        if cpu is not None:
+            os.sched_setaffinity(0, {cpu})
+        os.nice(nice)
+    child = subprocess.Popen([*wrap, sys.executable, "-c", code, *args], preexec_fn=before,
+                             stdout=subprocess.DEVNULL)
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.wait()
+
+
+HOG = "while True: pass"
+SLEEPER = "import time\nwhile True:\n    time.sleep(.001)\n    for _ in range(1000): pass"
+
+
+def run_delay(pid):
+    """Nanoseconds that the threads of a process have waited, by the kernel's account."""
+    return sum(int(open(path).read().split()[1]) for path in glob.glob("/proc/%d/task/*/schedstat" % pid))

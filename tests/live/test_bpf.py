@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Each kind of attachment and map that the loader offers, on the running kernel.  Needs root."""
+
+import ctypes
+import json
+import os
+import select
+import struct
+import subprocess
+import time
+
+import pytest
+from crisis import bpf, headers, perf_event
+from crisis import compile as compiler
+from crisis.errors import Unavailable
+
+TEXT = r"""
+#include <linux/sched.h>
+BPF_ARRAY(hits, u64, 8);
+BPF_STACK_TRACE(stacks, 1024);
+BPF_RINGBUF_OUTPUT(events, 8);
+struct event { u64 pid_tgid; s64 stack; u64 serial; };
+static __always_inline void hit(int i) { u64 *v = hits.lookup(&i); if (v) __sync_fetch_and_add(v, 1); }
+int on_typed(u64 *ctx) { hit(0); return 0; }
+int on_raw(u64 *ctx) { hit(1); return 0; }
+int on_tracepoint(void *ctx) { hit(2); return 0; }
+int on_kprobe(struct pt_regs *ctx) { hit(3); return 0; }
+int on_fentry(u64 *ctx) { hit(4); return 0; }
+int on_uprobe(struct pt_regs *ctx)
+{
+	if (bpf_get_current_pid_tgid() >> 32 == PARAM(pid)) hit(5);
+	return 0;
+}
+int on_uretprobe(struct pt_regs *ctx)
+{
+	if (bpf_get_current_pid_tgid() >> 32 == PARAM(pid)) hit(6);
+	return 0;
+}
+int on_clock(struct bpf_perf_event_data *ctx)
+{
+	struct event e = {};
+	int i = 7;
+	u64 *serial = hits.lookup(&i);
+
+	e.pid_tgid = bpf_get_current_pid_tgid();
+	if (e.pid_tgid >> 32 != PARAM(pid)) return 0;
+	e.stack = stacks.get_stackid(ctx, BPF_F_USER_STACK);
+	if (serial) e.serial = __sync_fetch_and_add(serial, 1);
+	if (events.ringbuf_output(&e, sizeof(e), 0)) COUNT(dropped);
+	return 0;
+}
+"""
+
+
+def source(name, *points):
+    return compiler.Source("test." + name, TEXT, [(p,) for p in points], ("pid",), ("dropped",))
+
+
+@pytest.fixture(scope="module")
+def build():
+    cache = {}
+
+    def build(src):
+        if "obj" not in cache:
+            cache["obj"] = compiler._compile(
+                source("all", "tp_btf/sched_switch:on_typed", "fentry/vfs_read:on_fentry"), "auto")
+        obj = compiler.unpack(cache["obj"])
+        obj.name, obj.points = src.name, src.points
+        return obj
+    return build
+
+
+def program(build, name, *points):
+    prog = bpf.Program(build(source(name, *points)), {"pid": os.getpid()}, {"events": {"max_entries": 32768}})
+    prog.attach()
+    return prog
+
+
+def hits(prog):
+    return [struct.unpack("=Q", value)[0] for _, value in prog.maps["hits"].items()]
+
+
+@pytest.mark.parametrize("point, index", [
+    ("tp_btf/sched_switch:on_typed", 0), ("raw_tp/sched_switch:on_raw", 1),
+    ("tracepoint/sched:sched_switch:on_tracepoint", 2), ("kprobe/vfs_read:on_kprobe", 3),
+    ("kretprobe/vfs_read:on_kprobe", 3), ("fentry/vfs_read:on_fentry", 4)])
+def test_attach(build, point, index):
+    try:
+        prog = program(build, "attach", point)
+    except Unavailable as exc:
+        if index < 3:
+            raise
+        pytest.skip("this kernel refuses %s: %s" % (point, exc))
+    try:
+        for _ in range(20):
+            time.sleep(.001)
+            open("/proc/self/stat").read()
+        assert hits(prog)[index] >= 10
+        assert prog.taken == [point.rpartition(":")[0]]
+    finally:
+        prog.close()
+
+
+def test_reasons_for_what_is_not_there(build):
+    with pytest.raises(Unavailable) as caught:
+        program(build, "none", "raw_tp/no_such_thing:on_raw")
+    assert "raw_tp/no_such_thing" in str(caught.value)
+
+
+def libc_symbol(name):
+    """(path, file offset) of a function of the libc that this process has mapped, by its own memory map."""
+    address = ctypes.cast(getattr(ctypes.CDLL(None), name), ctypes.c_void_p).value
+    for line in open("/proc/self/maps"):
+        fields = line.split(None, 5)
+        low, high = (int(x, 16) for x in fields[0].split("-"))
+        if low <= address < high:
+            return fields[5].strip(), address - low + int(fields[2], 16)
+    raise AssertionError(name)
+
+
+def test_uprobes(build):
+    prog = program(build, "uprobe")
+    path, offset = libc_symbol("getppid")
+    prog.attach_uprobe("on_uprobe", path, offset)
+    prog.attach_uprobe("on_uretprobe", path, offset, pid=os.getpid(), returning=True)
+    for _ in range(100):
+        os.getppid()
+    assert hits(prog)[5:7] == [100, 100]
+    prog.close()
+
+
+def test_software_event_stacks_and_ring_buffer(build):
+    prog = program(build, "clock")
+    cpu = sorted(os.sched_getaffinity(0))[0]
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cpu})
+    try:
+        prog.attach_software("on_clock", 0, cpu, frequency=997)
+        ring = bpf.RingBuffer(prog.maps["events"])
+        records, end = [], time.monotonic() + 1.5
+        while time.monotonic() < end:
+            sum(range(20000))
+            if select.select([ring.fd], [], [], 0)[0]:
+                records += ring.read()
+    finally:
+        os.sched_setaffinity(0, before)
+    assert len(records) > 50
+    rows = [struct.unpack("=QqQ", r) for r in records]
+    assert [r[2] for r in rows] == list(range(rows[0][2], rows[0][2] + len(rows)))      # in order, none lost
+    assert all(r[0] >> 32 == os.getpid() for r in rows)
+    stacks = [prog.maps["stacks"].stack(r[1]) for r in rows if r[1] >= 0]
+    assert any(stacks) and prog.counters() == {"dropped": 0}
+    prog.close()
+
+
+def test_ring_buffer_wraps_and_counts_what_did_not_fit(build):
+    prog = program(build, "wrap")
+    cpu = sorted(os.sched_getaffinity(0))[0]
+    os.sched_setaffinity(0, {cpu})
+    ring = bpf.RingBuffer(prog.maps["events"])
+    prog.attach_software("on_clock", 0, cpu, frequency=4000)
+    end = time.monotonic() + 15
+    while time.monotonic() < end and not prog.counters()["dropped"]:
+        sum(range(20000))
+    records = ring.read()
+    assert prog.counters()["dropped"] > 0 and len(records) == 32768 // 32
+    for _ in range(50):
+        sum(range(20000))
+    assert ring.read()
+    os.sched_setaffinity(0, set(range(os.cpu_count())))
+    prog.close()
+
+
+def test_headers_agree_with_bpftool():
+    """Offsets of members, against an independent reader of the same BTF."""
+    if not os.path.exists(headers.VMLINUX):
+        pytest.skip("this kernel has no BTF")
+    btf = headers.Btf(open(headers.VMLINUX, "rb").read())
+    types = json.loads(subprocess.check_output(["bpftool", "-j", "btf", "dump", "file", headers.VMLINUX]))["types"]
+    checked = 0
+    for item in types:
+        if item["kind"] == "STRUCT" and item["name"] in ("task_struct", "sock", "page", "rq", "file", "bio"):
+            mine = btf.find(item["name"], headers.STRUCT)
+            offsets = {m[0]: m[2] for m in btf.members(mine)}
+            for member in item["members"]:
+                if member["name"] != "(anon)":
+                    assert offsets[member["name"]] == member["bits_offset"]
+                    checked += 1
+            assert btf.type(mine)[4] == item["size"]
+    assert checked > 300
+
+
+def test_pruned_header_puts_members_where_btf_says():
+    """The compiler's offsetof on the pruned header, read back from the instructions, against BTF."""
+    if not os.path.exists(headers.VMLINUX):
+        pytest.skip("this kernel has no BTF")
+    btf = headers.Btf(open(headers.VMLINUX, "rb").read())
+    members = {m[0]: m[2] // 8 for m in btf.members(btf.find("task_struct", headers.STRUCT)) if not m[3]}
+    names = [n for n in ("pid", "tgid", "comm", "mm", "signal", "cgroups", "start_time", "on_cpu") if n in members]
+    body = "".join("v = __builtin_offsetof(struct task_struct, %s); out.update(&k, &v); k++;" % n for n in names)
+    src = compiler.Source("test.offsets", "#include <linux/sched.h>\nBPF_ARRAY(out, u64, 16);\n"
+                          "int on_switch(void *ctx) { int k = 0; u64 v; %s return 0; }" % body,
+                          (("raw_tp/sched_switch:on_switch",),))
+    prog = bpf.Program(compiler.build(src, cache=False))
+    prog.attach()
+    time.sleep(.2)
+    values = [struct.unpack("=Q", v)[0] for _, v in prog.maps["out"].items()]
+    prog.close()
+    assert values[:len(names)] == [members[n] for n in names]
+
+
+def test_pmu_that_is_not_there():
+    with pytest.raises(Unavailable):
+        perf_event.pmu_type("no-such-pmu")

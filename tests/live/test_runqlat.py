@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""runqlat on the running kernel, against workloads whose truth is known.  Needs root."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+
+import pytest
+from helpers import HOG, ROOT, SLEEPER, SLOW, run, run_delay, tool, workload
+
+SOURCES = ("storage", "hash", "raw")
+
+
+def usable(source):
+    result = run("runqlat", "--source", source, "0.01", "1")
+    if result.returncode == 69:
+        pytest.skip("runqlat --source %s: %s" % (source, result.stderr.strip()))
+    assert result.returncode == 0, result.stderr
+
+
+def start(*args, **kwargs):
+    """A runqlat that has attached: its `-v` line has been read."""
+    child = subprocess.Popen([tool("runqlat"), "-v", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                             universal_newlines=True, **kwargs)
+    for line in child.stderr:
+        if "attached to" in line:
+            return child
+    raise AssertionError("runqlat did not attach")
+
+
+def records(*args):
+    result = run("runqlat", "-j", *args)
+    assert result.returncode == 0, result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def measured_against_kernel(pid, source, seconds=4):
+    child = start("-j", "-p", str(pid), "--source", source, str(seconds * min(SLOW, 2)), "1")
+    before = run_delay(pid)
+    text = child.stdout.read()
+    after = run_delay(pid)
+    assert child.wait() == 0
+    return json.loads(text), after - before
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_truth_of_cpu_hogs(source):
+    usable(source)
+    with workload(HOG, cpu=0), workload(HOG, cpu=0) as hog, workload(HOG, cpu=0):
+        time.sleep(.5)
+        record, truth = measured_against_kernel(hog.pid, source)
+    assert record["count"] > 50 and truth > 1e9
+    assert record["total_ns"] == pytest.approx(truth, rel=.02)
+    assert record["max_ns"] <= record["total_ns"] and sum(b["count"] for b in record["buckets"]) == record["count"]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_truth_of_a_sleeper_under_load(source):
+    usable(source)
+    with workload(HOG, cpu=0), workload(HOG, cpu=0), workload(SLEEPER, cpu=0, nice=19) as sleeper:
+        time.sleep(.5)
+        record, truth = measured_against_kernel(sleeper.pid, source)
+    assert record["count"] > 20 and truth > 3e8
+    assert record["total_ns"] == pytest.approx(truth, rel=.02)
+
+
+def test_total_agrees_with_histogram_and_thread_table():
+    with workload(HOG, cpu=0) as one, workload(HOG, cpu=0) as two:
+        time.sleep(.3)
+        found = records("-L", "--top", "50", "--steps", "16", "2", "1")
+    by_tid = {r["tid"]: r for r in found if r["record"] == "histogram"}
+    for thread in (r for r in found if r["record"] == "thread"):
+        same = by_tid[thread["tid"]]
+        assert (same["count"], same["total_ns"], same["max_ns"]) == \
+            (thread["count"], thread["total_ns"], thread["max_ns"])
+    top = [r for r in found if r["record"] == "thread"][:2]
+    assert {r["tid"] for r in top} == {one.pid, two.pid}
+    for row in top:
+        estimate = sum(b["count"] * (b["lo_us"] + b["hi_us"]) / 2 for b in by_tid[row["tid"]]["buckets"])
+        assert estimate == pytest.approx(row["total_ns"] / 1e3, rel=.05)
+
+
+def test_intervals_lose_nothing():
+    with workload(HOG, cpu=0), workload(HOG, cpu=0) as hog:
+        time.sleep(.3)
+        child = start("-j", "-p", str(hog.pid), ".1", str(30 * min(SLOW, 2)))
+        before = run_delay(hog.pid)
+        text = child.stdout.read()
+        truth = run_delay(hog.pid) - before
+    found = [json.loads(line) for line in text.splitlines()]
+    assert sum(r["total_ns"] for r in found) == pytest.approx(truth, rel=.02)
+    assert sum(r["lost"]["unseen"] for r in found) <= 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["-m"], ["-P"], ["-L"], ["--pidnss"], ["--cpu"], ["--by", "comm"],
+                                       ["--by", "cgroup"], ["--top", "3"], ["--steps", "8"], ["-T"]])
+def test_every_mode_prints(arguments):
+    with workload(SLEEPER):
+        text, found = run("runqlat", *arguments, ".3", "2"), records(*arguments, ".3", "1")
+    assert text.returncode == 0
+    assert re.search(r"^ {5}[mu]secs {15}: count {5}distribution$", text.stdout, re.M)
+    assert re.search(r"^ *\d+ -> \d+ +: \d+ +\|\*", text.stdout, re.M)
+    unit = "ms" if "-m" in arguments else "us"
+    for record in (r for r in found if r["record"] == "histogram"):
+        assert {"time", "seconds", "count", "total_ns", "max_ns", "avg_" + unit, "p50_" + unit, "p90_" + unit,
+                "p99_" + unit, "p999_" + unit, "steps", "buckets", "lost"} <= set(record)
+        assert record["p50_" + unit] <= record["p999_" + unit] <= record["max_ns"] / (1e6 if unit == "ms" else 1e3) + 1e-6
+
+
+def cgroup_mount():
+    from crisis import proc
+    for point, _, controllers in sorted(proc.cgroup_mounts(), key=lambda m: m[2] is not None):
+        if controllers is None or "cpu" in controllers:
+            yield point
+
+
+def test_cgroup_filter_sees_only_its_tasks():
+    points = list(cgroup_mount())
+    if not points:
+        pytest.skip("no cgroup file system is mounted")
+    for point in points:
+        directory = "%s/crisis-test-%d" % (point, os.getpid())
+        os.makedirs(directory + "/below")
+        try:
+            with workload(HOG, cpu=0) as inside, workload(HOG, cpu=0) as other:
+                with open(directory + "/below/cgroup.procs", "w") as f:
+                    f.write(str(inside.pid))
+                found = records("-c", directory, "-P", "1", "1")
+                assert [r["pid"] for r in found] == [inside.pid] and found[0]["count"] > 10
+                assert other.pid not in [r["pid"] for r in found]
+                assert records("-c", "/crisis-test-%d/below" % os.getpid(), "1", "1")[0]["count"] > 10
+        finally:
+            time.sleep(.1)
+            os.rmdir(directory + "/below")
+            os.rmdir(directory)
+
+
+def test_by_cgroup_names_the_path():
+    from crisis import proc
+    mount = proc.cpu_controller_mount()
+    if mount is None:
+        pytest.skip("no cgroup file system is mounted")
+    directory = "%s/crisis-by-%d" % (mount[0], os.getpid())
+    os.mkdir(directory)
+    try:
+        with workload(HOG, cpu=0), workload(HOG, cpu=0) as inside:
+            with open(directory + "/cgroup.procs", "w") as f:
+                f.write(str(inside.pid))
+            names = {r["cgroup"]: r["count"] for r in records("--by", "cgroup", "1", "1")}
+        assert names["/crisis-by-%d" % os.getpid()] > 10
+    finally:
+        time.sleep(.1)
+        os.rmdir(directory)
+
+
+def test_pid_namespace_is_the_waiters():
+    with workload(HOG, cpu=0), workload(HOG, cpu=0, wrap=("unshare", "--pid", "--fork", "--kill-child")) as outer:
+        time.sleep(.5)
+        child = int(open("/proc/%d/task/%d/children" % (outer.pid, outer.pid)).read().split()[0]) \
+            if os.path.exists("/proc/%d/task/%d/children" % (outer.pid, outer.pid)) else \
+            int(subprocess.check_output(["pgrep", "-P", str(outer.pid)]))
+        namespace = int(os.readlink("/proc/%d/ns/pid" % child)[5:-1])
+        found = {r["pidns"]: r["count"] for r in records("--pidnss", "1", "1")}
+        one = records("--pidnss", "-p", str(child), "1", "1")
+    assert found[namespace] > 10 and 0xeffffffc in found
+    assert [r["pidns"] for r in one] == [namespace]
+
+
+def test_hostile_comm():
+    name = b"\x1b[31m\n\"\\\xff"
+    code = "import ctypes,sys\nctypes.CDLL(None).prctl(15, %r)\n%s" % (name, SLEEPER)
+    with workload(code) as hostile:
+        time.sleep(.3)
+        for mode in ["--by", "comm"], ["-P", "--top", "9"]:
+            text = run("runqlat", *mode, ".5", "1").stdout
+            assert "\x1b" not in text and r'\x1b[31m\x0a"\\\xff' in text
+            assert any(r.get("comm") == "\x1b[31m\n\"\\\\xff" for r in records(*mode, ".5", "1"))
+        assert hostile.poll() is None
+
+
+def test_without_root():
+    result = run("runqlat", "1", "1", preexec_fn=lambda: (os.setgroups([]), os.setgid(65534), os.setuid(65534)))
+    assert result.returncode == 77 and result.stderr.count("\n") == 1 and "CAP_BPF" in result.stderr
+
+
+def test_exits():
+    begin = time.monotonic()
+    assert run("runqlat", "1", "1").returncode == 0
+    assert time.monotonic() - begin < 10 * SLOW
+    shell = "%s %%s; echo status ${PIPESTATUS[0]}" % tool("runqlat")
+    head = subprocess.run(["bash", "-c", shell % "60 | head -0 2>&1"], stdout=subprocess.PIPE, timeout=20 * SLOW)
+    assert head.stdout.split()[-1] in (b"0", b"141")        # ended long before its 60 s
+    full = subprocess.run(["bash", "-c", shell % ".1 1 2>&1 >/dev/full"], stdout=subprocess.PIPE, timeout=20 * SLOW)
+    assert b"write error: No space left on device\nstatus 1" in full.stdout
+    closed = subprocess.run(["bash", "-c", shell % ".1 1 2>&1 >&-"], stdout=subprocess.PIPE, timeout=20 * SLOW)
+    assert b"write error" in closed.stdout and b"status 1" in closed.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_print_what_was_collected(number):
+    child = start()
+    time.sleep(.5)
+    child.send_signal(number)
+    text, _ = child.communicate(timeout=20 * SLOW)
+    assert child.returncode == 0 and "count: " in text
+
+
+def our_programs():
+    return [p for p in json.loads(subprocess.check_output(["bpftool", "-j", "prog"])) if p.get("name") == "on_switch"]
+
+
+def test_sigkill_leaves_nothing():
+    if not any(os.access(os.path.join(d, "bpftool"), os.X_OK) for d in ("/usr/sbin", "/usr/bin", "/sbin")):
+        pytest.skip("bpftool is not installed")
+    child = start()
+    assert our_programs()
+    child.kill()
+    child.wait()
+    deadline = time.monotonic() + 10 * SLOW
+    while our_programs() and time.monotonic() < deadline:
+        time.sleep(.1)
+    assert not our_programs()
+
+
+def test_memory():
+    run("runqlat", ".01", "1")
+    for extra in [], ["--no-cache"]:
+        pid = os.posix_spawn(tool("runqlat"), ["runqlat", ".1", "1", *extra], dict(os.environ), file_actions=[
+            (os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (1, 2)])
+        _, status, usage = os.wait4(pid, 0)
+        assert status == 0
+        # wait4 reports the larger of the process and its ended child for --no-cache.
+        if not extra:
+            assert usage.ru_maxrss <= 15 * 1024
+
+
+def test_warm():
+    result = run("crisis-warm")
+    assert result.returncode == 0 and "runqlat.raw" in result.stdout
+    assert subprocess.run([os.path.join(ROOT, "bin/crisis-warm"), "-j", "runqlat"], stdout=subprocess.PIPE).returncode == 0

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+import json
+import os
+
+import pytest
+from crisis import compile as compiler
+from crisis import headers, proc, table
+from crisis.errors import Error, Unavailable
+
+
+@pytest.mark.parametrize("raw, shown", [
+    ("plain name", "plain name"), ("\x1b[31m", r"\x1b[31m"), ("a\nb", r"a\x0ab"), ("a\\b", r"a\\b"),
+    ("\u202egnp", r"\u202egnp"), ("\udcff", r"\xff"), ("\x9b", r"\x9b"), ("häß", "häß"), ('"', '"')])
+def test_escape(raw, shown):
+    assert table.escape(raw) == shown
+
+
+def test_decode_keeps_bytes_that_are_not_utf8():
+    assert table.escape(table.decode(b"\xffa\0junk")) == r"\xffa"
+
+
+def test_json_line_is_one_ascii_line():
+    line = table.json_line({"comm": "\x1b\n\"\udcff", "x": 1 / 3, "n": None})
+    assert line.count("\n") == 1 and line.isascii()
+    assert json.loads(line) == {"comm": "\x1b\n\"\\xff", "x": 0.333333, "n": None}
+
+
+def test_table_aligns_and_escapes():
+    shown = table.text((("A", "%d"), ("NAME", "%-s")), [(1, "x\n"), (100, None)])
+    assert shown == "  A NAME\n  1 x\\x0a\n100 -\n"
+
+
+def tree(tmp_path, files):
+    for name, content in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return str(tmp_path)
+
+
+MOUNTS = ("30 20 0:25 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n"
+          "31 30 0:26 / /sys/fs/cgroup/cpu\\040x rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct\n"
+          "32 30 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,nsdelegate\n")
+
+
+def test_cgroups(tmp_path):
+    root = tree(tmp_path, {"proc/self/mountinfo": MOUNTS, "sys/fs/cgroup/unified/a/b/cgroup.procs": "",
+                           "sys/fs/cgroup/cpu x/c/tasks": ""})
+    assert proc.cgroup_mounts(root)[0] == ("/sys/fs/cgroup/cpu x", "/", {"cpu", "cpuacct"})
+    number = os.stat(root + "/sys/fs/cgroup/unified/a/b").st_ino
+    for path in "/sys/fs/cgroup/unified/a/b", "/a/b":
+        assert proc.find_cgroup(path, root) == (number, 2, None, "/sys/fs/cgroup/unified")
+    assert proc.find_cgroup("/sys/fs/cgroup/cpu x/c", root)[1:3] == (1, {"cpu", "cpuacct"})
+    assert proc.cpu_controller_mount(root)[0] == "/sys/fs/cgroup/cpu x"
+    assert proc.cgroup_paths([number], "/sys/fs/cgroup/unified", root) == {number: "/a/b"}
+    with pytest.raises(Error):
+        proc.find_cgroup("/nope", root)
+
+
+def test_cgroup_outside_the_namespace(tmp_path):
+    root = tree(tmp_path, {"proc/self/mountinfo": "32 30 0:27 /../x /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n",
+                           "sys/fs/cgroup/a/cgroup.procs": ""})
+    with pytest.raises(Unavailable):
+        proc.find_cgroup("/sys/fs/cgroup/a", root)
+
+
+def test_processes(tmp_path):
+    root = tree(tmp_path, {"proc/7/status": "Name:\tx\nTgid:\t7\n", "proc/8/status": "Name:\tx\nTgid:\t7\n",
+                           "proc/loadavg": "0.1 0.2 0.3 2/345 678\n"})
+    proc.check_process(7, root)
+    proc.check_thread(8, root)
+    assert proc.thread_count(root) == 345
+    for call, number in ((proc.check_process, 8), (proc.check_process, 9), (proc.check_thread, 9)):
+        with pytest.raises(Error):
+            call(number, root)
+
+
+def test_object_survives_and_notices_every_flipped_bit():
+    meta = {"name": "t", "unusable": None, "points": [], "maps": [], "functions": [["f", 8, [], []]], "ids": {},
+            "constants": {}, "counters": []}
+    data = compiler.pack(meta, b"12345678")
+    assert compiler.unpack(data).functions["f"][0] == b"12345678"
+    for at in range(len(data)):
+        broken = bytearray(data)
+        broken[at] ^= 1
+        with pytest.raises(ValueError):
+            compiler.unpack(bytes(broken))
+    for length in range(len(data)):
+        with pytest.raises(ValueError):
+            compiler.unpack(data[:length])
+
+
+def test_headers_refuse_what_is_not_btf():
+    for data in b"", b"\x9f\xeb\x01", b"\0" * 64:
+        with pytest.raises(ValueError):
+            headers.Btf(data)
