@@ -39,7 +39,7 @@ def workload(code, *args, cpu=None, nice=0, wrap=()):
 
 
 HOG = "while True: pass"
-SLEEPER = "import time\nwhile True:\n    time.sleep(.001)\n    for _ in range(1000): pass"
+SLEEPER = "import time\nwhile True:\n    time.sleep(.001)\n    for _ in range(50000): pass"
 
 
 def run_delay(pid):
