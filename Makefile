@@ -9,6 +9,9 @@ PAGES := $(shell sed -n '/^manpages/,/^$$/s/^ *\([a-z-]*\) \([18]\)$$/\1.\2/p' s
 SHARE = $(PREFIX)/share/crisis-tools
 sectiondir = $(if $(filter 8,$(1)),sbin,bin)
 
+# A page names its own command and others of the suite, in .TH in capitals; groff's \- may stand for -.
+RENAME = -E $(foreach n,$(basename $(PAGES)),-e 's/(^|[^[:alnum:]_/-])($(subst -,\\?-,$(n)))($$|[^[:alnum:]_\.-]|\.$$)/\1$(PROGRAM_PREFIX)\2$(PROGRAM_SUFFIX)\3/Ig')
+
 .PHONY: all man install uninstall check check-unit check-live check-vm bench lint dist clean
 all: $(PAGES:%=man/%)
 
@@ -31,9 +34,7 @@ install:
 	    install -m 755 bin/$$name "$(DESTDIR)$(SHARE)/bin/$$name"; \
 	    install -d "$(DESTDIR)$(PREFIX)/$$dir" "$(DESTDIR)$(PREFIX)/share/man/man$$section"; \
 	    ln -sf ../share/crisis-tools/bin/$$name "$(DESTDIR)$(PREFIX)/$$dir/$$to"; \
-	    upper=$$(echo $$name | tr a-z A-Z); upper_to=$$(echo $$to | tr a-z A-Z); \
-	    sed "/^\.TH/s/$$upper/$$upper_to/; s/\b$$name\b/$$to/g" man/$$page \
-	        > "$(DESTDIR)$(PREFIX)/share/man/man$$section/$$to.$$section"; \
+	    sed $(RENAME) man/$$page > "$(DESTDIR)$(PREFIX)/share/man/man$$section/$$to.$$section"; \
 	done
 	$(PYTHON) -m compileall -q -s "$(DESTDIR)" "$(DESTDIR)$(SHARE)/lib"
 
