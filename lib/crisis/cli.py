@@ -33,6 +33,27 @@ class _Parser(argparse.ArgumentParser):
         raise Usage("%s. Try '%s --help'" % (message, self.prog))
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    width = None
+
+    def __init__(self, prog):
+        # argparse makes one for each argument, and would import shutil, in 2 ms, to ask for the width.
+        if self.width is None:
+            _Formatter.width = _width() - 2
+        super().__init__(prog, width=self.width)
+
+
+def _width():
+    try:
+        return int(os.environ["COLUMNS"])
+    except (KeyError, ValueError):
+        pass
+    try:
+        return os.get_terminal_size(1).columns or 80
+    except OSError:
+        return 80
+
+
 def positive_int(text):
     """An integer of at least 1; ArgumentTypeError otherwise."""
     try:
@@ -64,7 +85,7 @@ def parser(description, epilog="", interval=True, cache=True):
     cache: add --no-cache, for a command that loads a BPF program.
     """
     p = _Parser(description=description, epilog=epilog, allow_abbrev=False,
-                formatter_class=argparse.RawDescriptionHelpFormatter)
+                formatter_class=_Formatter)
     if interval:
         p.add_argument("interval", nargs="?", type=positive_float,
                        help="seconds between two reports; without it, one report at Ctrl-C")

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 import json
 import os
+import shutil
+import subprocess
 
 import pytest
 from crisis import compile as compiler
-from crisis import headers, proc, table
+from crisis import headers, hist, proc, table
 from crisis.errors import Error, Unavailable
 
 
@@ -94,3 +96,31 @@ def test_headers_refuse_what_is_not_btf():
     for data in b"", b"\x9f\xeb\x01", b"\0" * 64:
         with pytest.raises(ValueError):
             headers.Btf(data)
+
+
+def test_object_keeps_everything():
+    meta = {"name": "t.x", "unusable": None, "points": [["tp_btf/a:f", "raw_tp/a:f"], ["kprobe/b:g"]],
+            "maps": [["m", 1, 4, 8, 16, 0]], "functions": [["f", 16, [[0, 0]], [[8, "p"]]], ["g", 8, [], []]],
+            "ids": {"tp_btf/a": 7, "fentry/b": None}, "constants": {"C": -1}, "counters": ["lost"]}
+    obj = compiler.unpack(compiler.pack(meta, b"\n" * 24))
+    assert obj.functions == {"f": (b"\n" * 16, [(0, 0)], [(8, "p")]), "g": (b"\n" * 8, [], [])}
+    assert (obj.name, obj.unusable, obj.points, obj.maps) == ("t.x", None, meta["points"], meta["maps"])
+    assert (obj.ids, obj.constants, obj.counters) == (meta["ids"], meta["constants"], meta["counters"])
+    meta.update(unusable="why\nnot\t", functions=[])
+    assert compiler.unpack(compiler.pack(meta, b"")).unusable == "why not"
+
+
+def test_bucket_arithmetic_of_the_kernel_side(tmp_path):
+    """LOG_LINEAR, compiled for this machine, against hist.bucket."""
+    if not shutil.which("cc"):
+        pytest.skip("no C compiler")
+    values = [v for k in range(63) for v in (2**k - 1, 2**k, 2**k + 1, 2**k * 3 // 2) if v < 2**63]
+    text = compiler.PRELUDE[compiler.PRELUDE.index("/* floor(log2"):]
+    program = ("#include <stdio.h>\ntypedef unsigned long long u64;\n#undef __always_inline\n"
+               "#define __always_inline inline\n%s\nint main(void) { u64 v[] = {%s}; for (u64 s = 0; s < 7; s++) "
+               "for (int i = 0; i < %d; i++) printf(\"%%llu\\n\", LOG_LINEAR(v[i], s)); }"
+               % (text, ",".join("%dULL" % v for v in values), len(values)))
+    (tmp_path / "t.c").write_text(program)
+    subprocess.check_call(["cc", "-o", str(tmp_path / "t"), str(tmp_path / "t.c")])
+    found = list(map(int, subprocess.check_output([str(tmp_path / "t")]).split()))
+    assert found == [hist.bucket(v, shift) for shift in range(7) for v in values]
