@@ -49,10 +49,10 @@ uninstall:
 check: check-unit check-live
 
 check-unit:
-	$(PYTHON) -m pytest -q -p no:cacheprovider tests/unit
+	$(PYTHON) -m pytest -q -rs -p no:cacheprovider tests/unit
 
 check-live:
-	$(PYTHON) -m pytest -q -p no:cacheprovider --durations=5 tests/live
+	$(PYTHON) -m pytest -q -rs -p no:cacheprovider --durations=5 tests/live
 
 check-vm:
 	tests/vm/check

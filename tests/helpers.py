@@ -16,6 +16,17 @@ def tool(name):
     return os.path.join(ROOT, "bin", name)
 
 
+def load(name):
+    """The command as a module."""
+    from importlib.machinery import SourceFileLoader
+    from importlib.util import module_from_spec, spec_from_loader
+    sys.dont_write_bytecode = True
+    loader = SourceFileLoader("command_" + name.replace("-", "_"), tool(name))
+    module = module_from_spec(spec_from_loader(loader.name, loader))
+    loader.exec_module(module)
+    return module
+
+
 def run(name, *args, **kwargs):
     kwargs.setdefault("timeout", 60 * SLOW)
     return subprocess.run([tool(name), *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE,

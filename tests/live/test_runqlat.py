@@ -9,7 +9,7 @@ import subprocess
 import time
 
 import pytest
-from helpers import HOG, ROOT, SLEEPER, SLOW, run, run_delay, tool, workload
+from helpers import HOG, ROOT, SLEEPER, SLOW, load, run, run_delay, tool, workload
 
 SOURCES = ("storage", "hash", "raw")
 
@@ -108,6 +108,20 @@ def test_every_mode_prints(arguments):
         assert {"time", "seconds", "count", "total_ns", "max_ns", "avg_" + unit, "p50_" + unit, "p90_" + unit,
                 "p99_" + unit, "p999_" + unit, "steps", "buckets", "lost"} <= set(record)
         assert record["p50_" + unit] <= record["p999_" + unit] <= record["max_ns"] / (1e6 if unit == "ms" else 1e3) + 1e-6
+
+
+def test_nothing_is_measured_from_before_the_start():
+    """While the tool attaches, tasks are woken and run: their next wait must not begin there."""
+    code = "import time\nwhile True: time.sleep(.0002)"
+    with workload(code) as one, workload(code) as two:
+        time.sleep(.3)
+        for _ in range(10):
+            for record in records("-P", ".3", "1"):
+                if record["pid"] in (one.pid, two.pid):
+                    assert record["total_ns"] < record["seconds"] * 1e9
+                    assert record["max_ns"] < 100e6
+    source = load("runqlat").SOURCES
+    assert all(s.points[0][0].partition("/")[2] == "sched_switch:on_switch" for s in source.values())
 
 
 def cgroup_mount():
@@ -238,3 +252,32 @@ def test_warm():
     result = run("crisis-warm")
     assert result.returncode == 0 and "runqlat.raw" in result.stdout
     assert subprocess.run([os.path.join(ROOT, "bin/crisis-warm"), "-j", "runqlat"], stdout=subprocess.PIPE).returncode == 0
+
+
+def test_kernel_headers_serve_where_there_is_no_btf():
+    from crisis import bpf, compile as compiler
+    if not os.path.isdir("/lib/modules/%s/build" % os.uname().release):
+        pytest.skip("no headers of kernel %s are installed" % os.uname().release)
+    runqlat = load("runqlat")
+    source = runqlat.SOURCES["raw"]
+    obj = compiler.build(source, cache=False, headers="kernel")
+    params = dict.fromkeys(source.params, 0)
+    params.update(slots=100, cpus=bpf.possible_cpus(), cgroup_subsys=255)
+    program = bpf.Program(obj, params, {"cpu_hists": {"max_entries": 2 * bpf.possible_cpus()},
+                                        "start": {"max_entries": 10000}})
+    program.attach()
+    time.sleep(1)
+    assert sum(int.from_bytes(value[:8], "little") for _, value in program.maps["cpu_hists"].items()) > 5
+    program.close()
+    assert compiler.build(runqlat.SOURCES["hash"], cache=False, headers="kernel").unusable == "it needs BTF"
+
+
+def test_neither_btf_nor_headers_is_one_line():
+    if os.path.isdir("/lib/modules/%s/build" % os.uname().release):
+        pytest.skip("headers of kernel %s are installed" % os.uname().release)
+    from crisis import compile as compiler
+    from crisis.errors import Unavailable
+    with pytest.raises(Unavailable) as caught:
+        compiler.build(compiler.Source("test.none", "int on_switch(void *ctx) { return 0; }"), cache=False,
+                       headers="kernel")
+    assert "CONFIG_DEBUG_INFO_BTF" in str(caught.value) and "headers package" in str(caught.value)
