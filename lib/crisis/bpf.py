@@ -400,9 +400,9 @@ class Program:
             return self._event(fd, perf_event.open_event(perf_event.TYPE_TRACEPOINT, number, cpu=0))
         if kind in ("kprobe", "kretprobe"):
             name = ctypes.create_string_buffer(target.encode())
+            pmu = perf_event.pmu_type("kprobe")
             config = perf_event.retprobe_bit("kprobe") if kind == "kretprobe" else 0
-            return self._event(fd, perf_event.open_event(perf_event.pmu_type("kprobe"), config, cpu=0,
-                                                         config1=syscalls.address(name)))
+            return self._event(fd, perf_event.open_event(pmu, config, cpu=0, config1=syscalls.address(name)))
         raise ValueError("%s is attached by its own method" % kind)
 
     @staticmethod
@@ -418,9 +418,9 @@ class Program:
         """Attach to a file offset of an executable or library, in one process or (pid -1) in all."""
         name = ctypes.create_string_buffer(os.fsencode(path))
         kind = "uretprobe" if returning else "uprobe"
+        pmu = perf_event.pmu_type("uprobe")
         config = perf_event.retprobe_bit("uprobe") if returning else 0
-        event = perf_event.open_event(perf_event.pmu_type("uprobe"), config, pid, 0 if pid < 0 else -1,
-                                      syscalls.address(name), offset)
+        event = perf_event.open_event(pmu, config, pid, 0 if pid < 0 else -1, syscalls.address(name), offset)
         self._links.append(self._event(self.load(function, kind), event))
 
     def attach_software(self, function, config, cpu, period=0, frequency=0):

@@ -183,6 +183,19 @@ def test_pid_namespace_is_the_waiters():
     assert [r["pidns"] for r in one] == [namespace]
 
 
+def test_a_full_table_is_counted_and_said():
+    if SLOW > 1:
+        pytest.skip("5000 processes take too long under software emulation")
+    code = "import os\nfor _ in range(5000): os.waitpid(os.posix_spawn('/bin/true', ['true'], {}), 0)"
+    child = start("-P")
+    with workload(code) as spawner:
+        spawner.wait()
+        child.send_signal(signal.SIGINT)
+        text, errors = child.communicate()
+    groups = len(re.findall(r"^pid = ", text, re.M))
+    assert groups == 4096 and re.search(r"\d+ waits not counted: the table of histograms was full", errors)
+
+
 def test_hostile_comm():
     name = b"\x1b[31m\n\"\\\xff"
     code = "import ctypes,sys\nctypes.CDLL(None).prctl(15, %r)\n%s" % (name, SLEEPER)
