@@ -58,7 +58,7 @@ check-vm:
 	tests/vm/check
 
 bench:
-	$(PYTHON) tests/bench/runqlat.py
+	set -e; for bench in tests/bench/[a-z]*.py; do $(PYTHON) $$bench; done
 
 lint:
 	$(PYTHON) -m compileall -q lib bin tests

@@ -80,6 +80,7 @@ def hits(prog):
     return [struct.unpack("=Q", value)[0] for _, value in prog.maps["hits"].items()]
 
 
+@pytest.mark.guest
 @pytest.mark.parametrize("point, index", [
     ("tp_btf/sched_switch:on_typed", 0), ("raw_tp/sched_switch:on_raw", 1),
     ("tracepoint/sched:sched_switch:on_tracepoint", 2), ("kprobe/vfs_read:on_kprobe", 3),
@@ -118,6 +119,7 @@ def libc_symbol(name):
     raise AssertionError(name)
 
 
+@pytest.mark.guest
 def test_uprobes(build):
     prog = program(build, "uprobe")
     path, offset = libc_symbol("getppid")
@@ -129,6 +131,7 @@ def test_uprobes(build):
     prog.close()
 
 
+@pytest.mark.guest
 def test_software_event_stacks_and_ring_buffer(build):
     prog = program(build, "clock")
     cpu = sorted(os.sched_getaffinity(0))[0]

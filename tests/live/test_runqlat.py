@@ -46,6 +46,7 @@ def measured_against_kernel(pid, source, seconds=4):
     return json.loads(text), after - before
 
 
+@pytest.mark.guest
 @pytest.mark.parametrize("source", SOURCES)
 def test_truth_of_cpu_hogs(source):
     usable(source)
@@ -131,6 +132,7 @@ def cgroup_mount():
             yield point
 
 
+@pytest.mark.guest
 def test_cgroup_filter_sees_only_its_tasks():
     points = list(cgroup_mount())
     if not points:
@@ -170,6 +172,7 @@ def test_by_cgroup_names_the_path():
         os.rmdir(directory)
 
 
+@pytest.mark.guest
 def test_pid_namespace_is_the_waiters():
     with workload(HOG, cpu=0), workload(HOG, cpu=0, wrap=("unshare", "--pid", "--fork", "--kill-child")) as outer:
         time.sleep(.5)
@@ -196,6 +199,7 @@ def test_a_full_table_is_counted_and_said():
     assert groups == 4096 and re.search(r"\d+ waits not counted: the table of histograms was full", errors)
 
 
+@pytest.mark.guest
 def test_hostile_comm():
     name = b"\x1b[31m\n\"\\\xff"
     code = "import ctypes,sys\nctypes.CDLL(None).prctl(15, %r)\n%s" % (name, SLEEPER)
@@ -208,6 +212,7 @@ def test_hostile_comm():
         assert hostile.poll() is None
 
 
+@pytest.mark.guest
 def test_without_root():
     result = run("runqlat", "1", "1", preexec_fn=lambda: (os.setgroups([]), os.setgid(65534), os.setuid(65534)))
     assert result.returncode == 77 and result.stderr.count("\n") == 1 and "CAP_BPF" in result.stderr
@@ -267,6 +272,7 @@ def test_warm():
     assert subprocess.run([os.path.join(ROOT, "bin/crisis-warm"), "-j", "runqlat"], stdout=subprocess.PIPE).returncode == 0
 
 
+@pytest.mark.guest
 def test_kernel_headers_serve_where_there_is_no_btf():
     from crisis import bpf, compile as compiler
     if not os.path.isdir("/lib/modules/%s/build" % os.uname().release):
