@@ -2,10 +2,12 @@
 """Running a command as a person would, and workloads whose truth is known."""
 
 import contextlib
+import errno
 import glob
 import os
 import subprocess
 import sys
+import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # Software emulation is some twenty times slower: limits on time grow, tolerances do not.
@@ -56,3 +58,30 @@ SLEEPER = "import time\nwhile True:\n    time.sleep(.001)\n    for _ in range(50
 def run_delay(pid):
     """Nanoseconds that the threads of a process have waited, by the kernel's account."""
     return sum(int(open(path).read().split()[1]) for path in glob.glob("/proc/%d/task/*/schedstat" % pid))
+
+
+def until(condition, seconds=20):
+    """Its first true value, asked for again and again; AssertionError when it has none by then."""
+    deadline = time.monotonic() + seconds * SLOW
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, "still not so after %d seconds" % (seconds * SLOW)
+        time.sleep(.05)
+
+
+def cpu_time(pid):
+    """Nanoseconds that the threads of a process have run."""
+    return sum(int(open(path).read().split()[0]) for path in glob.glob("/proc/%d/task/*/schedstat" % pid))
+
+
+def remove_cgroup(directory):
+    """A killed task leaves its cgroup a little later."""
+    def gone():
+        try:
+            os.rmdir(directory)
+        except OSError as exc:
+            return exc.errno == errno.ENOENT
+        return True
+    until(gone)
