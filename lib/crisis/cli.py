@@ -76,19 +76,21 @@ def positive_float(text):
     return value
 
 
-def parser(description, epilog="", interval=True, cache=True):
+def parser(description, epilog="", interval=True, cache=True, every=None):
     """An ArgumentParser with the arguments that every command shares.
 
     description: the one-sentence question that the command answers.
     epilog: usage examples, printed verbatim after the options.
     interval: add the positional `interval` (seconds) and `count`.
+    every: the interval when none is given, for a command that then reports without end.
     cache: add --no-cache, for a command that loads a BPF program.
     """
     p = _Parser(description=description, epilog=epilog, allow_abbrev=False,
                 formatter_class=_Formatter)
     if interval:
-        p.add_argument("interval", nargs="?", type=positive_float,
-                       help="seconds between two reports; without it, one report at Ctrl-C")
+        p.add_argument("interval", nargs="?", type=positive_float, default=every,
+                       help="seconds between two reports; without it, " +
+                            ("one report at Ctrl-C" if every is None else "%g" % every))
         p.add_argument("count", nargs="?", type=positive_int,
                        help="number of reports; without it, until Ctrl-C")
     p.add_argument("-j", "--json", action="store_true",
