@@ -12,7 +12,7 @@ Frames of inlined functions are not told apart: a symbol table has none.
 
 import os
 import struct
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 
 __all__ = ["Frame", "Symbols", "Elf", "mappings", "demangle", "folded", "line"]
 
@@ -417,57 +417,37 @@ class Symbols:
         if not wanted:
             return
         keys = [b"%016x" % a for a in wanted]
-        best = [None] * len(keys)
+        best, modules = [b""] * len(keys), []
         try:
             with open(os.path.join(self._root, "proc/kallsyms"), "rb") as f:
-                rest = b""
+                before, rest = b"", b""
                 while True:
-                    block = f.read(1 << 16)
-                    block, rest = rest + block, b""
-                    if not block:
+                    block = rest + f.read(1 << 16)
+                    if block == rest:
                         break
-                    if not block.endswith(b"\n"):
-                        block, _, rest = block.rpartition(b"\n")
-                        if not block:
-                            continue
-                    self._scan(block.split(b"\n"), keys, best)
+                    block, _, rest = block.rpartition(b"\n")
+                    rows = block.split(b"\n")
+                    if b"\t" in rows[-1]:       # the core's symbols, which are in order, have ended
+                        modules += rows
+                    elif block:
+                        # Few blocks have a key between the last line of the one before and their own.
+                        first = bisect_left(keys, before[:16] or rows[0][:16])
+                        if first < len(keys) and keys[first] <= rows[-1][:16]:
+                            _nearest(rows, before, keys, first, best)
+                        before = next((row for row in reversed(rows) if row[17:18] in b"tTwW"), before)
         except OSError:
             pass
+        modules.append(before)
+        modules.sort()
+        _nearest(modules, b"", keys, 0, best)
         for address, row in zip(wanted, best):
-            if row is None or int(row[:16], 16) == 0:           # all are 0 where kptr_restrict hides them
+            if not int(row[:16] or b"0", 16):           # all are 0 where kptr_restrict hides them
                 self._kernel[address] = Frame(address, module=KERNEL)
                 continue
             fields = row[19:].split(b"\t")
             module = fields[1].strip(b" []").decode("utf-8", "surrogateescape") if len(fields) > 1 else KERNEL
             self._kernel[address] = Frame(address, fields[0].decode("utf-8", "surrogateescape"),
                                           address - int(row[:16], 16), module)
-
-    @staticmethod
-    def _scan(rows, keys, best):
-        """Remember for each key the nearest function at or below it.  The core's symbols are in order: most
-        blocks have no key between their first and last line and are not looked into."""
-        if b"\t[" not in rows[0] and rows[-1] and b"\t[" not in rows[-1]:
-            first, last = bisect_right(keys, rows[0][:16]), bisect_right(keys, rows[-1][:16])
-            if first == last and not (first < len(keys) and (best[first] is None or best[first] < rows[-1])):
-                return
-            for i in range(first, len(keys)):                   # the last function may reach beyond the block
-                for row in reversed(rows if i < last else rows[-200:]):
-                    if row[17:18] in b"tTwW" and row[:16] <= keys[i]:
-                        if best[i] is None or best[i][:16] < row[:16]:
-                            best[i] = row
-                        break
-            return
-        for row in rows:
-            if row[17:18] not in b"tTwW":
-                continue
-            i = bisect_right(keys, row[:16])
-            if i and keys[i - 1] == row[:16]:
-                i -= 1
-            for i in range(i, len(keys)):
-                if best[i] is None or best[i][:16] < row[:16]:
-                    best[i] = row
-                else:
-                    break
 
     def kernel(self, addresses, first_is_return=False):
         """The Frames of a kernel stack.
@@ -600,6 +580,20 @@ class Symbols:
         if i >= 0 and address < rows[i][0] + rows[i][1]:
             return rows[i][2].decode("utf-8", "surrogateescape"), address - rows[i][0]
         return None
+
+
+def _nearest(rows, before, keys, first, best):
+    """Put into `best`, for the keys from the first on, the last function row at or below each, if that is nearer.
+
+    rows: sorted lines of /proc/kallsyms; before: the function row in front of them, or b"".
+    """
+    for i in range(first, len(keys)):
+        at = bisect_right(rows, keys[i] + b"~") - 1
+        while at >= 0 and rows[at][17:18] not in b"tTwW":
+            at -= 1
+        row = rows[at] if at >= 0 else before
+        if row[:16] > best[i][:16]:
+            best[i] = row
 
 
 def _call_site(address, is_return):
