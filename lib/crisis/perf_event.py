@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""perf_event_open(2): software, tracepoint, kprobe and uprobe events, and a BPF program on each.
+"""perf_event_open(2): a BPF program on an event; events counted in groups, on CPUs, threads and cgroups.
+
+An Event is what perf_event_attr says of it, a Group is counted at the same
+instants, and Counters is a Group (or several, when the PMU has too few
+counters for one) on each of many CPUs or threads.
 
 Follows include/uapi/linux/perf_event.h and
 Documentation/ABI/testing/sysfs-bus-event_source-devices-*.
@@ -10,18 +14,27 @@ import os
 import struct
 
 from . import syscalls
-from .errors import Unavailable
+from .errors import Error, NotPermitted, Unavailable
 
 __all__ = ["open_event", "attach", "pmu_type", "retprobe_bit", "tracepoint_id",
-           "TYPE_SOFTWARE", "TYPE_TRACEPOINT"]
+           "Event", "Group", "Counters", "scaled", "named_event", "format_bits", "cpus_of", "parse_cpus",
+           "layout", "refusal", "room_for",
+           "TYPE_HARDWARE", "TYPE_SOFTWARE", "TYPE_TRACEPOINT", "TYPE_RAW",
+           "DISABLED", "INHERIT", "PINNED", "EXCLUDE_KERNEL", "EXCLUDE_HV", "ENABLE_ON_EXEC"]
 
-TYPE_SOFTWARE, TYPE_TRACEPOINT = 1, 2
+TYPE_HARDWARE, TYPE_SOFTWARE, TYPE_TRACEPOINT, TYPE_RAW = 0, 1, 2, 4
+# Bits of perf_event_attr that a counter may be opened with.
+DISABLED, INHERIT, PINNED = 1 << 0, 1 << 1, 1 << 2
+EXCLUDE_KERNEL, EXCLUDE_HV, ENABLE_ON_EXEC = 1 << 5, 1 << 6, 1 << 12
 
 _ATTR_SIZE = 112                # PERF_ATTR_SIZE_VER5
-_FLAG_FD_CLOEXEC = 8
+_FLAG_PID_CGROUP, _FLAG_FD_CLOEXEC = 4, 8
 _FREQ = 1 << 10                 # attr.freq: sample_period is a frequency
-_IOC_ENABLE, _IOC_SET_BPF = 0x2400, 0x40042408
+_READ_GROUP = 1 | 2 | 8         # PERF_FORMAT_TOTAL_TIME_ENABLED, _TOTAL_TIME_RUNNING, _GROUP
+_IOC_ENABLE, _IOC_DISABLE, _IOC_SET_BPF = 0x2400, 0x2401, 0x40042408
 _SYSFS = "/sys/bus/event_source/devices"
+_EPERM, _ESRCH, _EACCES, _EMFILE = 1, 3, 13, 24
+_CANNOT_COUNT = (2, 7, 19, 22, 28, 95)      # ENOENT, E2BIG, ENODEV, EINVAL, ENOSPC, EOPNOTSUPP
 
 
 def open_event(type_, config, pid=-1, cpu=0, config1=0, config2=0, period=0, frequency=0):
@@ -97,3 +110,315 @@ def _detached_tracefs():
         return syscalls.call("fsmount", context, 1, 0)
     finally:
         os.close(context)
+
+
+class Event:
+    """One event: perf_event_attr's type, config, config1 and config2; the name is for people."""
+
+    __slots__ = ("type", "config", "config1", "config2", "name")
+
+    def __init__(self, type_, config, config1=0, config2=0, name=""):
+        self.type, self.config, self.config1, self.config2, self.name = type_, config, config1, config2, name
+
+    def __repr__(self):
+        return "Event(%d, %#x, %#x, %#x, %r)" % (self.type, self.config, self.config1, self.config2, self.name)
+
+
+def _bits(spec):
+    """[(low, width)] of a format file such as "config:0-7,32-35"."""
+    ranges = []
+    for part in spec.partition(":")[2].split(","):
+        low, _, high = part.partition("-")
+        ranges.append((int(low), int(high or low) - int(low) + 1))
+    return ranges
+
+
+def _formats(pmu, root):
+    """{term: (attribute, [(low, width)])} of a PMU's format directory."""
+    found = {}
+    directory = os.path.join(root, pmu, "format")
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return found
+    for name in names:
+        with open(os.path.join(directory, name)) as f:
+            spec = f.read().strip()
+        found[name] = spec.partition(":")[0], _bits(spec)
+    return found
+
+
+def format_bits(pmu, root=_SYSFS):
+    """{"config": mask, "config1": mask, "config2": mask}: the bits that the PMU's format directory names."""
+    masks = {"config": 0, "config1": 0, "config2": 0}
+    for attribute, ranges in _formats(pmu, root).values():
+        for low, width in ranges:
+            masks[attribute] = masks.get(attribute, 0) | ((1 << width) - 1) << low
+    return masks
+
+
+def named_event(pmu, name, root=_SYSFS):
+    """The Event that a PMU's events directory describes: named_event("msr", "aperf").
+
+    Raises Unavailable when there is no such PMU, event, or term.
+    """
+    type_ = pmu_type(pmu, root)
+    try:
+        with open(os.path.join(root, pmu, "events", name)) as f:
+            terms = f.read().strip()
+    except FileNotFoundError:
+        raise Unavailable("the %s PMU has no event %s here" % (pmu, name)) from None
+    words, formats = {"config": 0, "config1": 0, "config2": 0}, _formats(pmu, root)
+    for term in terms.split(","):
+        key, _, text = term.partition("=")
+        value = int(text, 0) if text else 1
+        attribute, ranges = formats.get(key, (key, [(0, 64)]))
+        if attribute not in words:
+            raise Unavailable("event %s of the %s PMU needs %s, which is not known" % (name, pmu, key))
+        for low, width in ranges:
+            words[attribute] |= (value & (1 << width) - 1) << low
+            value >>= width
+    return Event(type_, words["config"], words["config1"], words["config2"], "%s/%s/" % (pmu, name))
+
+
+def parse_cpus(text):
+    """The CPU numbers of a list such as "0-3,8"."""
+    cpus = []
+    for part in text.strip().split(","):
+        if part:
+            low, _, high = part.partition("-")
+            cpus.extend(range(int(low), int(high or low) + 1))
+    return cpus
+
+
+def cpus_of(pmu, root=_SYSFS):
+    """The CPUs that a PMU counts on ("cpus") or is to be read on ("cpumask"); None when it names none."""
+    for name in "cpus", "cpumask":
+        try:
+            with open(os.path.join(root, pmu, name)) as f:
+                return parse_cpus(f.read())
+        except FileNotFoundError:
+            pass
+    return None
+
+
+def _counter(event, pid, cpu, leader, bits, flags):
+    """The descriptor of one member of a group.  Raises OSError."""
+    attr = ctypes.create_string_buffer(struct.pack(
+        "=IIQQQQQIIQQ", event.type, _ATTR_SIZE, event.config, 0, 0, _READ_GROUP, bits, 0, 0,
+        event.config1, event.config2), _ATTR_SIZE)
+    return syscalls.call("perf_event_open", attr, pid, cpu, leader, flags | _FLAG_FD_CLOEXEC)
+
+
+class Group:
+    """Events that one PMU counts at the same instants, on a CPU, a thread or both."""
+
+    def __init__(self, events, pid=-1, cpu=-1, bits=0, flags=0):
+        """Opened stopped; enable() starts all members at once.
+
+        pid: a thread (0: the caller), -1 for all; with PERF_FLAG_PID_CGROUP in
+        flags, a descriptor of a cgroup directory.  cpu: -1 for any (needs a thread).
+        bits: INHERIT, EXCLUDE_KERNEL and so on.
+        Raises OSError; EINVAL may mean more members than the PMU has counters.
+        """
+        self.fds = []
+        try:
+            for event in events:
+                leader = self.fds[0] if self.fds else -1
+                first = bits | DISABLED if leader < 0 else bits & ~(DISABLED | PINNED | ENABLE_ON_EXEC)
+                self.fds.append(_counter(event, pid, cpu, leader, first, flags))
+        except OSError:
+            self.close()
+            raise
+        count = len(self.fds)
+        self._unpack, self._size = struct.Struct("=%dQ" % (count + 3)).unpack, 8 * (count + 3)
+
+    def enable(self):
+        syscalls.ioctl(self.fds[0], _IOC_ENABLE)
+
+    def disable(self):
+        syscalls.ioctl(self.fds[0], _IOC_DISABLE)
+
+    def read(self):
+        """(enabled ns, running ns, value, value ...) since enable(), of one instant, members in their order.
+
+        running < enabled: the group shared the PMU with others, see scaled().
+        None when the CPU went offline, which takes a group apart, or when a
+        pinned group lost its place.
+        """
+        data = os.read(self.fds[0], self._size)
+        if len(data) != self._size:
+            return None
+        words = self._unpack(data)
+        return words[1:] if words[0] == len(self.fds) else None
+
+    def close(self):
+        for fd in reversed(self.fds):       # members first: a leader that closes makes leaders of them
+            os.close(fd)
+        self.fds = []
+
+
+def scaled(value, enabled, running):
+    """The count estimated for all of `enabled` from the share `running` of it; None when it never ran."""
+    if not running:
+        return None
+    return value if running >= enabled else value * enabled / running
+
+
+def refusal(exc, system_wide):
+    """The error to raise for an OSError of perf_event_open(2) that has to do with rights; None for any other."""
+    if exc.errno == _EMFILE:
+        return Error("cannot open more counters: too many open files. Raise the limit with ulimit -n")
+    if exc.errno not in (_EPERM, _EACCES):
+        return None
+    try:
+        with open("/proc/sys/kernel/perf_event_paranoid") as f:
+            level = f.read().strip()
+    except OSError:
+        level = "unknown"
+    needed = "it takes CAP_PERFMON, or at most %d" % (0 if system_wide else 1)
+    return NotPermitted("cannot count events: not permitted with perf_event_paranoid at %s; %s. "
+                        "Run as root; in a container a seccomp profile may forbid it too" % (level, needed))
+
+
+def room_for(descriptors):
+    """Raise the limit of open files where needed.  Raises Error, naming the limit, when it may not be raised enough."""
+    import resource
+    needed = descriptors + len(os.listdir("/proc/self/fd")) + 16
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or needed <= soft:
+        return
+    for limits in (needed, hard), (needed, needed):
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            return
+        except (ValueError, OSError):
+            pass
+    raise Error("cannot open %d counters: the limit of open files is %d. Raise it with ulimit -Hn %d"
+                % (descriptors, hard, needed))
+
+
+def _runs(events, pid, cpu, bits, flags):
+    """Whether the PMU counts these events at once, here and now; raises OSError when it cannot open them."""
+    group = Group(events, pid, cpu, bits, flags)
+    try:
+        group.enable()
+        reading = group.read()
+        # A caller's own counters and the watchdog's are not in the kernel's check at open.
+        return reading is not None and reading[1] > 0
+    finally:
+        group.close()
+
+
+def layout(clusters, pid=0, cpu=-1, bits=0, flags=0):
+    """Distribute events over as few groups as the PMU takes.
+
+    clusters: lists of Events; those of one list are kept in one group where
+    possible, because their ratio is wanted.  pid, cpu: where to try; the default is the caller.
+    Returns (groups, refused): lists of indices into the flattened clusters,
+    and {index: errno} of the events that this PMU does not have.
+    Raises NotPermitted, and OSError for what is no matter of the event.
+    """
+    groups, refused, flat = [], {}, [event for cluster in clusters for event in cluster]
+
+    def fits(indices):
+        try:
+            return _runs([flat[i] for i in indices], pid, cpu, bits, flags)
+        except OSError as exc:
+            if exc.errno in _CANNOT_COUNT:
+                return exc.errno
+            raise refusal(exc, pid == -1) or exc from None
+
+    start = 0
+    for cluster in clusters:
+        members = []
+        for index in range(start, start + len(cluster)):
+            verdict = fits([index])
+            if isinstance(verdict, bool):       # opens; whether it has a counter free now is another matter
+                members.append(index)
+            else:
+                refused[index] = verdict
+        start += len(cluster)
+        if groups and fits(groups[-1] + members) is True:
+            groups[-1] += members
+        elif members and fits(members) is True:
+            groups.append(members)
+        else:
+            for index in members:
+                if groups and fits(groups[-1] + [index]) is True:
+                    groups[-1].append(index)
+                else:
+                    groups.append([index])
+    return groups, refused
+
+
+class Counters:
+    """Groups of events on each of many CPUs or threads, read as differences from the previous reading.
+
+    targets: {key: (pid, cpu)} as Group takes them; add() and drop() follow
+    CPUs that come and go.  An event that the PMU refuses is in `refused`
+    ({index: errno}) and reads None.
+    """
+
+    def __init__(self, clusters, targets, bits=0, flags=0, probe=None):
+        """probe: keywords of layout() that say where to try the groups; the default is the caller itself."""
+        self.events = [event for cluster in clusters for event in cluster]
+        self.bits, self.flags = bits, flags
+        self.groups, self.refused = layout(clusters, **(probe or {"bits": bits & ~(INHERIT | ENABLE_ON_EXEC)}))
+        self.open = {}          # key: [[Group, last reading], ...] in the order of self.groups
+        room_for(len(targets) * (len(self.events) - len(self.refused)))
+        try:
+            for key, (pid, cpu) in targets.items():
+                self.add(key, pid, cpu)
+        except BaseException:
+            self.close()
+            raise
+        if not bits & ENABLE_ON_EXEC:
+            self.enable(self.open)
+
+    def add(self, key, pid, cpu):
+        """Open the groups of one target, stopped.  Raises NotPermitted, Error (no such process), OSError."""
+        opened = self.open[key] = []
+        try:
+            for indices in self.groups:
+                opened.append([Group([self.events[i] for i in indices], pid, cpu, self.bits, self.flags), None])
+        except OSError as exc:
+            self.drop(key)
+            if exc.errno == _ESRCH:
+                raise Error("no such process: %d" % pid) from None
+            raise refusal(exc, pid == -1 or self.flags & _FLAG_PID_CGROUP) or exc from None
+
+    def enable(self, keys):
+        """Start the groups of these targets."""
+        for key in keys:
+            for group, _ in self.open[key]:
+                group.enable()
+
+    def drop(self, key):
+        """Close one target, as after its CPU went offline."""
+        for group, _ in self.open.pop(key, ()):
+            group.close()
+
+    def read(self):
+        """{key: [(value, enabled ns, running ns), or None, for each event]} since the previous read().
+
+        None: the event was refused, or its CPU went offline.
+        """
+        result, count, zero = {}, len(self.events), (0,) * (len(self.events) + 2)
+        for key, opened in self.open.items():
+            row = result[key] = [None] * count
+            for slot, indices in zip(opened, self.groups):
+                words = slot[0].read()
+                if words is None:
+                    continue
+                last, slot[1] = slot[1] or zero, words
+                enabled, running = words[0] - last[0], words[1] - last[1]
+                position = 2
+                for index in indices:
+                    row[index] = words[position] - last[position], enabled, running
+                    position += 1
+        return result
+
+    def close(self):
+        for key in list(self.open):
+            self.drop(key)
