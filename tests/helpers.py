@@ -85,3 +85,25 @@ def remove_cgroup(directory):
             return exc.errno == errno.ENOENT
         return True
     until(gone)
+
+
+def fixture_tree(name, directory):
+    """tests/fixtures/NAME.tree as files below the directory; returns its path with a slash.
+
+    A line is "path: content" (\\n and \\t are escapes) or "path -> target of a symbolic link".
+    """
+    directory = str(directory)
+    for line in open(os.path.join(ROOT, "tests/fixtures", name + ".tree")):
+        line = line.rstrip("\n")
+        if not line or line.startswith("#"):
+            continue
+        link = " -> " in line
+        path, _, content = line.partition(" -> " if link else ": ")
+        path = os.path.join(directory, path)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        if link:
+            os.symlink(content, path)
+        else:
+            with open(path, "w") as f:
+                f.write(content.replace("\\n", "\n").replace("\\t", "\t") + "\n")
+    return directory + "/"

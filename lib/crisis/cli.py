@@ -82,15 +82,16 @@ def parser(description, epilog="", interval=True, cache=True, every=None):
     description: the one-sentence question that the command answers.
     epilog: usage examples, printed verbatim after the options.
     interval: add the positional `interval` (seconds) and `count`.
-    every: the interval when none is given, for a command that then reports without end.
+    every: the interval when none is given, for a command that then reports without end;
+           0 for one that then reports once, at once.
     cache: add --no-cache, for a command that loads a BPF program.
     """
     p = _Parser(description=description, epilog=epilog, allow_abbrev=False,
                 formatter_class=_Formatter)
     if interval:
-        p.add_argument("interval", nargs="?", type=positive_float, default=every,
+        p.add_argument("interval", nargs="?", type=positive_float, default=every or None,
                        help="seconds between two reports; without it, " +
-                            ("one report at Ctrl-C" if every is None else "%g" % every))
+                            ("one report at Ctrl-C" if every is None else "%g" % every if every else "one report now"))
         p.add_argument("count", nargs="?", type=positive_int,
                        help="number of reports; without it, until Ctrl-C")
     p.add_argument("-j", "--json", action="store_true",

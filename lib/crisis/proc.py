@@ -5,8 +5,8 @@ import os
 
 from .errors import Error, Unavailable
 
-__all__ = ["thread_count", "check_process", "check_thread", "in_initial_pid_namespace",
-           "unescape_mount", "cgroup_mounts", "find_cgroup", "cgroup_paths", "cpu_controller_mount"]
+__all__ = ["thread_count", "cpu_list", "cpu_ranges", "online_cpus", "check_process", "check_thread",
+           "in_initial_pid_namespace", "unescape_mount", "cgroup_mounts", "find_cgroup", "cgroup_paths", "cpu_controller_mount"]
 
 _INITIAL_PID_NS = 0xeffffffc    # PROC_PID_INIT_INO, include/linux/proc_ns.h
 
@@ -19,6 +19,35 @@ def _read(root, path):
 def thread_count(root="/"):
     """The number of threads that exist on the system: /proc/loadavg's fourth field."""
     return int(_read(root, "proc/loadavg").split()[3].partition("/")[2])
+
+
+def cpu_list(text):
+    """[CPU, …] of the kernel's list format, such as "0-3,8"."""
+    found = []
+    for part in text.strip().split(","):
+        low, _, high = part.partition("-")
+        if low:
+            found.extend(range(int(low), int(high or low) + 1))
+    return found
+
+
+def cpu_ranges(cpus):
+    """CPU numbers as the kernel writes a list: "0-3,8"."""
+    parts, cpus = [], sorted(cpus)
+    start = previous = None
+    for cpu in cpus + [None]:
+        if previous is not None and cpu == previous + 1:
+            previous = cpu
+            continue
+        if previous is not None:
+            parts.append("%d" % start if start == previous else "%d-%d" % (start, previous))
+        start = previous = cpu
+    return ",".join(parts)
+
+
+def online_cpus(root="/"):
+    """[CPU, …] that are online now."""
+    return cpu_list(_read(root, "sys/devices/system/cpu/online"))
 
 
 def _status(pid, root):

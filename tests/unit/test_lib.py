@@ -124,3 +124,8 @@ def test_bucket_arithmetic_of_the_kernel_side(tmp_path):
     subprocess.check_call(["cc", "-o", str(tmp_path / "t"), str(tmp_path / "t.c")])
     found = list(map(int, subprocess.check_output([str(tmp_path / "t")]).split()))
     assert found == [hist.bucket(v, shift) for shift in range(7) for v in values]
+
+
+def test_cpu_lists():
+    assert proc.cpu_list("0-2,5,8-9\n") == [0, 1, 2, 5, 8, 9] and proc.cpu_list("\n") == []
+    assert proc.cpu_ranges([9, 0, 1, 2, 5, 8]) == "0-2,5,8-9" and proc.cpu_ranges([]) == ""

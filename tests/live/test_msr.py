@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""showboost, cputemp and cpuhot: on this machine as it is, on simulated registers, and on perf's real TSC event.
+
+The simulated registers come from a FUSE file system that behaves as the msr
+and cpuid drivers do; the truth is what it was told to simulate.
+"""
+
+import copy
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from crisis import clocks, proc
+from crisis.errors import NotPermitted, Unavailable
+from helpers import ROOT, SLOW, load, run, tool
+
+COMMANDS = "showboost", "cputemp", "cpuhot"
+NOBODY = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+CPUINFO = "".join("processor\t: %d\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 62\n"
+                  "model name\t: Intel(R) Xeon(R) CPU E5-2670 v2 @ 2.80GHz\ncpu MHz\t\t: 2500.000\n"
+                  "flags\t\t: fpu aperfmperf dtherm pts\n\n" % cpu for cpu in range(2))
+INTEL = {"registers": {"0xce": 25 << 8, "0x1ad": 0x1c1c1e1e20202020, "0x1ae": 0, "0x1a2": 100 << 16,
+                       "0x19c": [1 << 31 | 40 << 16, 1 << 31 | 41 << 16 | 2], "0x1b1": 35 << 16},
+         "leaves": {"0x0": [0xd, 0, 0, 0]}, "binds": {"/proc/cpuinfo": CPUINFO}}
+# A base clock of 3250 MHz in the P-state register, and no register of Intel's.
+AMD = {"tsc_mhz": 3250, "util": .25, "ratio": 1.12, "registers": {"0xc0010064": 1 << 63 | 8 << 8 | 0x82},
+       "binds": {"/proc/cpuinfo": CPUINFO.replace("GenuineIntel", "AuthenticAMD").replace("family\t: 6", "family\t: 25")}}
+
+
+def simulated(spec, *command, **kwargs):
+    """The command's result where /dev/cpu holds what the spec says; skips where that cannot be mounted."""
+    for need, found in (("root", os.geteuid() == 0), ("/dev/fuse", os.path.exists("/dev/fuse")),
+                        ("unshare", shutil.which("unshare"))):
+        if not found:
+            pytest.skip("simulated registers need %s" % need)
+    if subprocess.call(["/usr/bin/python3", "-c", "import fusepy"], stderr=subprocess.DEVNULL):
+        pytest.skip("simulated registers need python3-fusepy")
+    if len(proc.online_cpus()) < 2:
+        pytest.skip("simulated registers are of two CPUs, and this machine has one")
+    result = subprocess.run([os.path.join(ROOT, "tests/tools/with-msr"), json.dumps(spec), *command],
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
+                            stdin=subprocess.DEVNULL, timeout=60 * SLOW, **kwargs)
+    if result.returncode == 125:
+        pytest.skip("the FUSE file system cannot be mounted: %s" % result.stderr.strip())
+    return result
+
+
+def records(spec, name, *args):
+    result = simulated(spec, tool(name), "-j", *args)
+    assert result.returncode == 0, result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def changed(spec, **registers):
+    spec = copy.deepcopy(spec)
+    spec["registers"].update({"0x" + name[1:]: value for name, value in registers.items()})
+    return spec
+
+
+def has_hardware():
+    return any(os.path.exists(path) for path in ("/dev/cpu/0/msr", "/sys/class/hwmon/hwmon0",
+                                                 "/sys/class/thermal/thermal_zone0"))
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("prefix", [[], NOBODY], ids=["root", "nobody"])
+def test_a_machine_that_shows_nothing(name, prefix):
+    """One line and 69, never a header without rows; as anybody, since rights are not what lacks."""
+    if has_hardware():
+        pytest.skip("this machine has an msr device, a hardware monitor or a thermal zone")
+    if prefix and os.geteuid():
+        pytest.skip("only root can become somebody else")
+    result = subprocess.run(prefix + [tool(name), "1", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            universal_newlines=True, cwd="/")
+    assert result.returncode == 69 and result.stdout == ""
+    assert result.stderr.count("\n") == 1 and result.stderr.startswith(name + ": cannot ")
+    assert "irtual machine" in result.stderr or "hypervisor" not in open("/proc/cpuinfo").read()
+
+
+@pytest.mark.guest
+def test_simulated_clock_is_the_truth():
+    machine, *rows = records(INTEL, "showboost", "--all", "1", "3")
+    assert (machine["base_mhz"], machine["base_source"], machine["source"]) == (2500, "MSR 0xce", "msr")
+    assert [step["mhz"] for step in machine["turbo"]] == [2800, 2800, 3000, 3000, 3200, 3200, 3200, 3200]
+    assert [row["cpu"] for row in rows] == [0, 1] * 3
+    for row in rows:
+        assert row["mhz"] == pytest.approx(3200, rel=.02) and row["util_ratio"] == pytest.approx(.5, rel=.02)
+        assert row["ratio"] == pytest.approx(1.28, rel=.02)
+        assert row["c0_mcyc"] == pytest.approx(1.25e9 * row["seconds"], rel=.05)
+
+
+def test_text_as_the_original_prints_it():
+    result = simulated(INTEL, tool("showboost"), "-C", "1", ".3", "2")
+    lines = result.stdout.splitlines()
+    assert lines[:5] == ["Base CPU MHz : 2500", "Set CPU MHz  : -", "Turbo MHz(s) : 2800 3000 3200",
+                         "Turbo Ratios : 112% 120% 128%", ""]
+    assert lines[5] == "TIME       C0_MCYC      C0_ACYC        UTIL  RATIO    MHz"
+    assert len(lines) == 8 and all(len(line.split()) == 6 and "%" in line for line in lines[6:])
+    assert result.stderr == "CPU 1 summary every 0.3 seconds...\n"
+
+
+def test_model_name_says_nothing():
+    """The name says 2.80 GHz; the original multiplied by that."""
+    assert records(INTEL, "showboost", ".2", "1")[0]["base_mhz"] == 2500
+
+
+def test_cpuid_states_the_base_clock_first():
+    spec = changed(INTEL)
+    spec["leaves"] = {"0x0": [0x16, 0, 0, 0], "0x16": [2600, 3300, 100, 0]}
+    spec["tsc_mhz"] = 2600
+    machine, row = records(spec, "showboost", "1", "1")
+    assert (machine["base_mhz"], machine["base_source"]) == (2600, "CPUID 16h")
+    assert row["mhz"] == pytest.approx(2600 * 1.28, rel=.02)
+
+
+def test_base_clock_by_the_tsc_alone():
+    machine, row = records(changed(INTEL, rce=None), "showboost", "1", "1")
+    assert machine["base_source"] == "TSC" and machine["base_mhz"] == pytest.approx(2500, rel=.02)
+    assert row["mhz"] == pytest.approx(3200, rel=.03)
+
+
+def test_amd_pstate():
+    machine, row = records(AMD, "showboost", "1", "1")
+    assert (machine["base_mhz"], machine["base_source"], machine["turbo"]) == (3250, "MSR 0xc0010064", [])
+    assert row["mhz"] == pytest.approx(3640, rel=.02) and row["util_ratio"] == pytest.approx(.25, rel=.02)
+
+
+def test_summary_of_cpus():
+    _, *rows = records(INTEL, "showboost", "--summary", ".5", "2")
+    assert [row["stat"] for row in rows] == ["min", "avg", "max"] * 2
+    for low, mean, high in (rows[:3], rows[3:]):
+        assert low["mhz"] <= mean["mhz"] <= high["mhz"] and "cpu" not in mean
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("value", [0, None], ids=["read 0", "refused"])
+def test_counters_that_do_not_count(value):
+    """Never 0 MHz."""
+    result = simulated(changed(INTEL, re7=value, re8=value), tool("showboost"), ".2", "1")
+    assert result.returncode == 69 and result.stdout == "" and result.stderr.count("\n") == 1
+    assert "APERF and MPERF" in result.stderr
+
+
+def test_counters_that_stand_still():
+    spec = changed(INTEL, re7=[5, 7], re8=[5, 7])
+    _, *rows = records(spec, "showboost", "--all", ".2", "1")
+    assert [(row["mhz"], row["util_ratio"], row["c0_mcyc"]) for row in rows] == [(None, None, None)] * 2
+
+
+def test_nobody_is_told_the_right_that_lacks():
+    for name in COMMANDS:
+        result = simulated(INTEL, *NOBODY, tool(name), ".2", "1", cwd="/")
+        assert result.returncode == 77 and result.stdout == "" and result.stderr.count("\n") == 1
+        assert "CAP_SYS_RAWIO" in result.stderr
+
+
+@pytest.mark.guest
+def test_simulated_temperatures():
+    (record,) = records(INTEL, "cputemp")
+    assert {s["name"]: (s["celsius"], s["limit_celsius"], s["source"]) for s in record["sensors"]} == {
+        "CPU0": (60, 100, "MSR 0x19c"), "CPU1": (59, 100, "MSR 0x19c"), "Package id 0": (65, 100, "MSR 0x1b1")}
+    assert record["avg_celsius"] == 59.5 and record["max_celsius"] == 60
+    result = simulated(INTEL, tool("cputemp"))
+    assert [line.split() for line in result.stdout.splitlines()] == [["CPU0", "CPU1"], ["60", "59"]]
+
+
+def test_a_reading_that_is_not_valid_is_none():
+    (record,) = records(changed(INTEL, r19c=[40 << 16, 1 << 31 | 41 << 16]), "cputemp")
+    assert [s["celsius"] for s in record["sensors"] if s["source"] == "MSR 0x19c"] == [None, 59]
+    assert record["avg_celsius"] == 59
+    result = simulated(changed(INTEL, r1a2=None), tool("cputemp"))
+    assert result.returncode == 69 and result.stdout == ""      # below an unknown limit is no temperature
+
+
+def test_cputemp_utilization_and_average():
+    lines = simulated(INTEL, tool("cputemp"), "-a", "-u", ".3", "2").stdout.splitlines()
+    assert lines[0].split() == ["AvgUtil(%)", "AvgTemp(C)"] and len(lines) == 3
+    for line in lines[1:]:
+        used, degrees = line.split()
+        assert 0 <= int(used) <= 100 and degrees == "59.5"
+
+
+@pytest.mark.guest
+def test_simulated_flags():
+    rows = records(INTEL, "cpuhot")
+    assert [(r["cpu"], r["prochot_celsius"], r["celsius"], r["flags"]) for r in rows] == [(0, 100, 60, 0), (1, 100, 59, 2)]
+    assert rows[1]["why"] == ["thermal_log"] and rows[0]["core_throttle_count"] is None
+    hot = simulated(INTEL, tool("cpuhot"), "--hot").stdout.splitlines()
+    assert [line.split()[0] for line in hot] == ["CPU", "1"]
+    cool = simulated(changed(INTEL, r19c=1 << 31 | 40 << 16), tool("cpuhot"), "--hot")
+    assert cool.returncode == 0 and cool.stdout == "" and "no CPU is limited" in cool.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_full_disk_and_closed_reader(name):
+    result = simulated(INTEL, "sh", "-c", "%s .1 1 >/dev/full" % tool(name))
+    assert result.returncode == 1 and result.stderr.splitlines()[-1].endswith("No space left on device")
+    result = simulated(INTEL, "sh", "-c", "timeout 20 %s .1 | head -1 | wc -l" % tool(name))
+    assert result.stdout.strip() == "1" and "rror" not in result.stderr
+
+
+def perf_tree(tmp_path, pmu="msr", events=("tsc", "mperf", "aperf"), **files):
+    """A sysfs where every event of the PMU is the running kernel's msr/tsc/."""
+    real = "/sys/bus/event_source/devices/msr/"
+    if not os.path.exists(real + "events/tsc"):
+        pytest.skip("this kernel has no msr/tsc/ event")
+    for name in ["type", "format/event"] + ["events/" + event for event in events]:
+        path = tmp_path / "sys/bus/event_source/devices" / pmu / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(open(real + ("events/tsc" if name.startswith("events/") else name)).read())
+    for name, content in files.items():
+        (tmp_path / "sys/bus/event_source/devices" / pmu / name).write_text(content)
+    online = open("/sys/devices/system/cpu/online").read()
+    for path, content in (("proc/cpuinfo", open("/proc/cpuinfo").read()), ("sys/devices/system/cpu/online", online)):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(content)
+    for cpu in proc.cpu_list(online):
+        topology = tmp_path / ("sys/devices/system/cpu/cpu%d/topology" % cpu)
+        topology.mkdir(parents=True, exist_ok=True)
+        (topology / "physical_package_id").write_text("0")
+        (topology / "core_id").write_text("%d" % cpu)
+    return str(tmp_path)
+
+
+def perf_counters(tmp_path):
+    try:
+        return clocks.choose(proc.online_cpus(), "perf", root=perf_tree(tmp_path))
+    except NotPermitted as exc:
+        pytest.skip(str(exc))
+
+
+def test_perf_reads_all_three_at_one_instant(tmp_path):
+    """The TSC stands in for MPERF and APERF: what differs between them is the time between reading them."""
+    counters, command = perf_counters(tmp_path), load("showboost")
+    for cpu in proc.online_cpus():
+        before = counters.read(cpu)
+        for _ in range(200):
+            counters.read(cpu)
+        after = counters.read(cpu)
+        row = command.row(cpu, before, after, None, None)
+        assert row.ratio == pytest.approx(1, abs=.01) and row.util == pytest.approx(1, abs=.01)
+        assert after.tsc - before.tsc > 1e5
+
+
+def test_perf_measures_the_tsc(tmp_path):
+    counters = perf_counters(tmp_path)
+    first, second = counters.measure_tsc(0), counters.measure_tsc(0)
+    assert first == pytest.approx(second, rel=.05) and 100 < second < 20000
+    base = load("showboost").base_clocks(0, ("", None, None, set()), None, str(tmp_path))
+    assert base == [] and counters.rate(None, 0) == counters.tsc_mhz()
+
+
+def test_idle_states_of_cores_and_packages(tmp_path):
+    """The TSC stands in for a state in which the CPU always is: 100%."""
+    cpus = proc.online_cpus()
+    perf_tree(tmp_path, "cstate_core", ("c6-residency", "c1-residency"), cpumask=proc.cpu_ranges(cpus))
+    perf_tree(tmp_path, "cstate_pkg", ("c2-residency",), cpumask="%d" % cpus[0])
+    root = perf_tree(tmp_path)
+    assert clocks.cstate_names(root) == ["C1", "C6", "PC2"]
+    counters, warnings = perf_counters(tmp_path), []
+    idle = clocks.CStates(cpus, warnings.append, root)
+    before, first = idle.read(), {cpu: counters.read(cpu) for cpu in cpus}
+    counters.measure_tsc(cpus[0])
+    after, last = idle.read(), {cpu: counters.read(cpu) for cpu in cpus}
+    for cpu in cpus:
+        shares = idle.shares(cpu, before, after, first[cpu], last[cpu])
+        assert list(shares) == ["C1", "C6", "PC2"] and not warnings
+        assert all(share == pytest.approx(1, abs=.1) for share in shares.values())
+        assert set(idle.shares(cpu, {}, after, first[cpu], last[cpu]).values()) == {None}
+
+
+def test_idle_states_without_their_pmu():
+    if os.path.exists("/sys/bus/event_source/devices/cstate_core"):
+        pytest.skip("this machine has the PMU")
+    with pytest.raises(Unavailable):
+        clocks.CStates([0], print)
+
+
+def test_a_cpu_that_is_not_there():
+    result = run("showboost", "-C", "99999", "1", "1")
+    assert result.returncode == 1 and result.stderr.count("\n") == 1 and "not online" in result.stderr
+
+
+def msr_driver():
+    """The real driver of an x86 machine; loads it in the emulated guest."""
+    if os.path.exists("/dev/cpu/0/msr"):
+        return
+    if SLOW == 1:
+        pytest.skip("no /dev/cpu/0/msr; the driver is loaded in the emulated guest only")
+    subprocess.call(["modprobe", "msr"])
+    if not os.path.exists("/dev/cpu/0/msr"):
+        pytest.skip("this kernel has no msr driver")
+
+
+@pytest.mark.guest
+def test_registers_of_each_cpu_by_the_real_driver():
+    """0x1b holds the APIC base and which CPU booted; TSC_AUX what this test writes, on one CPU only."""
+    from crisis import msr
+    msr_driver()
+    registers = msr.Registers()
+    cpus = proc.online_cpus()
+    bases = [registers.read(cpu, 0x1b) for cpu in cpus]
+    assert all(base & ~0xfff == 0xfee00000 for base in bases)
+    assert [base >> 8 & 1 for base in bases] == [1] + [0] * (len(cpus) - 1)
+    assert registers.read(0, 0x12345678) is None
+    aux = [registers.read(cpu, 0xc0000103) for cpu in cpus]
+    assert [value & 0xfff for value in aux] == cpus
+    if SLOW == 1:
+        return
+    with open("/dev/cpu/%d/msr" % cpus[-1], "r+b", buffering=0) as f:
+        try:
+            os.pwrite(f.fileno(), (0x5a5 | cpus[-1] << 12).to_bytes(8, sys.byteorder), 0xc0000103)
+            assert registers.read(cpus[-1], 0xc0000103) == 0x5a5 | cpus[-1] << 12
+            assert [registers.read(cpu, 0xc0000103) for cpu in cpus[:-1]] == aux[:-1]
+        finally:
+            os.pwrite(f.fileno(), aux[-1].to_bytes(8, sys.byteorder), 0xc0000103)
+    assert [registers.read(cpu, 0xc0000103) for cpu in cpus] == aux
+
+
+@pytest.mark.guest
+def test_an_emulated_cpu_that_does_not_count():
+    """Under emulation MPERF and APERF read 0, or fault: said so, and never 0 MHz."""
+    if SLOW == 1:
+        pytest.skip("this is not the emulated guest")
+    msr_driver()
+    result = run("showboost", "1", "1")
+    assert result.returncode == 69 and result.stdout == "" and "APERF and MPERF" in result.stderr, result.stderr
+    for name in COMMANDS[1:]:
+        result = run(name)
+        assert result.returncode == 69 and result.stdout == "", result.stdout + result.stderr
+    result = subprocess.run(NOBODY + [tool("showboost")], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            universal_newlines=True, cwd="/")
+    assert result.returncode == 77 and "CAP_SYS_RAWIO" in result.stderr
