@@ -9,10 +9,13 @@ PAGES := $(shell sed -n '/^manpages/,/^$$/s/^ *\([a-z-]*\) \([18]\)$$/\1.\2/p' s
 SHARE = $(PREFIX)/share/crisis-tools
 sectiondir = $(if $(filter 8,$(1)),sbin,bin)
 
-# A page names its own command and others of the suite, in .TH in capitals; groff's \- may stand for -.
-RENAME = -E $(foreach n,$(basename $(PAGES)),-e 's/(^|[^[:alnum:]_/-])($(subst -,\\?-,$(n)))($$|[^[:alnum:]_\.-]|\.$$)/\1$(PROGRAM_PREFIX)\2$(PROGRAM_SUFFIX)\3/Ig')
+# What is called crisis-something clashes with nothing and keeps its name.
+renamed = $$(case $(1) in crisis-*) echo $(1);; *) echo $(PROGRAM_PREFIX)$(1)$(PROGRAM_SUFFIX);; esac)
 
-.PHONY: all man install uninstall check check-unit check-live check-vm bench lint dist clean
+# A page names its own command and others of the suite, in .TH in capitals; groff's \- may stand for -.
+RENAME = -E $(foreach n,$(filter-out crisis-%,$(basename $(PAGES))),-e 's/(^|[^[:alnum:]_/-])($(subst -,\\?-,$(n)))($$|[^[:alnum:]_\.-]|\.$$)/\1$(PROGRAM_PREFIX)\2$(PROGRAM_SUFFIX)\3/Ig')
+
+.PHONY: all man install uninstall check check-unit check-live check-vm bench lint dist deb rpm clean
 all: $(PAGES:%=man/%)
 
 man: all
@@ -29,7 +32,7 @@ install:
 	install -d "$(DESTDIR)$(SHARE)/bin" "$(DESTDIR)$(SHARE)/lib/crisis"
 	install -m 644 lib/crisis/*.py "$(DESTDIR)$(SHARE)/lib/crisis"
 	set -e; for page in $(PAGES); do \
-	    name=$${page%.*}; section=$${page##*.}; to=$(PROGRAM_PREFIX)$$name$(PROGRAM_SUFFIX); \
+	    name=$${page%.*}; section=$${page##*.}; to=$(call renamed,$$name); \
 	    dir=bin; [ $$section = 1 ] || dir=sbin; \
 	    install -m 755 bin/$$name "$(DESTDIR)$(SHARE)/bin/$$name"; \
 	    install -d "$(DESTDIR)$(PREFIX)/$$dir" "$(DESTDIR)$(PREFIX)/share/man/man$$section"; \
@@ -40,7 +43,7 @@ install:
 
 uninstall:
 	for page in $(PAGES); do \
-	    name=$${page%.*}; section=$${page##*.}; to=$(PROGRAM_PREFIX)$$name$(PROGRAM_SUFFIX); \
+	    name=$${page%.*}; section=$${page##*.}; to=$(call renamed,$$name); \
 	    rm -f "$(DESTDIR)$(PREFIX)/bin/$$to" "$(DESTDIR)$(PREFIX)/sbin/$$to" \
 	        "$(DESTDIR)$(PREFIX)/share/man/man$$section/$$to.$$section"; \
 	done
@@ -67,6 +70,18 @@ lint:
 dist:
 	git archive --prefix=crisis-tools-$(VERSION)/ -o crisis-tools-$(VERSION).tar.gz HEAD
 
+# The packages of HEAD, in dist/.
+deb: dist
+	rm -rf dist/build && mkdir -p dist/build
+	tar -xzf crisis-tools-$(VERSION).tar.gz -C dist/build
+	cd dist/build/crisis-tools-$(VERSION) && cp -r packaging/debian . && dpkg-buildpackage -us -uc -b
+	mv dist/build/*.deb dist
+
+rpm: dist
+	rpmbuild -bb --define "_topdir $(CURDIR)/dist/rpm" --define "_sourcedir $(CURDIR)" packaging/crisis-tools.spec
+	mv dist/rpm/RPMS/noarch/*.rpm dist
+
 clean:
+	rm -rf dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -f man/*.new crisis-tools-*.tar.gz
