@@ -4,6 +4,7 @@ PROGRAM_PREFIX ?=
 PROGRAM_SUFFIX ?=
 PYTHON ?= /usr/bin/python3
 MANPAGE ?= argparse-manpage
+RPMBUILD ?= rpmbuild
 VERSION := $(shell sed -n 's/^version = //p' setup.cfg)
 PAGES := $(shell sed -n '/^manpages/,/^$$/s/^ *\([a-z-]*\) \([18]\)$$/\1.\2/p' setup.cfg)
 SHARE = $(PREFIX)/share/crisis-tools
@@ -78,7 +79,7 @@ deb: dist
 	mv dist/build/*.deb dist
 
 rpm: dist
-	rpmbuild -bb --define "_topdir $(CURDIR)/dist/rpm" --define "_sourcedir $(CURDIR)" packaging/crisis-tools.spec
+	$(RPMBUILD) -bb --define "_topdir $(CURDIR)/dist/rpm" --define "_sourcedir $(CURDIR)" packaging/crisis-tools.spec
 	mv dist/rpm/RPMS/noarch/*.rpm dist
 
 clean:
