@@ -6,7 +6,8 @@ import os
 from .errors import Error, Unavailable
 
 __all__ = ["thread_count", "cpu_list", "cpu_ranges", "online_cpus", "check_process", "check_thread",
-           "in_initial_pid_namespace", "unescape_mount", "cgroup_mounts", "find_cgroup", "cgroup_paths", "cpu_controller_mount"]
+           "in_initial_pid_namespace", "unescape_mount", "cgroup_mounts", "find_cgroup", "cgroup_paths",
+           "controller_mount", "cpu_controller_mount"]
 
 _INITIAL_PID_NS = 0xeffffffc    # PROC_PID_INIT_INO, include/linux/proc_ns.h
 
@@ -138,16 +139,21 @@ def find_cgroup(path, root="/"):
     raise Error("no such cgroup: %s" % path)
 
 
-def cpu_controller_mount(root="/"):
-    """(mount point, controllers or None) of the hierarchy that schedules CPU time: v1's cpu, else v2; None without."""
+def controller_mount(controller, root="/"):
+    """(mount point, controllers or None) of the hierarchy of a controller: v1's own, else v2; None without."""
     mounts = cgroup_mounts(root)
     for point, _, controllers in mounts:
-        if controllers is not None and "cpu" in controllers:
+        if controllers is not None and controller in controllers:
             return point, controllers
     for point, _, controllers in mounts:
         if controllers is None:
             return point, None
     return None
+
+
+def cpu_controller_mount(root="/"):
+    """controller_mount() of the hierarchy that schedules CPU time."""
+    return controller_mount("cpu", root)
 
 
 def cgroup_paths(ids, mount_point, root="/"):

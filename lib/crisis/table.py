@@ -19,7 +19,7 @@ def escape(value):
 
     A backslash becomes two, so that the result is unambiguous.
     """
-    if value.isalnum() and value.isascii():
+    if "\\" not in value and value.isprintable():       # stricter than what follows
         return value
     parts = []
     for char in value:
