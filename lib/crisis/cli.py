@@ -76,7 +76,7 @@ def positive_float(text):
     return value
 
 
-def parser(description, epilog="", interval=True, cache=True, every=None):
+def parser(description, epilog="", interval=True, cache=True, every=None, lines="--json"):
     """An ArgumentParser with the arguments that every command shares.
 
     description: the one-sentence question that the command answers.
@@ -85,6 +85,7 @@ def parser(description, epilog="", interval=True, cache=True, every=None):
     every: the interval when none is given, for a command that then reports without end;
            0 for one that then reports once, at once.
     cache: add --no-cache, for a command that loads a BPF program.
+    lines: the long name of -j, for a command whose --json was another thing before.
     """
     p = _Parser(description=description, epilog=epilog, allow_abbrev=False,
                 formatter_class=_Formatter)
@@ -94,7 +95,7 @@ def parser(description, epilog="", interval=True, cache=True, every=None):
                             ("one report at Ctrl-C" if every is None else "%g" % every if every else "one report now"))
         p.add_argument("count", nargs="?", type=positive_int,
                        help="number of reports; without it, until Ctrl-C")
-    p.add_argument("-j", "--json", action="store_true",
+    p.add_argument("-j", lines, dest="json", action="store_true",
                    help="print JSON lines, one object per record")
     p.add_argument("-v", "--verbose", action="store_true",
                    help="say on stderr which sources were taken and why others were not")

@@ -16,16 +16,19 @@ import stat
 from .errors import Error, NotPermitted, Unavailable
 
 __all__ = ["PAGE", "NOTHING", "Residency", "Walk", "Owners", "map_file", "unmap", "runs",
-           "process_files", "pages_of"]
+           "process_files", "pages_of", "add_arguments", "names_from", "mappings",
+           "data_ranges", "lock_file"]
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 NOTHING = (0, 0, 0, 0, 0)
 _CACHESTAT = 451                # the same on every architecture but alpha
-_HUGETLBFS, _OVERLAYFS = 0x958458f6, 0x794c7630     # include/uapi/linux/magic.h
+_HUGETLBFS, _OVERLAYFS, _TMPFS, _RAMFS = 0x958458f6, 0x794c7630, 0x01021994, 0x858458f6  # uapi/linux/magic.h
 _WINDOW = 1 << 28               # bytes mapped at a time for mincore
 _FAR = 1 << 30                  # beyond the end of a file by more than any folio's size
 _MAP_SHARED, _MAP_PRIVATE, _PROT_NONE, _PROT_READ = 1, 2, 0, 1
 _MADV_RANDOM, _MADV_POPULATE_READ = 1, 22
+_MLOCK_ONFAULT = 1
+_POPULATED = 1 << 26            # bytes faulted in at a time
 
 # PyDLL keeps the interpreter's lock: there is one thread, and the calls are as short as taking the lock.
 _libc = ctypes.PyDLL(None, use_errno=True)
@@ -41,6 +44,10 @@ _mincore = _libc.mincore
 _mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
 _madvise = _libc.madvise
 _madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_mlock2 = _libc.mlock2
+_mlock2.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint)
+_mlock = _libc.mlock
+_mlock.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _FAILED = ctypes.c_void_p(-1).value
 
 
@@ -78,7 +85,7 @@ class Residency:
         self._stat = (ctypes.c_uint64 * 5)()
         self._range_at, self._stat_at = ctypes.addressof(self._range), ctypes.addressof(self._stat)
         self._view = memoryview(self._stat).cast("B").cast("Q")
-        self._vector = None
+        self._memory = set()            # st_dev of file systems that live in memory
         self.has_cachestat = not (_syscall(_CACHESTAT, 0xffffffff, self._range_at, self._stat_at, 0)
                                   and ctypes.get_errno() == errno.ENOSYS)
         if force_cachestat and not self.has_cachestat:
@@ -112,6 +119,10 @@ class Residency:
         """True where range() is right for the file."""
         return st.st_dev in self._plain or (self._ways.get(st.st_dev) or self._choose(fd, st)) == self.range
 
+    def in_memory_only(self, st):
+        """True for a file that measure() has seen on tmpfs, ramfs or hugetlbfs."""
+        return st.st_dev in self._memory
+
     def _refused(self):
         if ctypes.get_errno() == errno.EPERM:
             return None
@@ -120,9 +131,10 @@ class Residency:
     def _choose(self, fd, st):
         buffer = ctypes.create_string_buffer(256)
         magic = 0
-        if not _libc.fstatfs(fd, buffer):
-            magic = int.from_bytes(buffer[:4], "little" if ctypes.c_uint16(1).value == bytes(
-                ctypes.c_uint16(1))[0] else "big")
+        if not _libc.fstatfs(fd, buffer):       # f_type comes first: long, on s390x unsigned int
+            magic = ctypes.c_uint32.from_buffer(buffer).value
+        if magic in (_HUGETLBFS, _TMPFS, _RAMFS):
+            self._memory.add(st.st_dev)
         if magic == _HUGETLBFS:
             way = self._hugetlb
         elif magic == _OVERLAYFS or not self.has_cachestat:
@@ -278,6 +290,51 @@ def runs(vector, value):
             end = len(vector)
         yield first, end - first
         first = vector.find(wanted, end)
+
+
+def data_ranges(fd, size):
+    """Yield (offset, end) of what lseek(2) calls data, below `size`; all of it where the file system has no idea."""
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(fd, end, os.SEEK_DATA)
+            end = os.lseek(fd, start, os.SEEK_HOLE)
+        except OSError as exc:
+            if exc.errno != errno.ENXIO:        # which says: a hole up to the end
+                yield end, size
+            return
+        if start < size:
+            yield start, min(end, size)
+
+
+def lock_file(fd, size, ranges, advance):
+    """Map a file for good, lock it, and fault the (offset, end) ranges in.  Raises OSError.
+
+    advance: called with the bytes done after each piece; what it raises unmaps the file.
+    Pages are locked as they come (MLOCK_ONFAULT): the holes stay holes, and a
+    file that is cut short meanwhile is an end and no SIGBUS.
+    """
+    address = map_file(fd, 0, size, _PROT_READ)
+    try:
+        if _mlock2(address, size, _MLOCK_ONFAULT):
+            _raise()
+        for start, end in ranges:
+            start -= start % PAGE
+            while start < end:
+                length = min(_POPULATED, end - start)
+                if _madvise(address + start, length, _MADV_POPULATE_READ):
+                    code = ctypes.get_errno()
+                    if code == errno.EFAULT:            # truncated
+                        return
+                    if code != errno.EINVAL:            # before Linux 5.14; mlock faults in too, and never kills
+                        _raise()
+                    if _mlock(address + start, length):
+                        _raise()
+                start += length
+                advance(length)
+    except BaseException:
+        unmap(address, size)
+        raise
 
 
 class Walk:
@@ -501,6 +558,53 @@ def process_files(pid, root="/"):
         if not _add(found, "%s/map_files/%x-%x" % (base, int(start, 16), int(end, 16)), None):
             unreachable += not _add(found, name, (os.makedev(*device), int(fields[4])))
     return list(found.values()), unreachable
+
+
+def mappings(root="/"):
+    """{(major, minor, inode) and path: {pid: comm}} of all files that processes have mapped, as far as one may look."""
+    from .table import decode
+    found = {}
+    for pid in filter(str.isdigit, os.listdir(os.path.join(root, "proc"))):
+        base = os.path.join(root, "proc", pid)
+        try:
+            with open(base + "/maps", "rb") as f:
+                lines = f.read().splitlines()
+            with open(base + "/comm", "rb") as f:
+                comm = decode(f.read().rstrip(b"\n"))
+        except OSError:
+            continue
+        for line in lines:
+            fields = line.split(None, 5)
+            if len(fields) == 6 and fields[4] != b"0":
+                major, minor = fields[3].split(b":")
+                for key in (int(major, 16), int(minor, 16), int(fields[4])), os.fsdecode(fields[5]):
+                    found.setdefault(key, {})[int(pid)] = comm
+    return found
+
+
+def add_arguments(p):
+    """Add to a parser the arguments that choose files, and the form of sizes and headings."""
+    p.add_argument("-b", "--bytes", action="store_true", help="print sizes in bytes, not as 1.5M")
+    p.add_argument("-n", "--noheadings", action="store_true", help="print no headings")
+    p.add_argument("-x", "--one-file-system", action="store_true", help="stay on the file system of each argument")
+    p.add_argument("-L", "--dereference", action="store_true", help="follow symbolic links inside directories")
+    p.add_argument("--exclude", action="append", default=[], metavar="PATTERN",
+                   help="leave out files and directories whose name or path matches the shell pattern; may be repeated")
+    p.add_argument("--files-from", metavar="LIST", help="read names from this file, one a line; - is standard input")
+    p.add_argument("-0", "--null", action="store_true", help="names of --files-from end in a NUL byte, not a newline")
+
+
+def names_from(path, null):
+    """Yield the names in a list file as they come.  "-" is standard input.  Raises OSError."""
+    import sys
+    stream = sys.stdin.buffer if path == "-" else open(path, "rb")
+    separator, rest = b"\0" if null else b"\n", b""
+    with stream:
+        for block in iter(lambda: stream.read1(1 << 16), b""):
+            *names, rest = (rest + block).split(separator)
+            yield from map(os.fsdecode, filter(None, names))
+    if rest:
+        yield os.fsdecode(rest)
 
 
 def _add(found, path, expected):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Rows to aligned text or to JSON lines.  Names from the system are always escaped."""
 
-__all__ = ["escape", "decode", "text", "json_line"]
+__all__ = ["escape", "decode", "size", "text", "json_line"]
 
 def _unsafe(char):
     """True for a character that could act on a terminal or break a line of output."""
@@ -40,6 +40,18 @@ def escape(value):
 def decode(raw):
     """Bytes of a kernel string, cut at the first NUL, as str; bytes that are not UTF-8 survive."""
     return raw.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
+
+
+def size(number):
+    """Bytes as util-linux prints them: 1023B, 1.5K, 12M, with powers of 1024."""
+    if number < 1024:
+        return "%dB" % number
+    power = min((number.bit_length() - 1) // 10, 6)
+    whole, rest = number >> 10 * power, number & (1 << 10 * power) - 1
+    tenths = ((rest * 1000 >> 10 * power) + 50) // 100
+    if tenths == 10:
+        whole, tenths = whole + 1, 0
+    return "%d%s%s" % (whole, ".%d" % tenths if tenths else "", "KMGTPE"[power - 1])
 
 
 def text(columns, rows):
