@@ -1,0 +1,555 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""fincore against mincore's word on files whose pages are known.  Needs root."""
+
+import ctypes
+import json
+import mmap
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+import pytest
+from helpers import ROOT, SLOW, load, run, tool
+from pagefiles import PAGE, Resident, evict, ext4, libc, mincore, mincore_of, mounted, write
+
+from crisis import pagecache, proc
+
+HAS_CACHESTAT = pagecache.Residency().has_cachestat
+
+
+@pytest.fixture(scope="module")
+def disk():
+    with ext4() as point:
+        yield point
+
+
+@pytest.fixture()
+def place(disk):
+    directory = tempfile.mkdtemp(dir=disk)
+    os.chmod(directory, 0o755)
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def records(*arguments, status=0):
+    result = run("fincore", "-j", *arguments)
+    assert result.returncode == status, result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def pages(*arguments):
+    return {r["file"]: r["pages"] for r in records(*arguments)}
+
+
+PATTERNS = {"full": (256, 0, range(256)), "half": (256, 0, range(128)), "alternate": (256, 0, range(0, 256, 2)),
+            "nothing": (256, 0, ()), "odd size": (77, 1234, (0, 5, 76, 77)), "one byte": (0, 1, (0,)),
+            "empty": (0, 0, ())}
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_equals_mincore(place, pattern):
+    count, tail, resident = PATTERNS[pattern]
+    path = write(place + "/file", count, tail)
+    with Resident(path, resident) as file:
+        vector = file.vector()
+        assert vector == bytes(i in resident for i in range(len(vector)))       # the stage is set
+        text = run("fincore", "-b", "-n", "-r", "-o", "pages,res,size", path).stdout
+        assert text == "%d %d %d\n" % (vector.count(1), vector.count(1) * PAGE, count * PAGE + tail)
+        saved = run("pagecache", "save", path).stdout
+        assert file.vector() == vector
+        rebuilt = bytearray(len(vector))
+        for first, length in json.loads(saved)["ranges"] if saved else ():
+            rebuilt[first:first + length] = b"\1" * length
+        assert rebuilt == vector
+        # The other way to measure gives the same.
+        other = pagecache.Residency()
+        other.has_cachestat = False
+        assert other.measure(file.fd, os.fstat(file.fd), file.size)[:2] == (vector.count(1), None)
+
+
+def test_agrees_with_util_linux(place):
+    theirs = shutil.which("fincore", path="/usr/bin")
+    if not theirs:
+        pytest.skip("util-linux's fincore is not installed")
+    paths = [write("%s/%s" % (place, name.replace(" ", "_")), *PATTERNS[name][:2]) for name in PATTERNS]
+    files = [Resident(path, PATTERNS[name][2]) for path, name in zip(paths, PATTERNS)]
+    for options in ["-b"], ["-r"], ["-n", "-r"], ["-J"], ["-J", "-b"], ["-r", "-o", "FILE,SIZE"]:
+        ours = run("fincore", *options, *paths).stdout
+        other = subprocess.check_output([theirs, *options, *paths], universal_newlines=True)
+        if "-r" in options or "-J" in options:
+            assert ours == other
+        else:
+            assert ours.split() == other.split()
+    for file in files:
+        file.__exit__()
+
+
+@pytest.mark.guest
+def test_sparse_files(place):
+    path = place + "/sparse"
+    with open(path, "wb") as f:
+        f.truncate(1 << 40)
+    for page in 0, 1 << 20, (1 << 28) - 1:
+        fd = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+        assert len(os.pread(fd, 1, page * PAGE)) == 1
+        os.close(fd)
+    if HAS_CACHESTAT:
+        assert pages(path) == {path: 3}
+        assert run("fincore", "-n", "-r", "-o", "SIZE,RES", path).stdout == "1T %dK\n" % (3 * PAGE >> 10)
+    small = place + "/small"
+    with open(small, "wb") as f:
+        f.truncate(1000 * PAGE)
+    with Resident(small, (3, 500, 999)) as file:
+        assert file.vector().count(1) == 3 and pages(small) == {small: 3}
+
+
+@pytest.mark.guest
+def test_a_file_cut_short_has_no_pages_beyond_its_end(place):
+    path = write(place + "/file", 512)
+    with open(path, "rb+") as f:
+        f.read()
+        f.truncate(100)
+        assert pages(path) == {path: mincore_of(path).count(1)} == {path: 1}
+
+
+def test_a_file_cut_short_while_it_is_measured(place):
+    path = write(place + "/file", 64)
+    code = ("import os,sys\nfd = os.open(sys.argv[1], os.O_RDWR)\nprint(flush=True)\n"
+            "while True: os.ftruncate(fd, 64 * %d); os.pwrite(fd, b'x' * %d, 0); os.ftruncate(fd, 100)" % (PAGE, PAGE))
+    child = subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE)
+    try:
+        child.stdout.readline()
+        deadline = time.monotonic() + 2 * min(SLOW, 5)
+        while time.monotonic() < deadline:
+            for record in records("--map", path, path, path):
+                assert 0 <= record["pages"] * PAGE < record["size_bytes"] + PAGE
+            with open(path, "rb") as f:
+                residency = pagecache.Residency()
+                residency.has_cachestat = False
+                for _ in range(200):
+                    assert 0 <= residency.measure(f.fileno(), os.fstat(f.fileno()), 64 * PAGE)[0] <= 64
+    finally:
+        child.kill()
+        child.wait()
+
+
+@pytest.mark.guest
+def test_tmpfs_and_hugetlbfs():
+    with mounted("tmpfs", "none") as point:
+        path = write(point + "/file", 100)
+        assert pages(path) == {path: 100} == {path: mincore_of(path).count(1)}
+        with open(path, "rb+") as f:
+            f.truncate(1000 * PAGE)
+        assert pages(path) == {path: 100}
+    pool = "/proc/sys/vm/nr_hugepages"
+    with open(pool) as f:
+        before = f.read()
+    try:
+        with open(pool, "w") as f:
+            f.write(str(int(before) + 3))
+        with mounted("hugetlbfs", "none") as point:
+            huge = os.stat(point).st_blksize
+            fd = os.open(point + "/file", os.O_RDWR | os.O_CREAT)
+            os.ftruncate(fd, 8 * huge)
+            try:
+                view = mmap.mmap(fd, 8 * huge, mmap.MAP_SHARED | 0x4000)        # MAP_NORESERVE
+                for i in 0, 5:
+                    view[i * huge] = 1
+            except (OSError, ValueError) as exc:
+                pytest.skip("no huge pages: %s" % exc)
+            # mincore knows them only where they are mapped, which is here.
+            vector = ctypes.create_string_buffer(8 * huge // PAGE)
+            where = ctypes.addressof(ctypes.c_char.from_buffer(view))
+            assert libc.mincore(where, 8 * huge, vector) == 0
+            assert vector.raw.count(1) == 2 * huge // PAGE
+            record, = records(point + "/file", "--output-all")
+            assert record["pages"] == vector.raw.count(1) and record["dirty_pages"] is None
+            assert record["size_bytes"] == 8 * huge
+            os.close(fd)
+            del view
+    finally:
+        with open(pool, "w") as f:
+            f.write(before)
+
+
+@pytest.mark.guest
+def test_overlayfs_where_cachestat_would_say_nothing(place):
+    for name in "lower", "upper", "work":
+        os.mkdir("%s/%s" % (place, name))
+    write(place + "/lower/file", 64)
+    with mounted("overlay", "overlay", "lowerdir=%s/lower,upperdir=%s/upper,workdir=%s/work" % ((place,) * 3)) as point:
+        with Resident(place + "/lower/file", range(0, 64, 4)) as file:
+            record, = records(point + "/file", "--output-all", "--map")
+            assert record["pages"] == file.vector().count(1) == 16
+            assert record["dirty_pages"] is None and record["map"] == "o." * 16
+        result = run("fincore", "-C", point + "/file")
+        assert result.returncode == (1 if HAS_CACHESTAT else 69)
+
+
+def test_block_device(place):
+    image = place + "/image"
+    with open(image, "wb") as f:
+        f.truncate(8 << 20)
+    result = subprocess.run(["losetup", "-f", "--show", image], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            universal_newlines=True)
+    if result.returncode:
+        pytest.skip("no loop device: %s" % result.stdout.strip())
+    device = result.stdout.strip()
+    try:
+        with Resident(device, (0, 7, 100)) as file:
+            vector = file.vector()
+            record, = records(device)
+            assert record["pages"] == vector.count(1) and {0, 7, 100} <= {i for i, p in enumerate(vector) if p}
+            assert record["size_bytes"] == 8 << 20
+        # Inside a directory no device is opened.
+        os.mkdir(place + "/dev")
+        os.mknod(place + "/dev/node", 0o600 | 0o060000, os.stat(device).st_rdev)
+        assert records(place + "/dev") == []
+    finally:
+        subprocess.check_call(["losetup", "-d", device])
+
+
+@pytest.mark.guest
+def test_links_pipes_sockets_and_loops(place):
+    path = write(place + "/file", 10)
+    with Resident(path, range(10)):
+        os.symlink("file", place + "/link")
+        os.symlink(".", place + "/loop")
+        os.symlink("..", place + "/up")
+        os.symlink("nowhere", place + "/dangling")
+        os.mkfifo(place + "/fifo")
+        with socket.socket(socket.AF_UNIX) as s:
+            s.bind(place + "/socket")
+        assert pages(place + "/link") == {place + "/link": 10}
+        assert pages(place) == {path: 10}
+        inside = records("-L", place)
+        assert len([r for r in inside if r["file"].startswith(place) and r["pages"] == 10]) == 1
+        for name, what in ("fifo", "a FIFO"), ("socket", "a socket"), ("dangling", "No such file"):
+            result = run("fincore", place + "/" + name)
+            assert result.returncode == 1 and what in result.stderr and result.stderr.count("\n") == 1
+        result = run("fincore", "/dev/null", path, "/no/such/file")
+        assert result.returncode == 1 and result.stdout.split()[-1] == path
+        assert result.stderr.count("\n") == 2 and "failed to open: /no/such/file: No such file" in result.stderr
+
+
+def test_hostile_names(place):
+    names = [b"new\nline", b"esc\x1b[31m", b"caf\xe9", b'quote"back\\slash', "umläut‮".encode(), b" space "]
+    for name in names:
+        with open(os.fsencode(place) + b"/" + name, "wb") as f:
+            f.write(b"x")
+    for arguments in ([], ["-r"], ["-s"], ["-J"], ["--top", "9"]):
+        result = run("fincore", *arguments, place)
+        assert result.returncode == 0 and not re.search(r"[\x00-\x09\x0b-\x1f\x7f\u202e]", result.stdout)
+        if arguments in ([], ["-r"], ["--top", "9"]):
+            assert result.stdout.count("\n") == len(names) + 1
+    raw = [line.split(" ")[3] for line in run("fincore", "-r", "-n", place).stdout.splitlines()]
+    undone = {re.sub(rb"\\x(..)", lambda m: bytes([int(m.group(1), 16)]), line.encode()) for line in raw}
+    assert undone == {os.fsencode(place) + b"/" + name for name in names}
+    assert len(json.loads(run("fincore", "-J", place).stdout)["fincore"]) == len(names)
+    missing = run("fincore", place + "/\x1b[31m\nx")
+    assert missing.returncode == 1 and missing.stderr.count("\n") == 1 and "\x1b" not in missing.stderr
+
+
+@pytest.fixture(scope="module")
+def tree(disk):
+    """3000 files on three levels, 500 second names, and what mincore says of each."""
+    top = disk + "/tree"
+    for directory in "", "/a", "/a/b", "/c":
+        os.makedirs(top + directory)
+        for i in range(750):
+            with open("%s%s/%d" % (top, directory, i), "wb") as f:
+                f.write(b"x" * (i % 3 * PAGE + i % 2))
+    for i in range(500):
+        os.link("%s/a/%d" % (top, i), "%s/c/link%d" % (top, i))
+    yield top
+    shutil.rmtree(top)
+
+
+def census(top):
+    """{inode: (size, pages)} by os.walk and mincore."""
+    found = {}
+    for directory, _, names in os.walk(top):
+        for name in names:
+            path = os.path.join(directory, name)
+            st = os.stat(path)
+            if st.st_ino not in found:
+                found[st.st_ino] = st.st_size, mincore_of(path).count(1)
+    return found
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("jobs", ["1", "2", "5"])
+def test_a_tree_by_several_processes(tree, jobs):
+    for _ in range(20):         # until nothing was trimmed meanwhile
+        truth = census(tree)
+        found = records("--jobs", jobs, "-c", tree)
+        summed, total = records("--jobs", jobs, "-s", "-c", tree)
+        if census(tree) == truth:
+            break
+    else:
+        pytest.skip("the page cache does not stay as it is on this machine")
+    assert len(found) == 3001 and len({r["file"] for r in found}) == 3001
+    assert found[-1]["record"] == "total"
+    assert {os.stat(r["file"]).st_ino: (r["size_bytes"], r["pages"]) for r in found[:-1]} == truth
+    sums = 3000, sum(size for size, _ in truth.values()), sum(count for _, count in truth.values())
+    for record in found[-1], summed, total:
+        assert (record["files"], record["size_bytes"], record["pages"]) == sums
+
+
+def test_options_of_the_walk(tree, place):
+    assert len(records("--exclude", "link*", "--exclude", "*/a/b", "--exclude", "1*", tree)) == 3 * (750 - 111)
+    both = records(tree + "/a/1", tree + "/c/link1", "-c")
+    assert [r["file"] for r in both[:2]] == [tree + "/a/1", tree + "/c/link1"]
+    assert both[2]["files"] == 1 and both[2]["pages"] == both[0]["pages"]
+    with open(place + "/list", "wb") as f:
+        f.write(os.fsencode(tree) + b"/1\n" + os.fsencode(tree) + b"/2")
+    assert [r["file"] for r in records("--files-from", place + "/list")] == [tree + "/1", tree + "/2"]
+    with open(place + "/list", "wb") as f:
+        f.write(b"%s/1\0%s/c\0" % ((os.fsencode(tree),) * 2))
+    assert len(records("-0", "--files-from", place + "/list")) == 1251
+    os.mkdir(place + "/mount")
+    subprocess.check_call(["mount", "-t", "tmpfs", "none", place + "/mount"])
+    try:
+        write(place + "/mount/file", 1)
+        assert len(records(place)) == 2 and len(records("-x", place)) == 1
+        assert len(records("-x", place + "/mount")) == 1
+    finally:
+        subprocess.check_call(["umount", place + "/mount"])
+
+
+def test_sort_top_and_columns(place):
+    sizes = {"a": 5, "b": 50, "c": 20}
+    held = [Resident(write("%s/%s" % (place, name), count), range(count)) for name, count in sizes.items()]
+
+    def order(*arguments):
+        return [r["file"][-1] for r in records(*arguments, place)]
+
+    assert order("--sort", "res") == ["b", "c", "a"] and order("--top", "2") == ["b", "c"]
+    assert order("--sort", "FILE") == ["a", "b", "c"] and order("--sort", "size", "--top", "1") == ["b"]
+    assert run("fincore", "-o", "+dirty", place).stdout.split("\n")[0].split() == ["RES", "PAGES", "SIZE", "FILE",
+                                                                                  "DIRTY"]
+    assert run("fincore", "-n", "-o", "FILE", place + "/a").stdout == place + "/a\n"
+    for file in held:
+        file.__exit__()
+
+
+def test_a_long_list_keeps_its_columns(tree):
+    lines = run("fincore", "--jobs", "1", tree).stdout.splitlines()
+    assert len(lines) == 3001 and len({line.index("/") for line in lines[1:]}) == 1
+    assert len({line.index("/") for line in run("fincore", "--jobs", "2", tree).stdout.splitlines()[1:]}) == 1
+
+
+@pytest.mark.guest
+def test_dirty_pages_and_map(place):
+    if not HAS_CACHESTAT:
+        pytest.skip("dirty pages are known only with cachestat (Linux 6.5)")
+    path = write(place + "/file", 64)
+    with Resident(path, range(0, 32)):
+        fd = os.open(path, os.O_RDWR)
+        for _ in range(50):     # until writeback did not come between
+            os.pwrite(fd, b"x" * (4 * PAGE), 0)
+            record, = records("--map", "--output-all", path)
+            if record["dirty_pages"] == 4:
+                break
+        assert (record["dirty_pages"], record["dirty_bytes"]) == (4, 4 * PAGE)
+        assert record["map"] == "DD" + "O" * 14 + record["map"][16:] and "O" not in record["map"][16:]
+        os.fsync(fd)
+        record, = records("--map", "--output-all", path)
+        assert record["dirty_pages"] == record["writeback_pages"] == 0 and record["map"][:16] == "O" * 16
+        os.close(fd)
+
+
+def as_nobody(*arguments):
+    """The command, run by a user who owns nothing, from a copy that it may read."""
+    directory = tempfile.mkdtemp()
+    try:
+        os.chmod(directory, 0o755)
+        for part in "bin", "lib":
+            shutil.copytree(os.path.join(ROOT, part), os.path.join(directory, part))
+        return subprocess.run([os.path.join(directory, "bin", arguments[0]), *arguments[1:]], stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, universal_newlines=True, timeout=60 * SLOW,
+                              preexec_fn=lambda: (os.setgroups([]), os.setgid(65534), os.setuid(65534)))
+    finally:
+        shutil.rmtree(directory)
+
+
+@pytest.mark.guest
+def test_what_the_kernel_does_not_tell(place):
+    path = write(place + "/file", 16)
+    with Resident(path, (0,)) as file:
+        result = as_nobody("fincore", "-j", "-c", path)
+        record, total = map(json.loads, result.stdout.splitlines())
+        if record["pages"] is not None and HAS_CACHESTAT:
+            # Before 6.13 and its stable updates cachestat told everybody; then it is the truth at least.
+            assert record["pages"] == file.vector().count(1)
+        else:
+            assert result.returncode == 1 and result.stderr.count("\n") == 1 and "1 of 1 files" in result.stderr
+            assert record["pages"] is None and record["res_bytes"] is None and record["size_bytes"] == 16 * PAGE
+            assert (total["unknown"], total["files"], total["pages"]) == (1, 1, None)
+            assert as_nobody("fincore", "-n", "-r", path).stdout == "- - 64K %s\n" % path
+        # mincore calls all of it resident: we must not.
+        readable, writable = os.pipe()
+        pid = os.fork()
+        if not pid:
+            try:
+                os.setuid(65534)
+                residency = pagecache.Residency()
+                residency.has_cachestat = False
+                told = residency.measure(file.fd, os.fstat(file.fd), file.size), mincore(file.fd, file.size).count(1)
+                os.write(writable, json.dumps(told).encode())
+            finally:
+                os._exit(0)
+        os.waitpid(pid, 0)
+        assert json.loads(os.read(readable, 100)) == [None, 16]
+        os.close(readable)
+        os.close(writable)
+    os.chmod(path, 0o600)
+    result = as_nobody("fincore", path)
+    assert result.returncode == 1 and "Permission denied" in result.stderr
+    os.chown(path, 65534, 65534)
+    result = as_nobody("fincore", "-n", "-r", path)
+    assert result.returncode == 0 and result.stdout.split()[1] == str(mincore_of(path).count(1))
+
+
+PROCESS = """
+import mmap, os, sys
+a = open(sys.argv[1], "rb"); m = mmap.mmap(a.fileno(), 0, prot=mmap.PROT_READ); a.close()
+b = open(sys.argv[2], "rb"); os.unlink(sys.argv[1]); os.unlink(sys.argv[2])
+r, w = os.pipe()
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.guest
+def test_files_of_a_process(place):
+    paths = [write("%s/%s" % (place, name), count) for name, count in (("mapped", 20), ("open", 30))]
+    held = [Resident(path, range(4 + i)) for i, path in enumerate(paths)]
+    child = subprocess.Popen([sys.executable, "-c", PROCESS, *paths], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        child.stdout.readline()
+        found = pages("-p", str(child.pid))
+        for i, path in enumerate(paths):
+            assert found[path + " (deleted)"] == held[i].vector().count(1)
+        assert os.path.realpath(sys.executable) in found
+        assert not any(name.startswith(("pipe:", "anon_inode", "/dev/null")) for name in found)
+    finally:
+        child.stdin.close()
+        child.wait()
+        for file in held:
+            file.__exit__()
+    result = run("fincore", "-p", str(child.pid))
+    assert result.returncode == 1 and "no such process" in result.stderr and result.stderr.count("\n") == 1
+    result = as_nobody("fincore", "-p", "1")
+    assert result.returncode == 77 and result.stderr.count("\n") == 1
+
+
+def test_files_of_another_mount_namespace():
+    script = "mount -t tmpfs none /mnt && head -c 40960 /dev/zero >/mnt/hidden && exec 7</mnt/hidden && echo && read x"
+    child = subprocess.Popen(["unshare", "-m", "sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE)
+    try:
+        if not child.stdout.readline():
+            pytest.skip("cannot make a mount namespace: %s" % child.stderr.read().decode().strip())
+        assert not os.path.exists("/mnt/hidden")
+        assert pages("-p", str(child.pid))["/mnt/hidden"] == 10 * 4096 // PAGE
+    finally:
+        child.stdin.close()
+        child.wait()
+        child.stdout.close()
+        child.stderr.close()
+
+
+@pytest.mark.guest
+def test_who_owns_the_pages(place):
+    if not os.path.exists("/proc/kpagecgroup"):
+        pytest.skip("this kernel has no /proc/kpagecgroup")
+    mount = proc.controller_mount("memory")
+    if mount is None:
+        pytest.skip("no memory cgroup is mounted")
+    if mount[1] is None:
+        with open(mount[0] + "/cgroup.subtree_control", "w") as f:
+            f.write("+memory")
+    cgroup = mount[0] + "/fincore-test-%d" % os.getpid()
+    os.mkdir(cgroup)
+    path = write(place + "/file", 64)
+    try:
+        code = ("import os, sys\nopen(sys.argv[2] + '/cgroup.procs', 'w').write(str(os.getpid()))\n"
+                "os.posix_fadvise(os.open(sys.argv[1], os.O_RDONLY), 0, 0, os.POSIX_FADV_RANDOM)\n"
+                "import mmap\nm = mmap.mmap(os.open(sys.argv[1], os.O_RDONLY), 0, prot=mmap.PROT_READ)\n"
+                "m.madvise(mmap.MADV_RANDOM)\n[m[i * %d] for i in range(0, 40)]\nprint(flush=True)\nsys.stdin.read()"
+                % PAGE)
+        child = subprocess.Popen([sys.executable, "-c", code, path, cgroup], stdin=subprocess.PIPE,
+                                 stdout=subprocess.PIPE)
+        child.stdout.readline()
+        vector = mincore_of(path)
+        found = records("--cgroup", path)
+        child.stdin.close()
+        child.wait()
+        assert {r["cgroup"]: r["pages"] for r in found} == {cgroup[len(mount[0]):]: vector.count(1)}
+        assert vector.count(1) == 40 and found[0]["pages_ratio"] == 1 and found[0]["files"] == 1
+        text = run("fincore", "--cgroup", path).stdout.splitlines()
+        assert text[0].split() == ["RES", "PAGES", "FILES", "%", "CGROUP"]
+        result = as_nobody("fincore", "--cgroup", path)
+        assert result.returncode == 77 and result.stderr.count("\n") == 1
+    finally:
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                os.rmdir(cgroup)
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(.1)
+
+
+def test_watch_shows_what_changed(place):
+    path, still = write(place + "/file", 32), write(place + "/still", 8)
+    child = subprocess.Popen([tool("fincore"), "-j", "--watch", ".1", path, still], stdout=subprocess.PIPE,
+                             universal_newlines=True)
+    first = [json.loads(child.stdout.readline()) for _ in range(2)]
+    assert [r["change_bytes"] for r in first] == [None, None]
+    with Resident(path, range(12)):
+        grown = json.loads(child.stdout.readline())
+        while grown["pages"] < 12:
+            grown = json.loads(child.stdout.readline())
+        assert grown["file"] == path and grown["pages"] == 12 and 0 < grown["change_bytes"] <= 12 * PAGE
+    evict(path)
+    changes = [json.loads(child.stdout.readline())]
+    while changes[-1]["pages"]:
+        changes.append(json.loads(child.stdout.readline()))
+    assert sum(r["change_bytes"] for r in changes) == -12 * PAGE
+    child.send_signal(signal.SIGINT)
+    assert child.stdout.read() == "" and child.wait() == 0
+    assert run("fincore", "--watch=.05", "--count", "3", path).stdout.count("CHANGE") == 3
+
+
+@pytest.mark.guest
+def test_output_that_fails_or_ends(tree):
+    full = open("/dev/full", "w")
+    for jobs in "1", "2":
+        result = subprocess.run([tool("fincore"), "--jobs", jobs, tree], stdout=full, stderr=subprocess.PIPE)
+        assert result.returncode == 1 and result.stderr.count(b"\n") == 1
+        piped = subprocess.run("'%s' --jobs %s '%s' | head -1" % (tool("fincore"), jobs, tree), shell=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert piped.stdout.count(b"\n") == 1 and piped.stderr == b""
+    closed = subprocess.run("'%s' '%s' >&-" % (tool("fincore"), tree), shell=True, stderr=subprocess.PIPE)
+    assert closed.returncode == 1 and closed.stderr.count(b"\n") == 1
+
+
+def test_a_walk_whose_process_dies_says_so(tree):
+    command = load("fincore")
+    args = command.get_parser().parse_args(["-s", tree])
+    survey = command.Survey(args, command.Printer(args, list(command.DEFAULT)))
+    command._child = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    with pytest.raises(command.Error, match="was killed"):
+        command.in_parallel(survey, args, list(command.DEFAULT), [(tree, tree)], 2)
