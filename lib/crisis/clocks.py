@@ -29,7 +29,13 @@ class Sample:
 
 
 class _Counters:
-    name, tsc, known_rate = "", True, False
+    """One way to read the counters.
+
+    name: of SOURCES.  tsc: samples have the TSC.  known_rate: the share of time
+    in C0 follows from MPERF's rate even without it.  instead: why not a better source.
+    """
+
+    name, tsc, known_rate, instead = "", True, False, ""
 
     def __init__(self):
         self._span = None       # the first and last Sample of the CPU that tells the TSC's rate
@@ -203,6 +209,7 @@ def choose(cpus, only=None, tell=lambda text: None, root="/"):
                 if len(silent) == len(cpus):
                     raise Unavailable("APERF and MPERF of CPU %s read 0" % proc.cpu_ranges(silent))
             tell("source %s" % name)
+            found.instead = str(forbidden or (reasons and _diagnosis(reasons, root)) or "")
             return found
         except NotPermitted as exc:
             forbidden = forbidden or exc

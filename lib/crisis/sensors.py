@@ -231,7 +231,10 @@ def _cooled(root, zone):
 
 
 def _cooling_cpus(root, kind):
-    """drivers/thermal/cpufreq_cooling.c: "cpufreq-cpu4" (5.12), "thermal-cpufreq-1" before; 4 is its policy's first."""
+    """The CPUs of a cooling device: "cpufreq-cpu4", after the first CPU of its policy (cpufreq_cooling.c, Linux 5.12).
+
+    Before, the name was "thermal-cpufreq-1", with a number that tells no CPU.
+    """
     new = re.match(r"cpufreq-cpu(\d+)$", kind)
     if not new:
         return ()
@@ -246,10 +249,12 @@ def cooling(root="/"):
     for name in _entries(base):
         if not name.startswith("cooling_device"):
             continue
+        cpus = _cooling_cpus(root, _text(base, name, "type") or "")
+        if not cpus:
+            continue
         state, most = _number(base, name, "cur_state"), _number(base, name, "max_state")
         if state is not None and most is not None:
-            for cpu in _cooling_cpus(root, _text(base, name, "type") or ""):
-                found[cpu] = (state, most)
+            found.update(dict.fromkeys(cpus, (state, most)))
     return found
 
 
@@ -270,7 +275,7 @@ def throttle_counts(root="/"):
     they must not be added up over the CPUs of a core or package.
     """
     found = {}
-    for cpu in topology(root):
+    for cpu in cpu_list(_text(root, _CPUS, "online") or ""):
         at = os.path.join(root, _CPUS, "cpu%d" % cpu, "thermal_throttle")
         if os.path.isdir(at):
             found[cpu] = {name: _number(at, name) for name in THROTTLE}

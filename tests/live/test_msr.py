@@ -90,7 +90,9 @@ def test_simulated_clock_is_the_truth():
     for row in rows:
         assert row["mhz"] == pytest.approx(3200, rel=.02) and row["util_ratio"] == pytest.approx(.5, rel=.02)
         assert row["ratio"] == pytest.approx(1.28, rel=.02)
-        assert row["c0_mcyc"] == pytest.approx(1.25e9 * row["seconds"], rel=.05)
+        assert row["c0_acyc"] == pytest.approx(1.28 * row["c0_mcyc"], rel=.02)
+        # Between the clock of the interval and that of the registers lie the wakeup and the read.
+        assert row["c0_mcyc"] == pytest.approx(1.25e9 * row["seconds"], rel=.1 if SLOW == 1 else .5)
 
 
 def test_text_as_the_original_prints_it():
@@ -184,7 +186,6 @@ def test_cputemp_utilization_and_average():
         assert 0 <= int(used) <= 100 and degrees == "59.5"
 
 
-@pytest.mark.guest
 def test_simulated_flags():
     rows = records(INTEL, "cpuhot")
     assert [(r["cpu"], r["prochot_celsius"], r["celsius"], r["flags"]) for r in rows] == [(0, 100, 60, 0), (1, 100, 59, 2)]
@@ -254,6 +255,23 @@ def test_perf_measures_the_tsc(tmp_path):
     assert base == [] and counters.rate(None, 0) == counters.tsc_mhz()
 
 
+@pytest.mark.guest
+def test_perf_follows_a_cpu_that_goes_and_comes(tmp_path):
+    switch = "/sys/devices/system/cpu/cpu1/online"
+    if SLOW == 1:
+        pytest.skip("takes a CPU offline, which is done in the emulated guest only")
+    counters = perf_counters(tmp_path)
+    assert counters.read(1).tsc > 0
+    try:
+        with open(switch, "w") as f:
+            f.write("0")
+        assert counters.read(1) is None and counters.read(1) is None and counters.read(0).tsc > 0
+    finally:
+        with open(switch, "w") as f:
+            f.write("1")
+    assert counters.read(1).tsc > 0
+
+
 def test_idle_states_of_cores_and_packages(tmp_path):
     """The TSC stands in for a state in which the CPU always is: 100%."""
     cpus = proc.online_cpus()
@@ -306,7 +324,7 @@ def test_registers_of_each_cpu_by_the_real_driver():
     bases = [registers.read(cpu, 0x1b) for cpu in cpus]
     assert all(base & ~0xfff == 0xfee00000 for base in bases)
     assert [base >> 8 & 1 for base in bases] == [1] + [0] * (len(cpus) - 1)
-    assert registers.read(0, 0x12345678) is None
+    assert registers.read(0, 0x12345678) in (None, 0)      # QEMU's emulation answers 0 for what it does not know
     aux = [registers.read(cpu, 0xc0000103) for cpu in cpus]
     assert [value & 0xfff for value in aux] == cpus
     if SLOW == 1:
