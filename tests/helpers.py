@@ -107,3 +107,33 @@ def fixture_tree(name, directory):
             with open(path, "w") as f:
                 f.write(content.replace("\\n", "\n").replace("\\t", "\t") + "\n")
     return directory + "/"
+
+
+GUEST = os.path.isdir("/run/crisis-vm")         # in the guest of tests/vm, where a test may use up all the memory
+
+
+@contextlib.contextmanager
+def memory_cgroup(limit, name="memory"):
+    """A new cgroup with that many bytes of memory, below the root of the memory controller's hierarchy: its directory.
+
+    Skips the test where there is no memory controller.
+    """
+    import pytest
+    from crisis import proc
+    mount = proc.controller_mount("memory")
+    if mount is None:
+        pytest.skip("no cgroup hierarchy is mounted")
+    point, v2 = mount[0], mount[1] is None
+    if v2:
+        if "memory" not in open(point + "/cgroup.controllers").read().split():
+            pytest.skip("cgroup v2 has no memory controller here")
+        with open(point + "/cgroup.subtree_control", "w") as f:
+            f.write("+memory")
+    directory = "%s/crisis-%s-%d" % (point, name, os.getpid())
+    os.mkdir(directory)
+    try:
+        with open(directory + ("/memory.max" if v2 else "/memory.limit_in_bytes"), "w") as f:
+            f.write(str(limit))
+        yield directory
+    finally:
+        remove_cgroup(directory)

@@ -367,11 +367,15 @@ class Program:
           kprobe/FUNCTION, kretprobe/FUNCTION
         and, attached by their own methods since their targets are known only at run time,
           uprobe, uretprobe, perf_event.
+        A last candidate "none" lets a point be without.
         Raises Unavailable (with every reason) or NotPermitted when a point has no candidate left.
         """
         for point in self._object.points:
             reasons, denied = [], 0
             for candidate in point:
+                if candidate == "none" and not (denied and not permitted()):
+                    self.refused += reasons
+                    break
                 where, _, function = candidate.rpartition(":")
                 kind, _, target = where.partition("/")
                 try:
@@ -427,6 +431,10 @@ class Program:
         """Attach to a software event (PERF_COUNT_SW_*: 0 is the CPU clock) of one CPU."""
         event = perf_event.open_event(perf_event.TYPE_SOFTWARE, config, -1, cpu, period=period, frequency=frequency)
         self._links.append(self._event(self.load(function, "perf_event"), event))
+
+    def constants(self):
+        """{name: value} of all the enumeration constants that the source asked for and the kernel has."""
+        return dict(self._object.constants)
 
     def constant(self, name):
         """The value of an enumeration constant that the source asked for, or None."""

@@ -59,12 +59,16 @@ def build(request):
             meta["unusable"] = "this kernel has no %s" % (need if isinstance(need, str) else " or ".join(need))
             return meta, b""
         meta["constants"] = btf.constants(request["constants"])
+        for argument in request["arguments"]:
+            if btf.argument(*argument.split(".")) is None:
+                meta["unusable"] = "this kernel's BTF has no tracepoint argument %s" % argument
+                return meta, b""
         for candidate in (c for point in request["points"] for c in point):
             kind, _, target = candidate.partition(":")[0].partition("/")
             if kind in _BTF_KINDS:
                 form, btf_kind = _BTF_KINDS[kind]
                 meta["ids"]["%s/%s" % (kind, target)] = btf.find(form % target, btf_kind)
-    elif request["requires"]:
+    elif request["requires"] or request["arguments"]:
         meta["unusable"] = "it needs BTF"
         return meta, b""
     text = _program(request, btf)
@@ -80,6 +84,8 @@ def _program(request, btf):
         if there:
             lines.append("#define %s 1" % macro)
     lines += ["#define %s %s" % item for item in request["defines"].items()]
+    lines += ["#define ARG_%s %d" % (name.replace(".", "_"), btf.argument(*name.split(".")))
+              for name in request["arguments"]]
     lines += ["#define PARAM_%s %d" % (name, i) for i, name in enumerate(request["params"])]
     lines += ["#define COUNTER_%s %d" % (name, i) for i, name in enumerate(request["counters"])]
     if request["counters"]:

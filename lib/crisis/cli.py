@@ -188,9 +188,13 @@ def timestamp():
     return time.strftime("%H:%M:%S")
 
 
-def iso_time():
-    """The time as ISO 8601 with milliseconds and the offset from UTC, for JSON records."""
-    now = time.time()
+def iso_time(now=None):
+    """The time as ISO 8601 with milliseconds and the offset from UTC, for JSON records.
+
+    now: seconds since the epoch; the present without it.
+    """
+    if now is None:
+        now = time.time()
     return "%s.%03d%s" % (time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(now)), now * 1000 % 1000,
                           time.strftime("%z", time.localtime(now)))
 

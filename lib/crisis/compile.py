@@ -44,6 +44,8 @@ static __always_inline void count_event(int index)
 }
 #define COUNT(name) count_event(COUNTER_##name)
 #endif
+/* An argument of a BTF or raw tracepoint, by name: releases add and move arguments. */
+#define ARG(ctx, tracepoint, argument) ((ctx)[ARG_##tracepoint##_##argument])
 /* A member of a struct that the verifier does not know the type of. */
 #define PROBE(pointer, member) ({ typeof((pointer)->member) __v = 0; \
     bpf_probe_read_kernel(&__v, sizeof(__v), &(pointer)->member); __v; })
@@ -72,6 +74,7 @@ class Source:
     text: the C text, in bcc's dialect.
     points: one tuple for each place to attach to, of candidates in order of
         preference, each "kind/target:function"; `Program.attach` lists the kinds.
+        A last candidate "none" lets the program do without the place.
     params: names that the text uses as PARAM(name).
     counters: names that the text uses as COUNT(name).
     defines: {macro: value} of this variant.
@@ -80,21 +83,25 @@ class Source:
         there is no BTF.
     requires: "struct.member" strings (or tuples of which any one will do) that
         the kernel must have.
-    constants: enumeration constants whose values the command wants.
+    constants: enumeration constants whose values the command wants; "PREFIX*" for all that begin so.
+    arguments: "tracepoint.argument" strings; the text reads one with ARG(ctx, tracepoint, argument)
+        wherever the running kernel's tracepoint has it.  The kernel must have all of them, and BTF.
     """
 
     def __init__(self, name, text, points=(), params=(), counters=(), defines=None, has=None,
-                 requires=(), constants=()):
+                 requires=(), constants=(), arguments=()):
         self.name, self.text, self.points = name, text, points
         self.params, self.counters = tuple(params), tuple(counters)
         self.defines, self.has = defines or {}, has or {}
         self.requires, self.constants = requires, tuple(constants)
+        self.arguments = tuple(arguments)
 
     def request(self):
         """The whole of it as a JSON-able dict, in a fixed order."""
         return {"name": self.name, "text": self.text, "points": self.points, "params": self.params,
                 "counters": self.counters, "defines": self.defines, "has": self.has,
-                "requires": self.requires, "constants": self.constants, "prelude": PRELUDE}
+                "requires": self.requires, "constants": self.constants, "arguments": self.arguments,
+                "prelude": PRELUDE}
 
 
 class Object:

@@ -132,7 +132,12 @@ class Btf:
         return number is not None and any(m[0] == member for m in self.members(number))
 
     def constants(self, names):
-        """{name: value} of the enumeration constants in `names` that exist."""
+        """{name: value} of the enumeration constants in `names` that exist; "PREFIX*" stands for all that begin so."""
+        prefixes = tuple(name[:-1] for name in names if name.endswith("*"))
+        if prefixes:
+            self.string_offset("")
+            names = [n for n in names if not n.endswith("*")] + \
+                [n.decode() for n in self._offsets if n.decode().startswith(prefixes)]
         wanted = {}
         for name in names:
             offset = self.string_offset(name)
@@ -169,6 +174,16 @@ class Btf:
         _, _, vlen, _, _, position = self.type(proto)
         # The first parameter is the probe's private data.
         return [self.spelling(self.words(position + 8 * i, 2)[1]) for i in range(1, vlen)]
+
+    def argument(self, tracepoint, name):
+        """The position of a tracepoint's argument of that name, from the kernel's own caller of its probes; or None."""
+        number = self.find("__traceiter_" + tracepoint, FUNC)
+        if number is not None:
+            _, _, vlen, _, _, position = self.type(self.type(number)[4])
+            for i in range(1, vlen):            # the first is the probe's private data
+                if self.string(self.words(position + 8 * i, 1)[0]) == name:
+                    return i - 1
+        return None
 
     def spelling(self, number):
         """A type as C spells it, as far as a function parameter needs it."""

@@ -17,6 +17,7 @@ from . import syscalls
 from .errors import Error, NotPermitted, Unavailable
 
 __all__ = ["open_event", "attach", "pmu_type", "retprobe_bit", "tracepoint_id",
+           "tracepoint_fields", "tracepoint_file",
            "Event", "Group", "Counters", "scaled", "named_event", "format_bits", "cpus_of", "parse_cpus",
            "layout", "refusal", "room_for",
            "TYPE_HARDWARE", "TYPE_SOFTWARE", "TYPE_TRACEPOINT", "TYPE_RAW",
@@ -72,16 +73,29 @@ def retprobe_bit(name, root=_SYSFS):
 
 
 def tracepoint_id(category, name):
-    """The id of a tracepoint, from tracefs wherever it is mounted, or from a mount of our own.
+    """The id of a tracepoint.  Raises as `tracepoint_file` does."""
+    return int(tracepoint_file(category, name, "id"))
+
+
+def tracepoint_fields(category, name):
+    """({field: (offset, size)}, print format) of a tracepoint's record.  Raises as `tracepoint_file` does."""
+    import re
+    text, _, shown = tracepoint_file(category, name, "format").partition("\nprint fmt: ")
+    return {field: (int(offset), int(size)) for field, offset, size in re.findall(
+        r"\tfield:[^;]*?(\w+)(?:\[\w*\])?;\toffset:(\d+);\tsize:(\d+);", text)}, shown
+
+
+def tracepoint_file(category, name, file):
+    """The text of a tracepoint's file, from tracefs wherever it is mounted, or from a mount of our own.
 
     Raises Unavailable when the kernel has no such tracepoint or no tracefs,
     OSError when reading it is refused.
     """
-    path = "events/%s/%s/id" % (category, name)
+    path = "events/%s/%s/%s" % (category, name, file)
     for root in "/sys/kernel/tracing", "/sys/kernel/debug/tracing":
         try:
             with open(os.path.join(root, path)) as f:
-                return int(f.read())
+                return f.read()
         except FileNotFoundError:
             if os.path.exists(os.path.join(root, "events")):
                 raise Unavailable("this kernel has no tracepoint %s:%s" % (category, name)) from None
@@ -98,7 +112,7 @@ def tracepoint_id(category, name):
     finally:
         os.close(mount)
     with os.fdopen(fd) as f:
-        return int(f.read())
+        return f.read()
 
 
 def _detached_tracefs():

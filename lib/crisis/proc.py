@@ -7,7 +7,7 @@ from .errors import Error, Unavailable
 
 __all__ = ["thread_count", "cpu_list", "cpu_ranges", "online_cpus", "check_process", "check_thread",
            "in_initial_pid_namespace", "unescape_mount", "cgroup_mounts", "find_cgroup", "cgroup_paths",
-           "controller_mount", "cpu_controller_mount"]
+           "controller_mount", "cpu_controller_mount", "vmstat", "online_nodes", "lru_gen"]
 
 _INITIAL_PID_NS = 0xeffffffc    # PROC_PID_INIT_INO, include/linux/proc_ns.h
 
@@ -172,3 +172,33 @@ def cgroup_paths(ids, mount_point, root="/"):
         if number in wanted:
             found[number] = directory[len(base.rstrip("/")):] or "/"
     return found
+
+
+def vmstat(name, root="/"):
+    """A counter of /proc/vmstat.  Raises KeyError for one that this kernel has not."""
+    for line in _read(root, "proc/vmstat").splitlines():
+        key, _, value = line.partition(" ")
+        if key == name:
+            return int(value)
+    raise KeyError(name)
+
+
+def online_nodes(root="/"):
+    """The numbers of the NUMA nodes that are online; [0] where the kernel knows no nodes."""
+    try:
+        text = _read(root, "sys/devices/system/node/online")
+    except OSError:
+        return [0]
+    nodes = []
+    for part in text.strip().split(","):
+        low, _, high = part.partition("-")
+        nodes += range(int(low), int(high or low) + 1)
+    return nodes
+
+
+def lru_gen(root="/"):
+    """True where the multi-generational LRU is switched on (Documentation/admin-guide/mm/multigen_lru.rst)."""
+    try:
+        return bool(int(_read(root, "sys/kernel/mm/lru_gen/enabled"), 16) & 1)
+    except OSError:
+        return False
