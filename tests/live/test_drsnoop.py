@@ -1,0 +1,398 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""drsnoop against reclaim that is provoked: by a cgroup's limit, and, in a guest, by using up the memory.  Needs root."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from helpers import GUEST, ROOT, SLOW, load, memory_cgroup, run, tool, until
+
+SOURCES = ("typed", "format")
+LIMIT = 32 << 20
+# Reads a file that is not cached, in the cgroup: NAME DIRECTORY FILE [ROUNDS [UID]]
+READER = """
+import ctypes, os, sys
+name, directory, path, rounds, uid = sys.argv[1:6]
+open(directory + "/cgroup.procs", "w").write(str(os.getpid()))
+ctypes.CDLL(None).prctl(15, name.encode("utf-8", "surrogateescape"))
+fd = os.open(path, os.O_RDONLY)
+os.setuid(int(uid))
+for _ in range(int(rounds)):
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.lseek(fd, 0, 0)
+    while os.read(fd, 1 << 20): pass
+"""
+
+
+def reader(name, directory, path, rounds=1, uid=0):
+    return subprocess.Popen([sys.executable, "-c", READER, name, directory, path, str(rounds), str(uid)])
+
+
+def make(path):
+    """64 MB on disk, twice what the cgroup may have."""
+    with open(path, "wb") as f:
+        for _ in range(64):
+            f.write(os.urandom(1 << 20))
+        f.flush()
+        os.fsync(f.fileno())
+    return path
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    return make(str(tmp_path_factory.mktemp("drsnoop") / "data"))
+
+
+@pytest.fixture(scope="module")
+def second_file(tmp_path_factory):
+    return make(str(tmp_path_factory.mktemp("drsnoop") / "data"))
+
+
+@contextlib.contextmanager
+def tracing(*args):
+    """A drsnoop that has attached; after the block its `out` and `err` are what it printed until SIGINT."""
+    child = subprocess.Popen([tool("drsnoop"), "-v", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                             universal_newlines=True)
+    early = []
+    try:
+        for line in child.stderr:
+            early.append(line)
+            if "attached to" in line:
+                break
+        else:
+            child.wait()
+            if child.returncode == 69:
+                pytest.skip("".join(early).strip())
+            raise AssertionError("drsnoop did not attach: %s" % "".join(early))
+        yield child
+        child.send_signal(signal.SIGINT)
+        child.out, child.err = child.communicate(timeout=60 * SLOW)
+        assert child.returncode == 0, child.err
+        child.records = [json.loads(line) for line in child.out.splitlines()] if "-j" in args else None
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.wait()
+
+
+@contextlib.contextmanager
+def captured(tmp_path, *kinds):
+    """The kernel's own trace of the same tracepoints: after the block, [(kind, tid, seconds, order, gfp, reclaimed)]."""
+    mount = str(tmp_path / "tracefs")
+    os.mkdir(mount)
+    subprocess.check_call(["mount", "-t", "tracefs", "tracefs", mount])
+    instance = "%s/instances/crisis-%d" % (mount, os.getpid())
+
+    def write(name, text):
+        with open(os.path.join(instance, name), "w") as f:
+            f.write(text)
+    found = []
+    try:
+        if not os.path.isdir(mount + "/instances"):
+            pytest.skip("this kernel's tracefs has no instances")
+        os.mkdir(instance)
+        try:
+            write("buffer_size_kb", "8192")
+            write("trace_clock", "mono")
+            for kind in kinds:
+                for edge in "begin", "end":
+                    write("events/vmscan/mm_vmscan_%s_reclaim_%s/enable" % (kind, edge), "1")
+            yield found
+            write("tracing_on", "0")
+            begun = {}
+            for line in open(instance + "/trace", errors="replace"):
+                match = re.match(r".*-(\d+) +\[\d+\] \S+ +([\d.]+): mm_vmscan_(\w+)_reclaim_(begin|end): (.*)", line)
+                if not match:
+                    assert line.startswith("#") or "LOST" not in line
+                    continue
+                tid, stamp, kind, edge, fields = match.groups()
+                if edge == "begin":
+                    begun[tid] = float(stamp), re.search(r"order=(\d+)", fields).group(1), fields.partition("gfp_flags=")[2]
+                elif tid in begun:
+                    since, order, gfp = begun.pop(tid)
+                    found.append(("global" if kind == "direct" else kind, int(tid), float(stamp) - since, int(order),
+                                  gfp, int(fields.partition("=")[2])))
+        finally:
+            write("tracing_on", "0")
+            os.rmdir(instance)
+    finally:
+        subprocess.check_call(["umount", mount])
+
+
+def counters(directory):
+    """pgscan_direct and such of a v2 cgroup's memory.stat; {} for v1, which has none."""
+    if not os.path.exists(directory + "/memory.max"):
+        return {}
+    return {name: int(value) for name, value in map(str.split, open(directory + "/memory.stat"))}
+
+
+def same_as_trace(records, truth):
+    """Every reclaim the kernel traced, and no other, with the same fields; the same time, but for the probes' own."""
+    key = sorted((r["kind"], r["tid"], r["order"], r["gfp_flags"], r["pages"]) for r in records)
+    assert key == sorted((kind, tid, order, gfp, pages) for kind, tid, _, order, gfp, pages in truth)
+    ours, theirs = {}, {}
+    for r in records:
+        ours.setdefault(r["tid"], []).append(r["lat_ns"] / 1e9)
+    for _, tid, seconds, *_ in truth:
+        theirs.setdefault(tid, []).append(seconds)
+    # A preemption between the two clock readings is rare: so the median, and the sum.
+    differences = sorted(abs(a - b) for tid in ours for a, b in zip(ours[tid], theirs[tid]))
+    assert differences[len(differences) // 2] < 50e-6 * SLOW
+    assert sum(map(sum, ours.values())) == pytest.approx(sum(map(sum, theirs.values())), rel=.2, abs=.005 * SLOW)
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("source", SOURCES)
+def test_memcg_reclaim_is_exactly_what_the_kernel_traces(source, file, tmp_path):
+    with memory_cgroup(LIMIT) as directory:
+        with captured(tmp_path, "memcg") as truth:
+            with tracing("-j", "--kind", "memcg", "--source", source) as child:
+                process = reader("drs-exact", directory, file)
+                assert process.wait() == 0
+        stat = counters(directory)
+    mine = [r for r in child.records if r["tid"] == process.pid]
+    assert len(mine) >= 5
+    same_as_trace(child.records, truth)
+    assert all(r["comm"] == "drs-exact" and r["pid"] == process.pid and r["uid"] == 0 for r in mine)
+    assert all(r["cgroup"] == "/" + os.path.basename(directory) for r in mine)
+    assert all(not any(r["lost"].values()) for r in mine)
+    # What was reclaimed was scanned before; half of the file had to go, all of it page cache.
+    assert sum(r["pages"] for r in mine) >= (64 - 32 - 8) << 8
+    if None not in [r["scanned_pages"] for r in mine]:
+        assert sum(r["scanned_pages"] for r in mine) >= (64 - 32 - 8) << 8
+        if "pgscan_direct" in stat:
+            assert sum(r["scanned_pages"] for r in mine) == stat["pgscan_direct"]
+    else:
+        assert load("drsnoop").proc.lru_gen()
+    for r in mine:
+        assert r["kswapd"] is None or re.fullmatch("[RSD?]+", r["kswapd"])
+        assert r["free_kb"] > 0
+
+
+@pytest.mark.guest
+def test_free_memory_is_the_kernels(file):
+    """As /proc/vmstat has it, within what comes and goes meanwhile."""
+    with memory_cgroup(LIMIT) as directory, tracing("-j") as child:
+        assert reader("drs-free", directory, file).wait() == 0
+        vmstat = dict(line.split() for line in open("/proc/vmstat"))
+    free = [r["free_kb"] for r in child.records if r["comm"] == "drs-free"][-1]
+    total = int(re.search(r"MemTotal: +(\d+)", open("/proc/meminfo").read()).group(1))
+    assert abs(free - int(vmstat["nr_free_pages"]) * os.sysconf("SC_PAGE_SIZE") // 1024) < max(100 << 10, total / 20)
+
+
+@pytest.mark.guest
+def test_filters_take_theirs_and_nothing_else(file, second_file):
+    with memory_cgroup(LIMIT, "a") as one, memory_cgroup(LIMIT, "b") as other:
+        with contextlib.ExitStack() as stack:
+            everything = stack.enter_context(tracing("-j"))
+            filtered = {
+                "uid": (stack.enter_context(tracing("-j", "-u", "65534")), lambda r: r["uid"] == 65534),
+                "root": (stack.enter_context(tracing("-j", "-u", "0")), lambda r: r["uid"] == 0),
+                "name": (stack.enter_context(tracing("-j", "-n", "s-left")), lambda r: "s-left" in r["comm"]),
+                "long": (stack.enter_context(tracing("-j", "-n", "drs-right-hand")),
+                         lambda r: "drs-right-hand" in r["comm"]),
+                "none": (stack.enter_context(tracing("-j", "-n", "drs-lefty")), lambda r: False),
+                "cgroup": (stack.enter_context(tracing("-j", "-c", one)), lambda r: r["cgroup"] == "/" + one.split("/")[-1]),
+                "kind": (stack.enter_context(tracing("-j", "--kind", "global")), lambda r: r["kind"] == "global"),
+            }
+            summary = stack.enter_context(tracing("-j", "--summary"))
+            children = [reader("drs-left", one, file), reader("drs-right-hand", other, second_file, uid=65534)]
+            assert [c.wait() for c in children] == [0, 0]
+    assert {c.pid for c in children} <= {r["pid"] for r in everything.records}
+
+    def key(records):
+        return sorted((r["tid"], r["kind"], r["order"], r["gfp"], r["pages"]) for r in records)
+    for name, (child, test) in filtered.items():
+        assert key(child.records) == key(filter(test, everything.records)), name
+    totals = {(r["pid"], r["kind"]): r for r in summary.records if r["record"] == "process"}
+    for child in children:
+        mine = [r for r in everything.records if r["pid"] == child.pid and r["kind"] == "memcg"]
+        total = totals[child.pid, "memcg"]
+        assert (total["count"], total["pages"]) == (len(mine), sum(r["pages"] for r in mine))
+        assert total["scanned_pages"] in (sum(r["scanned_pages"] or 0 for r in mine), None)
+        assert total["total_ns"] == pytest.approx(sum(r["lat_ns"] for r in mine), rel=.3, abs=5e6 * SLOW)
+        assert total["max_ns"] <= total["total_ns"]
+    histogram = [r for r in summary.records if r["record"] == "histogram" and r["kind"] == "memcg"][0]
+    assert histogram["count"] == sum(b["count"] for b in histogram["buckets"]) == \
+        sum(t["count"] for key, t in totals.items() if key[1] == "memcg")
+    assert histogram["total_ns"] == sum(t["total_ns"] for key, t in totals.items() if key[1] == "memcg")
+
+
+def test_process_and_thread_filters(file, second_file):
+    with memory_cgroup(LIMIT) as directory:
+        children = [reader("drs-%d" % i, directory, path, rounds=100000) for i, path in enumerate((file, second_file))]
+        pid = str(children[0].pid)
+        try:
+            for option in "-p", "-t":
+                found = until(lambda: run("drsnoop", "-j", option, pid, "-d", "1").stdout.splitlines())
+                assert {json.loads(line)["tid"] for line in found} == {children[0].pid}
+            text = until(lambda: run("drsnoop", "-t", pid, "-d", "1", "-TU").stdout.partition("\n")[2])
+            header = run("drsnoop", "-t", pid, "-d", ".1", "-TU").stdout.splitlines()[0]
+        finally:
+            for c in children:
+                c.kill()
+                c.wait()
+    assert header.split() == ["TIME(s)", "UID", "COMM", "TID", "LAT(ms)", "PAGES"]
+    assert re.match(r"0\.000000000 +0 +drs-0 +%s +[\d.]+ +\d+\n" % pid, text)
+
+
+def test_text_is_bccs(file):
+    with memory_cgroup(LIMIT) as directory:
+        with tracing("-e", "-K") as extended, tracing() as plain:
+            assert reader("drs text", directory, file).wait() == 0
+    # -v of both adds bcc's column.
+    lines = plain.out.splitlines()
+    assert lines[0].split() == ["COMM", "PID", "LAT(ms)", "PAGES", "FREE(KB)"]
+    assert re.fullmatch(r"drs text {8}\d+ +\d+\.\d\d +\d+ +\d+", [x for x in lines if "drs text" in x][0])
+    lines = extended.out.splitlines()
+    assert lines[0].split() == ["COMM", "PID", "LAT(ms)", "PAGES", "FREE(KB)", "KIND", "ORDER", "SCANNED", "KSWAPD",
+                                "GFP_FLAGS", "CGROUP"]
+    at = [i for i, line in enumerate(lines) if "drs text" in line][0]
+    assert re.fullmatch(r"drs text +\d+ +[\d.]+ +\d+ +\d+ memcg +\d+ +(\d+|-) [RSD?-]+ +GFP_\S+ +/crisis-memory-\d+",
+                        lines[at])
+    frames = [line for line in lines[at + 1:] if line.startswith("    ")]
+    assert any("try_to_free_mem_cgroup_pages+0x" in line for line in frames[:3]) and "vfs_read" in " ".join(frames)
+
+
+@pytest.mark.guest
+def test_hostile_comm(file):
+    name = b"\x1b[31m\n\"\\\xff".decode("utf-8", "surrogateescape")
+    with memory_cgroup(LIMIT) as directory:
+        with tracing() as text, tracing("-j") as records, tracing("--summary") as summary:
+            assert reader(name, directory, file).wait() == 0
+    for shown in text.out, summary.out:
+        assert "\x1b" not in shown and r'\x1b[31m\x0a"\\\xff' in shown
+    assert any(r["comm"] == "\x1b[31m\n\"\\\\xff" for r in records.records)
+
+
+@pytest.mark.guest
+def test_a_full_ring_is_counted_and_said(file, tmp_path):
+    code = "from helpers import load; m = load('drsnoop'); m.RING = 4096; m.cli.run(m.main, m.get_parser)"
+    with memory_cgroup(LIMIT) as directory, captured(tmp_path, "memcg") as truth:
+        child = subprocess.Popen([sys.executable, "-c", code, "-v", "--kind", "memcg"], stdout=subprocess.PIPE,
+                                 stderr=subprocess.PIPE, universal_newlines=True,
+                                 env=dict(os.environ, PYTHONPATH=os.path.join(ROOT, "tests")))
+        while "attached to" not in child.stderr.readline():
+            assert child.poll() is None
+        child.send_signal(signal.SIGSTOP)
+        assert reader("drs-full", directory, file, rounds=6).wait() == 0
+        child.send_signal(signal.SIGCONT)
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=60 * SLOW)
+    lost = re.search(r"(\d+) reclaims not printed: the ring buffer was full", err)
+    assert lost, err
+    assert len(out.splitlines()) - 1 + int(lost.group(1)) == len(truth)
+
+
+FILL = """
+import mmap, os, sys, time
+path, files, share = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+info = dict((l.split()[0], int(l.split()[1])) for l in open("/proc/meminfo"))
+for i in range(files):                          # page cache, clean, that direct reclaim can take
+    with open(path, "rb") as f:
+        while f.read(1 << 20): pass
+want = int((info["MemFree:"] + info["Cached:"]) * 1024 * share) // 2
+pids = []
+for i in range(2):
+    pid = os.fork()
+    if not pid:
+        m = mmap.mmap(-1, want)
+        for at in range(0, want, 4096): m[at] = 1
+        os._exit(0)
+    pids.append(pid)
+sys.exit(max(os.waitpid(p, 0)[1] for p in pids))
+"""
+
+
+@contextlib.contextmanager
+def sysctl(**values):
+    old = {}
+    try:
+        for name, value in values.items():
+            path = "/proc/sys/vm/" + name
+            with open(path) as f:
+                old[path] = f.read()
+            with open(path, "w") as f:
+                f.write(str(value))
+        yield
+    finally:
+        for path, value in old.items():
+            with open(path, "w") as f:
+                f.write(value)
+
+
+def filled(tmp_path, **values):
+    """Fill the guest's memory; (records, the kernel's trace, growth of /proc/vmstat)."""
+    if not GUEST:
+        pytest.skip("it uses up the memory: only in the guest of tests/vm")
+    path = str(tmp_path / "big")
+    with open(path, "wb") as f:
+        for _ in range(400):
+            f.write(b"x" * (1 << 20))
+        os.fsync(f.fileno())
+
+    def vmstat():
+        return {name: int(value) for name, value in map(str.split, open("/proc/vmstat"))}
+    try:
+        # Small watermarks, near to each other, leave kswapd no time.
+        with sysctl(min_free_kbytes=2048, watermark_scale_factor=1, **values):
+            with captured(tmp_path, "direct", "memcg", "node") as truth, tracing("-j") as child:
+                before = vmstat()
+                filler = subprocess.Popen([sys.executable, "-c", FILL, path, "1", ".85"])
+                assert filler.wait() == 0
+                after = vmstat()
+    finally:
+        os.unlink(path)
+    return child.records, truth, {name: after[name] - before[name] for name in after if name in before}
+
+
+@pytest.mark.guest
+def test_global_reclaim_is_exactly_what_the_kernel_counts(tmp_path):
+    records, truth, grown = filled(tmp_path)
+    assert len([r for r in records if r["kind"] == "global"]) >= 10
+    same_as_trace(records, truth)
+    stalls = sum(value for name, value in grown.items() if name.startswith("allocstall_"))
+    count = len([r for r in records if r["kind"] == "global"])
+    scanned = sum(r["scanned_pages"] or 0 for r in records if r["kind"] != "memcg")
+    print("global reclaims: %d, allocstall: %d; scanned: %d, pgscan_direct: %d; reclaimed: %d, pgsteal_direct: %d" % (
+        count, stalls, scanned, grown["pgscan_direct"], sum(r["pages"] for r in records), grown["pgsteal_direct"]))
+    # The kernel counts a stall once more when a reclaim starts over, having spared pages in vain.
+    assert count <= stalls <= count * 1.1 + 3
+    if None not in [r["scanned_pages"] for r in records]:
+        assert scanned == grown["pgscan_direct"]
+    # Slab pages are reclaimed too, but not stolen from a list.
+    assert sum(r["pages"] for r in records if r["kind"] != "memcg") >= grown["pgsteal_direct"]
+
+
+def test_node_reclaim(tmp_path):
+    if not os.path.exists("/proc/sys/vm/zone_reclaim_mode"):
+        pytest.skip("this kernel has no NUMA")
+    records, truth, _ = filled(tmp_path, zone_reclaim_mode=1, min_unmapped_ratio=0)
+    assert [r for r in records if r["kind"] == "node"]
+    same_as_trace(records, truth)
+
+
+@pytest.mark.guest
+def test_without_root():
+    result = run("drsnoop", "-d", "1", preexec_fn=lambda: (os.setgroups([]), os.setgid(65534), os.setuid(65534)))
+    assert result.returncode == 77 and result.stderr.count("\n") == 1 and "CAP_BPF" in result.stderr
+
+
+def test_exits(file):
+    begin = time.monotonic()
+    assert run("drsnoop", "-d", ".5").returncode == 0
+    assert run("drsnoop", "--summary", ".2", "2").stdout.count("no direct reclaim") <= 2
+    assert time.monotonic() - begin < 20 * SLOW
+    shell = "%s %%s; echo status ${PIPESTATUS[0]}" % tool("drsnoop")
+    for redirect in ">/dev/full", ">&-":
+        result = subprocess.run(["bash", "-c", shell % ("-d .1 2>&1 " + redirect)], stdout=subprocess.PIPE,
+                                timeout=20 * SLOW)
+        assert b"write error" in result.stdout and b"status 1" in result.stdout
+    head = subprocess.run(["bash", "-c", shell % "-d 60 | head -1"], stdout=subprocess.PIPE, timeout=20 * SLOW)
+    assert head.stdout.startswith(b"COMM") and head.stdout.split()[-1] in (b"0", b"141")
