@@ -7,7 +7,7 @@ from .errors import Error, Unavailable
 
 __all__ = ["thread_count", "cpu_list", "cpu_ranges", "online_cpus", "check_process", "check_thread",
            "in_initial_pid_namespace", "unescape_mount", "cgroup_mounts", "find_cgroup", "cgroup_paths",
-           "controller_mount", "cpu_controller_mount", "vmstat", "online_nodes", "lru_gen"]
+           "controller_mount", "cpu_controller_mount", "meminfo", "vmstat", "online_nodes", "lru_gen"]
 
 _INITIAL_PID_NS = 0xeffffffc    # PROC_PID_INIT_INO, include/linux/proc_ns.h
 
@@ -171,6 +171,16 @@ def cgroup_paths(ids, mount_point, root="/"):
             continue
         if number in wanted:
             found[number] = directory[len(base.rstrip("/")):] or "/"
+    return found
+
+
+def meminfo(root="/"):
+    """{field: bytes} of /proc/meminfo; a field without a unit (HugePages_Total) stays a number."""
+    found = {}
+    for line in _read(root, "proc/meminfo").splitlines():
+        name, _, value = line.partition(":")
+        fields = value.split()
+        found[name] = int(fields[0]) * (1024 if fields[1:] == ["kB"] else 1)
     return found
 
 

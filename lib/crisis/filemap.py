@@ -1,0 +1,455 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the commands that trace the page cache share: C text that reads folios and files, and the files' names.
+
+A file is known by its inode.  Its name is read in the kernel, from a dentry of
+the inode up to the root of its file system, so that it is right for a file
+that has been deleted, for one in another mount namespace, and below overlayfs
+(where it is the file that really holds the pages).  User space puts the mount
+point in front: `Mounts`.  Layouts follow include/linux/mm_types.h (struct
+folio), include/linux/dcache.h and include/linux/xarray.h.
+"""
+
+import os
+import struct
+
+from . import proc
+from .errors import Unavailable
+
+__all__ = ["TEXT", "HAS", "PARAMS", "CONSTANTS", "NAMES_SIZE", "Mounts", "Search", "parse_name", "device", "filters",
+           "subsys", "NO_SUBSYS", "PAGE"]
+
+# HAVE_FOLIO and the like are in HAS; the text needs the counter names_lost and the PARAMS.
+TEXT = r"""
+#include <linux/fs.h>
+#include <linux/mm_types.h>
+#include <linux/page-flags.h>
+#include <linux/sched.h>
+#include <linux/cgroup.h>
+#include <linux/dcache.h>
+
+#define NO_SUBSYS 255
+#define DEPTH 40                /* components of a path; a deeper one is cut at its front */
+#define PATH_ROOM 4096
+#define KIND_MASK 0170000
+#define KIND_BLOCK 0060000
+#define KIND_DIRECTORY 0040000
+#define ALLOCATING 0x800        /* PF_MEMALLOC: the task reclaims memory */
+
+#define ROLLED _Pragma("clang loop unroll(disable)")   /* an unrolled loop wants more stack than there is */
+
+#ifdef HAVE_FOLIO
+#define FOLIO struct folio
+#else
+#define FOLIO struct page
+#endif
+
+struct name_record {
+	u64 inode, ino, name;
+	u32 dev, rdev, mode, deleted, cut, length;
+	char path[2 * PATH_ROOM];       /* the components, last one first, each with its NUL */
+};
+BPF_PERCPU_ARRAY(name_room, struct name_record, 1);
+BPF_RINGBUF_OUTPUT(names, 1);
+
+static __always_inline u64 pages_of(FOLIO *folio)
+{
+#ifdef HAVE_FOLIO
+	unsigned long flags = 0, order = 0;
+
+	bpf_probe_read_kernel(&flags, sizeof(flags), &folio->flags);
+	if (!(flags >> PG_head & 1))
+		return 1;
+#ifdef HAVE_FOLIO_ORDER
+	bpf_probe_read_kernel(&order, 1, &folio->_folio_order);
+#else
+	bpf_probe_read_kernel(&order, sizeof(order), &folio->_flags_1);
+#endif
+	return 1ULL << (order & 31);
+#else
+	return 1;
+#endif
+}
+
+static __always_inline struct inode *inode_of(FOLIO *folio)
+{
+	struct address_space *mapping = PROBE(folio, mapping);
+
+	return PROBE(mapping, host);
+}
+
+static __always_inline u32 kind_of(struct inode *inode)
+{
+	return PROBE(inode, i_mode) & KIND_MASK;
+}
+
+/* A block device's own pages belong to the internal file system "bdev"; what tells them apart is i_rdev. */
+static __always_inline u32 device_of(struct inode *inode)
+{
+	struct super_block *sb;
+
+	if (kind_of(inode) == KIND_BLOCK)
+		return PROBE(inode, i_rdev);
+	sb = PROBE(inode, i_sb);
+	return PROBE(sb, s_dev);
+}
+
+static __always_inline struct cgroup *current_cgroup(u64 subsys)
+{
+	struct task_struct *p = (struct task_struct *)bpf_get_current_task();
+	struct css_set *set = PROBE(p, cgroups);
+	struct cgroup_subsys_state *css;
+
+	if (subsys == NO_SUBSYS)
+		return PROBE(set, dfl_cgrp);
+	bpf_probe_read_kernel(&css, sizeof(css), &set->subsys[subsys]);
+	return PROBE(css, cgroup);
+}
+
+static __always_inline u64 id_of_cgroup(struct cgroup *cgroup)
+{
+	struct kernfs_node *node = PROBE(cgroup, kn);
+
+	return PROBE(node, id);
+}
+
+static __always_inline int in_cgroup(void)
+{
+	struct cgroup *cgroup = current_cgroup(PARAM(cgroup_subsys));
+	u64 level = PARAM(cgroup_level), id = 0;
+
+	if ((u64)PROBE(cgroup, level) < level)
+		return 0;
+#ifdef HAVE_ANCESTORS
+	struct cgroup *above;
+	bpf_probe_read_kernel(&above, sizeof(above), &cgroup->ancestors[level]);
+	id = id_of_cgroup(above);
+#else
+	bpf_probe_read_kernel(&id, sizeof(id), &cgroup->ancestor_ids[level]);
+#endif
+	return id == PARAM(cgroup);
+}
+
+static __always_inline int wanted(void)
+{
+	if (PARAM(tgid) && bpf_get_current_pid_tgid() >> 32 != PARAM(tgid))
+		return 0;
+	if (PARAM(cgroup) && !in_cgroup())
+		return 0;
+	return 1;
+}
+
+static __always_inline struct dentry *dentry_of(struct inode *inode)
+{
+	struct hlist_node *first = PROBE(inode, i_dentry.first);
+
+	if (!first)
+		return 0;
+#ifdef HAVE_D_ALIAS
+	return (struct dentry *)((char *)first - __builtin_offsetof(struct dentry, d_alias));
+#else
+	return (struct dentry *)((char *)first - __builtin_offsetof(struct dentry, d_u.d_alias));
+#endif
+}
+
+/* What tells a file's name from the one it had before: the dentry's hash of it, and its directory. */
+static __always_inline u64 name_of(struct inode *inode)
+{
+	struct dentry *dentry = dentry_of(inode);
+
+	return dentry ? PROBE(dentry, d_name.hash_len) ^ (u64)PROBE(dentry, d_parent) : 0;
+}
+
+/* Send the name of a file; the caller sees to it that this happens once.  0 when there was room. */
+static __always_inline int send_name(struct inode *inode, u64 name)
+{
+	int zero = 0, i;
+	struct name_record *r = name_room.lookup(&zero);
+	struct dentry *dentry = dentry_of(inode), *parent;
+	u64 at = 0;
+	long length;
+
+	if (!r)
+		return 1;
+	r->inode = (u64)inode;
+	r->name = name;
+	r->ino = PROBE(inode, i_ino);
+	r->mode = PROBE(inode, i_mode);
+	r->rdev = PROBE(inode, i_rdev);
+	r->dev = device_of(inode);
+	r->deleted = !PROBE(inode, i_nlink);
+	r->cut = 0;
+	ROLLED
+	for (i = 0; i < DEPTH && dentry; i++) {
+		parent = PROBE(dentry, d_parent);
+		if (parent == dentry)
+			break;
+		if (i == DEPTH - 1 || at >= PATH_ROOM) {
+			r->cut = 1;
+			break;
+		}
+		length = bpf_probe_read_kernel_str(&r->path[at & (PATH_ROOM - 1)], 256, (void *)PROBE(dentry, d_name.name));
+		if (length <= 0)
+			break;
+		at += length;
+		dentry = parent;
+	}
+	r->length = at;
+	at &= 2 * PATH_ROOM - 1;
+	if (names.ringbuf_output(r, __builtin_offsetof(struct name_record, path) + at, 0)) {
+		COUNT(names_lost);
+		return 1;
+	}
+	return 0;
+}
+"""
+NO_SUBSYS = 255
+PAGE = os.sysconf("SC_PAGE_SIZE")
+HAS = {"HAVE_FOLIO": ("folio", "5.16"), "HAVE_FOLIO_ORDER": ("folio._folio_order", "99"),
+       "HAVE_ANCESTORS": ("cgroup.ancestors", "6.0"), "HAVE_D_ALIAS": ("dentry.d_alias", "99")}
+PARAMS = ("tgid", "cgroup", "cgroup_level", "cgroup_subsys")
+CONTROLLERS = {name: name + "_cgrp_id" for name in
+               ("cpuset", "cpu", "cpuacct", "memory", "devices", "freezer", "net_cls", "perf_event", "net_prio",
+                "hugetlb", "pids", "rdma", "misc")}
+CONTROLLERS["blkio"] = "io_cgrp_id"
+CONSTANTS = tuple(sorted(CONTROLLERS.values()))
+NAMES_SIZE = 1 << 20    # bytes of the ring buffer of names: some 7,000 files between two readings
+_HEAD = struct.Struct("=QQQIIIIII")
+
+
+def subsys(obj, controllers):
+    """The index of css_set.subsys for a v1 hierarchy with these controllers; NO_SUBSYS for None, which is v2."""
+    if controllers is None:
+        return NO_SUBSYS
+    for name in sorted(controllers):
+        number = obj.constants.get(CONTROLLERS.get(name))
+        if number is not None:
+            return number
+    raise Unavailable("cannot find the tasks of a cgroup v1 hierarchy without a controller (%s)"
+                      % ",".join(sorted(controllers)))
+
+
+def filters(pid, cgroup):
+    """A function from a compiled Object to the params of the filters.
+
+    pid: a process or None; cgroup: as for proc.find_cgroup, or None.
+    Raises Error when there is no such process or cgroup.
+    """
+    if pid:
+        if not proc.in_initial_pid_namespace():
+            raise Unavailable("cannot filter by PID: the PIDs of this PID namespace are not the kernel's. "
+                              "Run it on the host")
+        proc.check_process(pid)
+    found = proc.find_cgroup(cgroup) if cgroup is not None else None
+
+    def params(obj):
+        return {"tgid": pid or 0, "cgroup": found[0] if found else 0, "cgroup_level": found[1] if found else 0,
+                "cgroup_subsys": subsys(obj, found[2] if found else None)}
+    return params
+
+
+def parse_name(raw):
+    """(inode address, name_of it, File) of a record that the text sent."""
+    inode, ino, name, dev, rdev, mode, deleted, cut, length = _HEAD.unpack_from(raw)
+    parts = raw[_HEAD.size:_HEAD.size + length].split(b"\0")[:-1]
+    path = None
+    if parts or mode & 0o170000 == 0o040000:
+        path = "/" + b"/".join(reversed(parts)).decode("utf-8", "surrogateescape")
+    return inode, name, File(ino, dev, mode, path, bool(deleted), bool(cut))
+
+
+class File:
+    """A file as the kernel named it.  path is from its file system's root, None when the kernel has no name for it."""
+
+    __slots__ = ("ino", "dev", "mode", "path", "deleted", "cut")
+
+    def __init__(self, ino, dev, mode, path, deleted=False, cut=False):
+        self.ino, self.dev, self.mode, self.path, self.deleted, self.cut = ino, dev, mode, path, deleted, cut
+
+
+def device(dev):
+    """A kernel dev_t as "major:minor" (include/linux/kdev_t.h)."""
+    return "%d:%d" % (dev >> 20, dev & 0xfffff)
+
+
+class Mounts:
+    """The mounts of this and other mount namespaces, read once for each, to make names whole.
+
+    Devices are the kernel's s_dev, which mountinfo shows also where stat(2)
+    does not (btrfs' subvolumes).
+    """
+
+    def __init__(self, root="/"):
+        self.root, self._tables, self._names = root, {}, {}
+
+    def _table(self, pid="self"):
+        """{"major:minor": [(root, mount point, type, source)]} of a process' namespace; {} when it cannot be read."""
+        try:
+            namespace = os.readlink(os.path.join(self.root, "proc/%s/ns/mnt" % pid))
+        except OSError:
+            if pid != "self":
+                return {}
+            namespace = None
+        if namespace not in self._tables:
+            found = {}
+            try:
+                with open(os.path.join(self.root, "proc/%s/mountinfo" % pid), "rb") as f:
+                    text = f.read().decode("utf-8", "surrogateescape")
+            except OSError:
+                text = ""
+            for line in text.splitlines():
+                left, _, right = line.partition(" - ")
+                fields, types = left.split(" "), right.split(" ")
+                found.setdefault(fields[2], []).append(
+                    (proc.unescape_mount(fields[3]), proc.unescape_mount(fields[4]), types[0],
+                     proc.unescape_mount(types[1])))
+            self._tables[namespace] = found
+        return self._tables[namespace]
+
+    def refresh(self):
+        """Forget what was read: mounts may have changed."""
+        self._tables.clear()
+
+    def block_device(self, dev):
+        """The name of a block device, "/dev/vda1", or "block device 254:1"."""
+        name = device(dev)
+        if name not in self._names:
+            self._names[name] = "block device " + name
+            try:
+                with open(os.path.join(self.root, "sys/dev/block/%s/uevent" % name)) as f:
+                    for line in f:
+                        if line.startswith("DEVNAME="):
+                            self._names[name] = "/dev/" + line[8:].strip()
+            except OSError:
+                pass
+        return self._names[name]
+
+    def filesystem(self, dev):
+        """(type, where it is mounted) of a file system, None where this namespace has not mounted it."""
+        mounts = self._table().get(device(dev))
+        if not mounts:
+            return None, None
+        mount = min(mounts, key=lambda m: (len(m[0]), len(m[1])))
+        return mount[2], mount[1]
+
+    def path(self, file, pid=None):
+        """The file's whole name, or None when the kernel has none.
+
+        pid: a process that uses it, whose mount namespace is asked when ours
+        lacks the file system.  Without any mount the path is the file system's
+        own behind "[major:minor]".
+        """
+        if file.mode & 0o170000 == 0o060000:
+            return self.block_device(file.dev)
+        if file.path is None:
+            return None
+        name, key = file.path, device(file.dev)
+        for table_ in (self._table(), self._table(pid) if pid else {}):
+            best = None
+            for top, point, _, _ in table_.get(key, ()):
+                if (name + "/").startswith(top.rstrip("/") + "/") and \
+                        (best is None or (len(top), len(point)) < (len(best[0]), len(best[1]))):
+                    best = top, point
+            if best is not None:
+                rest = name[len(best[0].rstrip("/")):]
+                whole = best[1].rstrip("/") + rest or "/"
+                break
+        else:
+            whole = "[%s]%s" % (key, name)
+        if file.cut:
+            whole = "..." + name
+        return whole + " (deleted)" if file.deleted else whole
+
+    def _top(self, dev):
+        """(where the root of a file system or what is nearest to it is mounted, what is mounted there), or None."""
+        mounts = self._table().get(device(dev))
+        return min(((m[0], m[1]) for m in mounts), key=lambda m: (len(m[0]), len(m[1]))) if mounts else None
+
+    def find_open(self, pid, dev, ino):
+        """The name under which a process has a file open or mapped, or None: /proc/PID/fd and map_files."""
+        top = self._top(dev)
+        try:
+            ours = None if top is None else os.stat(os.path.join(self.root, top[1].lstrip("/"))).st_dev
+        except OSError:
+            ours = None
+        for directory in "fd", "map_files":
+            base = os.path.join(self.root, "proc/%d" % pid, directory)
+            try:
+                names = os.listdir(base)
+            except OSError:
+                continue
+            for name in names[:4096]:
+                link = os.path.join(base, name)
+                try:
+                    info = os.stat(link)
+                    # btrfs gives each subvolume its own st_dev, so that only the mount of dev itself compares.
+                    if info.st_ino == ino and info.st_dev in (ours, os.makedev(dev >> 20, dev & 0xfffff)):
+                        return os.readlink(link)
+                except OSError:
+                    continue
+        return None
+
+    def find_inodes(self, dev, wanted, seconds):
+        """{inode: path} of those that a walk through the mounted file system finds within so many seconds."""
+        import time
+        top, found = self._top(dev), {}
+        if top is None:
+            return found
+        wanted, deadline = set(wanted), time.monotonic() + seconds
+        pending = [os.path.join(self.root, top[1].lstrip("/"))]
+        try:
+            ours = os.stat(pending[0]).st_dev
+        except OSError:
+            return found
+        while pending and wanted and time.monotonic() < deadline:
+            directory = pending.pop()
+            try:
+                if os.lstat(directory).st_dev != ours:
+                    continue
+                with os.scandir(directory) as entries:
+                    for entry in entries:
+                        if entry.inode() in wanted:
+                            wanted.discard(entry.inode())
+                            found[entry.inode()] = entry.path
+                        if entry.is_dir(follow_symlinks=False):
+                            pending.append(entry.path)
+            except OSError:
+                continue
+        return found
+
+
+class Search:
+    """Looks for the names of inodes that the kernel had none for, in a thread, for a bounded time.
+
+    ask() never waits.  A file system is walked once for all inodes asked for meanwhile.
+    """
+
+    SECONDS = 5
+
+    def __init__(self, mounts):
+        self._mounts, self._wanted, self._found, self._busy = mounts, {}, {}, False
+
+    def ask(self, dev, ino):
+        """The path, or None as long as it has not been found."""
+        key = dev, ino
+        if key not in self._found:
+            self._found[key] = None
+            self._wanted.setdefault(dev, set()).add(ino)
+            if not self._busy:
+                import _thread
+                self._busy = True
+                _thread.start_new_thread(self._run, ())
+        return self._found[key]
+
+    def wait(self, seconds):
+        """Give the thread so long to end."""
+        import time
+        deadline = time.monotonic() + seconds
+        while self._busy and time.monotonic() < deadline:
+            time.sleep(.01)
+
+    def _run(self):
+        while self._wanted:
+            dev, inodes = self._wanted.popitem()
+            for ino, path in self._mounts.find_inodes(dev, inodes, self.SECONDS).items():
+                self._found[dev, ino] = path
+        self._busy = False
