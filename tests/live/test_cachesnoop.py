@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""cachesnoop on the running kernel, against files whose pages are known by mincore(2).  Needs root."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from helpers import SLOW, run, tool
+from test_cachestat import PAGE, PAGES, evict, make, read, resident
+
+SOURCES = ("tracepoint", "raw")
+
+
+def usable(source):
+    result = run("cachesnoop", "--source", source, "-d", "0.01")
+    if result.returncode == 69:
+        pytest.skip("cachesnoop --source %s: %s" % (source, result.stderr.strip().splitlines()[-1]))
+    assert result.returncode == 0, result.stderr
+
+
+def start(*args, **kwargs):
+    """A cachesnoop that has attached: its `-v` line has been read."""
+    child = subprocess.Popen([tool("cachesnoop"), "-v", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                             universal_newlines=True, **kwargs)
+    for line in child.stderr:
+        if "attached to" in line:
+            return child
+    raise AssertionError("cachesnoop did not attach")
+
+
+def stop(child):
+    child.send_signal(signal.SIGINT)
+    text, errors = child.communicate(timeout=60 * SLOW)
+    assert child.returncode == 0, errors
+    return text
+
+
+def traced(action, *args):
+    """The records of what this process did meanwhile."""
+    child = start("-j", "-p", str(os.getpid()), *args)
+    action()
+    return [json.loads(line) for line in stop(child).splitlines()]
+
+
+def pages(records, path, event="add"):
+    """The set of a file's page numbers that were added or evicted; none twice."""
+    found = [number for r in records if r["record"] == "event" and r["file"] == path and r["event"] == event
+             for number in range(r["offset_bytes"] // PAGE, r["offset_bytes"] // PAGE + r["pages"])]
+    assert len(found) == len(set(found))
+    return set(found)
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("source", SOURCES)
+def test_every_page_of_a_file_once(tmp_path, source):
+    usable(source)
+    path = make(tmp_path / "file")
+    evict(path)
+    found = traced(lambda: read(path, 1 << 17), "--source", source)
+    assert resident(path) == PAGES and pages(found, path) == set(range(PAGES))
+    mine = [r for r in found if r.get("file") == path]
+    device = os.stat(path).st_dev
+    assert {(r["pid"], r["tid"], r["inode"], r["dev"]) for r in mine} == {
+        (os.getpid(), os.getpid(), os.stat(path).st_ino, "%d:%d" % (os.major(device), os.minor(device)))}
+    assert all(r["comm"] for r in mine)
+    out = traced(lambda: evict(path), "-e", "--source", source)
+    assert pages(out, path, "evict") == set(range(PAGES))
+    nothing = traced(lambda: evict(path))
+    assert pages(nothing, path) == set()
+
+
+@pytest.mark.guest
+def test_1000_files_1000_names(tmp_path):
+    paths = []
+    for number in range(1000):
+        directory = tmp_path / ("d%d" % (number % 10))
+        directory.mkdir(exist_ok=True)
+        paths.append(str(directory / ("file-%d" % number)))
+        with open(paths[-1], "wb") as f:
+            f.write(b"x" * (number % 3 * PAGE + 1))
+            if number % 100 == 99:
+                os.fsync(f.fileno())
+    os.sync()
+    for path in paths:
+        evict(path)
+
+    def read_all():
+        for path in paths:
+            read(path, 1 << 16)
+
+    found = traced(read_all)
+    for number, path in enumerate(paths):
+        assert pages(found, path) == set(range(number % 3 + 1)), path
+    for path in paths:
+        evict(path)
+    summary = traced(read_all, "--summary")
+    sums = {r["file"]: r["added_pages"] for r in summary if r["record"] == "file"}
+    assert [sums.get(path) for path in paths] == [number % 3 + 1 for number in range(1000)]
+    total = summary[0]
+    assert total["record"] == "total" and total["files"] >= 1000 and not any(total["lost"].values())
+    assert total["added_pages"] == sum(sums.values()) and total["evicted_pages"] is None
+
+
+@pytest.mark.guest
+def test_deleted_renamed_hostile_and_foreign_files(tmp_path):
+    deleted, old = make(tmp_path / "gone"), make(tmp_path / "old")
+    new = str(tmp_path / "new")
+    hostile = make(str(tmp_path / "\x1b[31m\n\"\\") + "\udcff")
+    for path in deleted, old, hostile:
+        evict(path)
+
+    def action():
+        fd = os.open(deleted, os.O_RDONLY)
+        os.unlink(deleted)
+        os.read(fd, PAGES * PAGE)
+        os.close(fd)
+        read(old, 1 << 17)
+        os.rename(old, new)
+        evict(new)
+        read(new, 1 << 17)
+        read(hostile, 1 << 17)
+
+    found = traced(action)
+    everything = set(range(PAGES))
+    assert pages(found, deleted + " (deleted)") == everything
+    assert pages(found, old) == everything and pages(found, new) == everything
+    assert pages(found, str(tmp_path) + "/\x1b[31m\n\"\\\\xff") == everything
+    evict(hostile)
+    child = start("-p", str(os.getpid()))
+    read(hostile, 1 << 17)
+    text = stop(child)
+    assert "\x1b" not in text and str(tmp_path) + r'/\x1b[31m\x0a"\\\xff' + "\n" in text
+
+
+@pytest.mark.guest
+def test_hostile_comm(tmp_path):
+    path = make(tmp_path / "file")
+    evict(path)
+    child, other = start(), start("-j")
+    code = "import ctypes,sys\nctypes.CDLL(None).prctl(15, %r)\nopen(sys.argv[1], 'rb').read()" % b"\x1b[31m\n\"\\\xff"
+    subprocess.check_call([sys.executable, "-I", "-c", code, path])
+    time.sleep(.3)
+    text, records = stop(child), [json.loads(line) for line in stop(other).splitlines()]
+    assert "\x1b" not in text and r'\x1b[31m\x0a"\\\xff' in text
+    assert {r["comm"] for r in records if r.get("file") == path} == {"\x1b[31m\n\"\\\\xff"}
+
+
+def test_a_file_that_only_another_mount_namespace_has(tmp_path):
+    """On a file system of its own, so that nothing here knows where it is mounted."""
+    image = str(tmp_path / "image")
+    with open(image, "wb") as f:
+        f.truncate(16 << 20)
+    if subprocess.call(["mkfs.ext4", "-q", image], stderr=subprocess.DEVNULL):
+        pytest.skip("mkfs.ext4 does not work here")
+    (tmp_path / "mount").mkdir()
+    script = ('mount -o loop "$1/image" "$1/mount" && head -c 1000000 /dev/zero >"$1/mount/inner" && sync && '
+              'echo 1 && read go && cat "$1/mount/inner" >"$1/copy" && umount "$1/mount" && '
+              'mount -o loop "$1/image" "$1/mount" && cat "$1/mount/inner" >"$1/copy" && echo 2 && read go')
+    shell = subprocess.Popen(["unshare", "-m", "sh", "-c", script, "sh", str(tmp_path)], stdin=subprocess.PIPE,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+    child = None
+    try:
+        if shell.stdout.readline() != "1\n":
+            pytest.skip("cannot mount a loop device in a mount namespace: " + shell.stderr.read().strip())
+        child = start("-j")
+        shell.stdin.write("go\n")
+        shell.stdin.flush()
+        assert shell.stdout.readline() == "2\n"
+        time.sleep(.5)
+        records = [json.loads(line) for line in stop(child).splitlines()]
+    finally:
+        shell.kill()
+        shell.wait()
+        if child is not None and child.poll() is None:
+            child.kill()
+    # cat has ended before its namespace is looked at, or has not: its own path, or the file system's.
+    names = {r["file"] for r in records if r.get("file") and r["file"].endswith("/inner")}
+    assert names and all(n == str(tmp_path / "mount/inner") or re.fullmatch(r"\[\d+:\d+\]/inner", n) for n in names)
+
+
+def test_the_whole_of_a_large_read(tmp_path):
+    """1 GiB by a small buffer: no page is lost, or the loss is told (bench reads 4 GiB)."""
+    path, size = str(tmp_path / "large"), (1 << 30) // min(SLOW, 16)
+    with open(path, "wb") as f:
+        f.truncate(size)            # holes are added to the cache like any page
+    found = traced(lambda: read(path, 1 << 20))
+    lost = sum(r["pages_lost"] for r in found if r["record"] == "lost")
+    assert len(pages(found, path)) + lost == size // PAGE == resident(path) or len(pages(found, path)) == size // PAGE
+    assert lost == 0
+
+
+def test_losses_are_told(tmp_path):
+    """More single pages at once than the buffer holds: shown and lost are all of them."""
+    path, count = str(tmp_path / "random"), 60000
+    if SLOW > 1:
+        pytest.skip("60,000 single reads take too long under software emulation")
+    with open(path, "wb") as f:
+        f.truncate(2 * count * PAGE)
+    child = start("-j", "-p", str(os.getpid()))
+    os.kill(child.pid, signal.SIGSTOP)
+    fd = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+    for page in range(count):
+        os.pread(fd, 1, 2 * page * PAGE)
+    os.close(fd)
+    there = resident(path)
+    os.kill(child.pid, signal.SIGCONT)
+    records = [json.loads(line) for line in stop(child).splitlines()]
+    lost = sum(r["pages_lost"] for r in records if r["record"] == "lost")
+    assert lost > 0 and len(pages(records, path)) + lost == there
+
+
+def test_text_and_summary(tmp_path):
+    path = make(tmp_path / "file")
+    evict(path)
+    child = start("-e", "-p", str(os.getpid()))
+    read(path, 1 << 17)
+    evict(path)
+    lines = stop(child).splitlines()
+    assert lines[0].split() == ["TIME", "COMM", "PID", "EVENT", "DEV", "OFFSET", "PAGES", "FILE"]
+    mine = [line for line in lines if line.endswith(" " + path)]
+    assert re.match(r"\d\d:\d\d:\d\d\.\d{3} \S+ +%d add   \d+:\d+ +0 +\d+ /" % os.getpid(), mine[0]), mine[0]
+    assert any(" evict " in line for line in mine)
+    child = start("-e", "--summary", "--top", "1", "-p", str(os.getpid()))
+    read(path, 1 << 17)
+    evict(path)
+    lines = stop(child).splitlines()
+    assert lines[0].split() == ["ADDED", "EVICTED", "DEV", "FILE"]
+    assert lines[1].split()[:2] == [str(PAGES)] * 2 and lines[1].endswith(path)
+    assert re.fullmatch(r"\d+ files, \d+ pages added, \d+ evicted", lines[3])
+
+
+def test_a_name_is_searched_where_the_kernel_has_none(tmp_path):
+    from crisis import filemap
+    path = make(tmp_path / "file")
+    info = os.stat(path)
+    dev = os.major(info.st_dev) << 20 | os.minor(info.st_dev)
+    mounts = filemap.Mounts()
+    with open(path):
+        assert mounts.find_open(os.getpid(), dev, info.st_ino) == path
+    assert mounts.find_open(os.getpid(), dev, info.st_ino) is None
+    search = filemap.Search(mounts)
+    assert search.ask(dev, info.st_ino) is None
+    search.wait(30)
+    found = search.ask(dev, info.st_ino)
+    if found is None:
+        pytest.skip("the file system is too large to be searched in %d s" % search.SECONDS)
+    assert os.path.samefile(found, path)
+
+
+def test_without_root():
+    result = run("cachesnoop", "-d", "1", preexec_fn=lambda: (os.setgroups([]), os.setgid(65534), os.setuid(65534)))
+    assert result.returncode == 77 and result.stderr.count("\n") == 1 and "CAP_BPF" in result.stderr
+
+
+def test_exits():
+    for arguments in ["-p", "x"], ["-d", "0"], ["1"], ["--top", "3"], ["--top", "0", "--summary"]:
+        result = run("cachesnoop", *arguments)
+        assert result.returncode == 2 and result.stdout == "" and result.stderr.count("\n") == 1
+    for arguments in ["-p", "999999999"], ["-c", "/no/such/cgroup"]:
+        result = run("cachesnoop", *arguments, "-d", "1")
+        assert result.returncode == 1 and result.stdout == "" and "no such" in result.stderr
+    shell = "%s %%s; echo status ${PIPESTATUS[0]}" % tool("cachesnoop")
+    head = subprocess.run(["bash", "-c", shell % "| head -1 2>&1"], stdout=subprocess.PIPE, timeout=20 * SLOW)
+    assert head.stdout.split()[-1] in (b"0", b"141")
+    full = subprocess.run(["bash", "-c", shell % "-d .1 2>&1 >/dev/full"], stdout=subprocess.PIPE, timeout=20 * SLOW)
+    assert b"write error: No space left on device\nstatus 1" in full.stdout
+    closed = subprocess.run(["bash", "-c", shell % "-d .1 2>&1 >&-"], stdout=subprocess.PIPE, timeout=20 * SLOW)
+    assert b"write error" in closed.stdout and b"status 1" in closed.stdout
+
+
+def test_peak_memory():
+    run("cachesnoop", "-d", ".01")
+    for extra in [], ["--summary"]:
+        child = start("-d", "1", *extra)
+        status = open("/proc/%d/status" % child.pid).read()
+        child.communicate()
+        assert int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1)) <= 17 * 1024
