@@ -227,13 +227,13 @@ def test_sums_agree_with_each_other_and_with_the_kernel(tmp_path):
     from crisis import proc
     path = make(tmp_path / "file")
     child = start("-j", "3600")
-    before = proc.vmstat()["nr_dirtied"]
+    before = proc.vmstat("nr_dirtied")
     for _ in range(3):
         evict(path)
         rewrite(path)
         read(path, 1 << 17)
     text = stop(child)
-    after = proc.vmstat()["nr_dirtied"]
+    after = proc.vmstat("nr_dirtied")
     total = json.loads(text)
     assert total["added_pages"] <= total["misses"] + total["readahead_pages"] + total["write_pages"] \
         + total["metadata_pages"]
