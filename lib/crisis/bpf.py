@@ -17,7 +17,7 @@ from .errors import Error, NotPermitted, Unavailable
 __all__ = ["Program", "Map", "RingBuffer", "first", "permitted", "possible_cpus", "grace_period"]
 
 (MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY, PROG_LOAD) = range(6)
-RAW_TRACEPOINT_OPEN, BTF_LOAD = 17, 18
+RAW_TRACEPOINT_OPEN, BTF_LOAD, LINK_CREATE = 17, 18, 28
 MAP_LOOKUP_BATCH, MAP_LOOKUP_AND_DELETE_BATCH = 24, 25
 
 HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY, STACK_TRACE, LRU_HASH, LRU_PERCPU_HASH = 1, 2, 5, 6, 7, 9, 10
@@ -32,7 +32,9 @@ _KINDS = {"tp_btf": (PROG_TRACING, 23), "fentry": (PROG_TRACING, 24), "fexit": (
           "raw_tp": (PROG_RAW_TRACEPOINT, 0), "tracepoint": (PROG_TRACEPOINT, 0),
           "kprobe": (PROG_KPROBE, 0), "kretprobe": (PROG_KPROBE, 0),
           "uprobe": (PROG_KPROBE, 0), "uretprobe": (PROG_KPROBE, 0),
+          "uprobe_multi": (PROG_KPROBE, 48), "uretprobe_multi": (PROG_KPROBE, 48), "uprobe_session": (PROG_KPROBE, 57),
           "perf_event": (PROG_PERF_EVENT, 0)}
+_PERF_EVENT_LINK = 41           # BPF_PERF_EVENT
 _LOG_SIZE = 1 << 20
 _DENIED = (errno.EPERM, errno.EACCES)
 
@@ -175,11 +177,17 @@ class Map:
         return self._batch(MAP_LOOKUP_AND_DELETE_BATCH)
 
     def _batch(self, command):
+        size, stride = self.key_size, self._stride
+        return [(keys[i * size:(i + 1) * size], values[i * stride:(i + 1) * stride])
+                for count, keys, values in self.chunks(command) for i in range(count)]
+
+    def chunks(self, command=MAP_LOOKUP_BATCH):
+        """Yield (count, keys, values): some thousand entries at a time, end to end, for a map too large for a list."""
         chunk = max(1, min(self.max_entries, 4096, (1 << 22) // max(self._stride, 1)))
         keys = values = None
         # The cursor is a bucket number for hash maps, a key for arrays.
         cursor = ctypes.create_string_buffer(max(4, self.key_size))
-        started, result = 0, []
+        started = 0
         while True:
             if keys is None:
                 keys = ctypes.create_string_buffer(chunk * self.key_size)
@@ -199,14 +207,15 @@ class Map:
             if code not in (0, errno.ENOENT):
                 if not started and code in (errno.EINVAL, errno.ENOTSUPP if hasattr(errno, "ENOTSUPP") else 524,
                                             errno.EOPNOTSUPP):
-                    return self._one_by_one(command == MAP_LOOKUP_AND_DELETE_BATCH)
+                    for key, value in self._one_by_one(command == MAP_LOOKUP_AND_DELETE_BATCH):
+                        yield 1, key, value
+                    return
                 raise OSError(code, os.strerror(code))
-            raw_keys, raw_values = keys.raw, values.raw
-            result += [(raw_keys[i * self.key_size:(i + 1) * self.key_size],
-                        raw_values[i * self._stride:(i + 1) * self._stride]) for i in range(count)]
+            if count:
+                yield count, keys.raw[:count * self.key_size], values.raw[:count * self._stride]
             started = 1
             if code == errno.ENOENT:
-                return result
+                return
 
     def _one_by_one(self, remove):
         result = []
@@ -418,14 +427,40 @@ class Program:
             raise
         return event
 
-    def attach_uprobe(self, function, path, offset, pid=-1, returning=False):
-        """Attach to a file offset of an executable or library, in one process or (pid -1) in all."""
+    def attach_uprobe(self, function, path, offset, pid=-1, returning=False, cookie=0):
+        """Attach to a file offset of an executable or library, in one process or (pid -1) in all.
+
+        cookie: what bpf_get_attach_cookie gives the program (Linux 5.15).
+        """
         name = ctypes.create_string_buffer(os.fsencode(path))
         kind = "uretprobe" if returning else "uprobe"
         pmu = perf_event.pmu_type("uprobe")
         config = perf_event.retprobe_bit("uprobe") if returning else 0
         event = perf_event.open_event(pmu, config, pid, 0 if pid < 0 else -1, syscalls.address(name), offset)
-        self._links.append(self._event(self.load(function, kind), event))
+        program = self.load(function, kind)
+        if not cookie:
+            self._links.append(self._event(program, event))
+            return
+        try:
+            self._links.append(_bpf(LINK_CREATE, struct.pack("=IIIIQ", program, event, _PERF_EVENT_LINK, 0, cookie))[0])
+            perf_event.enable(event)
+        finally:
+            os.close(event)         # the link holds it
+
+    def attach_uprobes(self, kind, function, path, places, pid=0):
+        """Attach to many functions of an executable or library at once, in one process or (0) in all.
+
+        kind: "uprobe_multi" or "uretprobe_multi" (Linux 6.6), or "uprobe_session"
+        (6.13): at each entry, and at the return when the program returned 0 at the entry.
+        places: {file offset: cookie}.  Raises OSError.
+        """
+        name = ctypes.create_string_buffer(os.fsencode(path))
+        offsets = ctypes.create_string_buffer(struct.pack("=%dQ" % len(places), *places))
+        cookies = ctypes.create_string_buffer(struct.pack("=%dQ" % len(places), *places.values()))
+        self._links.append(_bpf(LINK_CREATE, struct.pack(
+            "=IIIIQQQQIII", self.load(function, kind), 0, _KINDS[kind][1], 0,
+            syscalls.address(name), syscalls.address(offsets), 0, syscalls.address(cookies), len(places),
+            kind == "uretprobe_multi", pid))[0])
 
     def attach_software(self, function, config, cpu, period=0, frequency=0):
         """Attach to a software event (PERF_COUNT_SW_*: 0 is the CPU clock) of one CPU."""

@@ -20,6 +20,8 @@ from crisis.errors import Error, NotPermitted, Unavailable     # noqa: E402
 
 _LD_IMM64, _PSEUDO_MAP_FD = 0x18, 1
 _PARAM_MAGIC = 0x43525354
+_CALL, _PSEUDO_KFUNC_CALL = 0x85, 2
+_KFUNC_MAGIC = 0x7e000000       # no helper has such a number
 # Which BTF type a program of the kind is attached by.
 _BTF_KINDS = {"tp_btf": ("btf_trace_%s", headers.TYPEDEF), "fentry": ("%s", headers.FUNC),
               "fexit": ("%s", headers.FUNC)}
@@ -54,6 +56,7 @@ def build(request):
     if btf is not None:
         missing = [need for need in request["requires"]
                    if not any(map(btf.has, need if isinstance(need, list) else [need]))]
+        missing += [name for name in request["kfuncs"] if btf.find(name, headers.FUNC) is None]
         if missing:
             need = missing[0]
             meta["unusable"] = "this kernel has no %s" % (need if isinstance(need, str) else " or ".join(need))
@@ -68,7 +71,8 @@ def build(request):
             if kind in _BTF_KINDS:
                 form, btf_kind = _BTF_KINDS[kind]
                 meta["ids"]["%s/%s" % (kind, target)] = btf.find(form % target, btf_kind)
-    elif request["requires"] or request["arguments"]:
+        request["kfunc_ids"] = [btf.find(name, headers.FUNC) for name in request["kfuncs"]]
+    elif request["requires"] or request["arguments"] or request["kfuncs"]:
         meta["unusable"] = "it needs BTF"
         return meta, b""
     text = _program(request, btf)
@@ -88,6 +92,7 @@ def _program(request, btf):
               for name in request["arguments"]]
     lines += ["#define PARAM_%s %d" % (name, i) for i, name in enumerate(request["params"])]
     lines += ["#define COUNTER_%s %d" % (name, i) for i, name in enumerate(request["counters"])]
+    lines += ["#define KFUNC_%s %d" % (name, _KFUNC_MAGIC + i) for i, name in enumerate(request["kfuncs"])]
     if request["counters"]:
         lines.append("#define COUNTERS %d" % len(request["counters"]))
     return "%s\n%s\n%s" % ("\n".join(lines), request["prelude"], request["text"])
@@ -152,7 +157,8 @@ def _compile(request, text, meta):
     code = []
     for i in range(lib.bpf_num_functions(handle)):
         name = lib.bpf_function_name(handle, i)
-        instructions, maps, params = _relocate(module.dump_func(name), descriptors, request["params"])
+        instructions, maps, params = _relocate(module.dump_func(name), descriptors, request["params"],
+                                                request.get("kfunc_ids", ()))
         meta["functions"].append([name.decode(), len(instructions), maps, params])
         code.append(instructions)
     if (lib.bpf_module_license(handle) or b"GPL") != b"GPL":
@@ -160,8 +166,11 @@ def _compile(request, text, meta):
     return meta, b"".join(code)
 
 
-def _relocate(code, descriptors, params):
-    """Instructions with the child's map descriptors and the parameters' magic blanked, and where they were."""
+def _relocate(code, descriptors, params, kfuncs=()):
+    """Instructions with the child's map descriptors and the parameters' magic blanked, and where they were.
+
+    Calls of kernel functions get the functions' BTF ids, since the object is this kernel's only.
+    """
     code, maps, found, at = bytearray(code), [], [], 0
     while at < len(code):
         wide = code[at] == _LD_IMM64
@@ -174,6 +183,11 @@ def _relocate(code, descriptors, params):
                 found.append((at, params[low]))
                 struct.pack_into("=I", code, at + 4, 0)
                 struct.pack_into("=I", code, at + 12, 0)
+        elif code[at] == _CALL:
+            number = struct.unpack_from("=I", code, at + 4)[0]
+            if number & 0xff000000 == _KFUNC_MAGIC:
+                code[at + 1] = code[at + 1] & 0x0f | _PSEUDO_KFUNC_CALL << 4
+                struct.pack_into("=I", code, at + 4, kfuncs[number - _KFUNC_MAGIC])
         at += 16 if wide else 8
     return bytes(code), maps, found
 

@@ -34,6 +34,8 @@ PRELUDE = r"""
    what a filter excludes is dead code by then and costs nothing. */
 #define PARAM_MAGIC 0x43525354ULL
 #define PARAM(name) ({ u64 __v; asm("%0 = %1 ll" : "=r"(__v) : "i"(PARAM_MAGIC << 32 | PARAM_##name)); __v; })
+/* A kernel function (kfunc): the call of a number that the builder replaces by the function's BTF id. */
+#define KFUNC(result, name) ((result (*)())(KFUNC_##name))
 #ifdef COUNTERS
 BPF_ARRAY(counters, u64, COUNTERS);
 static __always_inline void count_event(int index)
@@ -86,22 +88,24 @@ class Source:
     constants: enumeration constants whose values the command wants; "PREFIX*" for all that begin so.
     arguments: "tracepoint.argument" strings; the text reads one with ARG(ctx, tracepoint, argument)
         wherever the running kernel's tracepoint has it.  The kernel must have all of them, and BTF.
+    kfuncs: kernel functions that the text calls as KFUNC(result type, name)();
+        a kernel that lacks one cannot have the program.
     """
 
     def __init__(self, name, text, points=(), params=(), counters=(), defines=None, has=None,
-                 requires=(), constants=(), arguments=()):
+                 requires=(), constants=(), arguments=(), kfuncs=()):
         self.name, self.text, self.points = name, text, points
         self.params, self.counters = tuple(params), tuple(counters)
         self.defines, self.has = defines or {}, has or {}
         self.requires, self.constants = requires, tuple(constants)
-        self.arguments = tuple(arguments)
+        self.arguments, self.kfuncs = tuple(arguments), tuple(kfuncs)
 
     def request(self):
         """The whole of it as a JSON-able dict, in a fixed order."""
         return {"name": self.name, "text": self.text, "points": self.points, "params": self.params,
                 "counters": self.counters, "defines": self.defines, "has": self.has,
                 "requires": self.requires, "constants": self.constants, "arguments": self.arguments,
-                "prelude": PRELUDE}
+                "kfuncs": self.kfuncs, "prelude": PRELUDE}
 
 
 class Object:

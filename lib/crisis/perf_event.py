@@ -16,7 +16,7 @@ import struct
 from . import syscalls
 from .errors import Error, NotPermitted, Unavailable
 
-__all__ = ["open_event", "attach", "pmu_type", "retprobe_bit", "tracepoint_id",
+__all__ = ["open_event", "attach", "enable", "pmu_type", "retprobe_bit", "tracepoint_id",
            "tracepoint_fields", "tracepoint_file",
            "Event", "Group", "Counters", "scaled", "named_event", "format_bits", "cpus_of", "parse_cpus",
            "layout", "refusal", "room_for",
@@ -54,6 +54,11 @@ def open_event(type_, config, pid=-1, cpu=0, config1=0, config2=0, period=0, fre
 def attach(event, program):
     """Run the BPF program (a descriptor) on each occurrence of the event.  Raises OSError."""
     syscalls.ioctl(event, _IOC_SET_BPF, program)
+    enable(event)
+
+
+def enable(event):
+    """Start an event that open_event made.  Raises OSError."""
     syscalls.ioctl(event, _IOC_ENABLE)
 
 

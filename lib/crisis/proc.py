@@ -7,7 +7,8 @@ from .errors import Error, Unavailable
 
 __all__ = ["thread_count", "cpu_list", "cpu_ranges", "online_cpus", "check_process", "check_thread",
            "in_initial_pid_namespace", "unescape_mount", "cgroup_mounts", "find_cgroup", "cgroup_paths",
-           "controller_mount", "cpu_controller_mount", "meminfo", "vmstat", "online_nodes", "lru_gen"]
+           "cgroup_processes", "controller_mount", "cpu_controller_mount", "meminfo", "vmstat", "online_nodes",
+           "lru_gen"]
 
 _INITIAL_PID_NS = 0xeffffffc    # PROC_PID_INIT_INO, include/linux/proc_ns.h
 
@@ -113,6 +114,10 @@ def find_cgroup(path, root="/"):
     below the hierarchy's root: cgroup.level, kernel/cgroup/cgroup.c.
     Raises Error when there is no such cgroup, Unavailable when its level cannot be known.
     """
+    return _cgroup(path, root)[:4]
+
+
+def _cgroup(path, root):
     mounts = cgroup_mounts(root)
     candidates = [os.path.realpath(os.path.join(root, path.lstrip("/")) if root != "/" else path)]
     for point, _, controllers in sorted(mounts, key=lambda m: m[2] is not None):
@@ -135,8 +140,21 @@ def find_cgroup(path, root="/"):
         below = [part for part in (top + candidate[len(base):]).split("/") if part]
         if ".." in below:
             raise Unavailable("the depth of cgroup %s is not visible from this cgroup namespace" % path)
-        return info.st_ino, len(below), controllers, point
+        return info.st_ino, len(below), controllers, point, candidate
     raise Error("no such cgroup: %s" % path)
+
+
+def cgroup_processes(path, root="/"):
+    """The PIDs of the processes in a cgroup directory, or cgroup path, and below it.  Raises Error as find_cgroup."""
+    found = []
+    for directory, _, files in os.walk(_cgroup(path, root)[4]):
+        if "cgroup.procs" in files:
+            try:
+                with open(os.path.join(directory, "cgroup.procs")) as f:
+                    found += [int(row) for row in f.read().split()]
+            except OSError:         # a threaded one, or it has been removed
+                continue
+    return found
 
 
 def controller_mount(controller, root="/"):

@@ -211,7 +211,7 @@ class Elf:
         return any(entry[1] == 2 and entry[3] for entry in self._found)
 
     def defined(self, names):
-        """{name: virtual address} of those functions (bytes) that the file defines itself."""
+        """{name: virtual address} of those functions (names are bytes) that the file defines for others too."""
         found = {}
         for heads, values, _, strings in self.tables():
             by_name = None
@@ -223,7 +223,8 @@ class Elf:
                 if by_name is None:
                     by_name = {}
                     for i, head in enumerate(heads):
-                        if head >> 32 & 15 == _FUNC and head >> 48 and values[i]:
+                        # A local one is the file's private business, whatever its name.
+                        if head >> 32 & 15 == _FUNC and head >> 36 & 15 and head >> 48 and values[i]:
                             by_name[head & 0xffffffff] = i
                 at = strings.find(name + b"\0")
                 while at >= 0:                  # it may be the tail of a longer string
@@ -484,6 +485,14 @@ class Symbols:
             if cache:
                 for address in [a for a, f in cache.items() if f.name is None]:
                     del cache[address]
+
+    def files(self, pid):
+        """[(identity, path, descriptor or None)] of the executable files of a process that `hold` has read."""
+        found = {}
+        for _, _, _, _, identity, path in self._maps.get(pid, ((), ()))[1]:
+            if path.startswith("/") and identity in self._modules:
+                found[identity] = identity, path, self._modules[identity].fd
+        return list(found.values())
 
     def _open(self, pid, start, end, path):
         process = os.path.join(self._root, "proc/%d" % pid)

@@ -133,7 +133,7 @@ def test_every_function_of_a_program(built):
     assert named(built / "full") == ["hidden()", "shown()", "space::inner(int)"]
     elf = stacks.Elf(lambda n, at: open(str(built / "full"), "rb").read()[at:at + n])
     rows = [row.split() for row in subprocess.check_output(["nm", str(built / "full")], text=True).splitlines()]
-    names = {row[2]: int(row[0], 16) for row in rows if len(row) == 3 and row[1] in "tT" and not row[2].startswith("_")}
+    names = {row[2]: int(row[0], 16) for row in rows if len(row) == 3 and row[1] == "T" and not row[2].startswith("_")}
     found = elf.defined([name.encode() for name in names] + [b"no_such", b"hown"])
     assert found == {name.encode(): address for name, address in names.items()} and b"main" in found
     notes = subprocess.check_output(["file", "-b", str(built / "full")], text=True) if shutil.which("file") else ""

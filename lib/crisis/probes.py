@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where in a function to put a uprobe so that it costs one trap and not two.
+
+A uprobe replaces an instruction by a breakpoint.  The kernel emulates some
+instructions (jumps, calls, nops, register pushes: branch_setup_xol_ops and
+push_setup_xol_ops in arch/x86/kernel/uprobes.c) and single-steps a copy of any
+other, which takes a second trap: 1 us on bare metal, 8 us where a hypervisor
+intercepts debug exceptions.  So on x86-64 a probe goes to the first emulated
+instruction of its function that is reached with the arguments, the stack
+pointer and memory as they were at the entry.  Elsewhere it stays at the entry.
+"""
+
+import os
+
+__all__ = ["place", "jumps"]
+
+_LOOK = 32              # bytes at the entry to look through
+_ARGUMENTS = {7, 6, 2}                # rdi rsi rdx
+_STACK = 4
+_READS = {0x38, 0x39, 0x3a, 0x3b, 0x84, 0x85}                           # cmp, test: no result
+_LOADS = {0x03, 0x0b, 0x23, 0x2b, 0x33, 0x63, 0x8b, 0x8d}               # to the register in ModRM.reg
+_STORES = {0x01, 0x09, 0x21, 0x29, 0x31, 0x89}                          # to ModRM.rm, which must be a register
+
+
+def place(code, machine=None):
+    """The offset, from the entry, of the instruction to probe; 0 is the entry itself.
+
+    code: the bytes of the function, as many as are known (more guard better
+    against a loop back into its first instructions).
+    """
+    if (machine or os.uname().machine) != "x86_64":
+        return 0
+    at = 0
+    while at < min(len(code), _LOOK):
+        if _emulated(code, at):
+            return at if not at or not _jumped_into(code, at) else 0
+        length = _harmless(code, at)
+        if not length:
+            return 0
+        at += length
+    return 0
+
+
+def jumps(code, machine=None):
+    """Where, from its entry, a function goes that is nothing but a jump (x86-64); None for any other."""
+    at = 4 if code[:4] == b"\xf3\x0f\x1e\xfa" else 0
+    if (machine or os.uname().machine) != "x86_64" or code[at:at + 1] != b"\xe9":
+        return None
+    return at + 5 + int.from_bytes(code[at + 1:at + 5], "little", signed=True)
+
+
+def _emulated(code, at):
+    byte = code[at]
+    if byte == 0x41:                            # REX.B of a push of r8 to r15
+        return 0x50 <= code[at + 1:at + 2].ljust(1)[0] <= 0x57
+    return 0x50 <= byte <= 0x57 or 0x70 <= byte <= 0x7f or byte in (0x90, 0xe8, 0xe9, 0xeb) or \
+        byte == 0x0f and 0x80 <= code[at + 1:at + 2].ljust(1, b"\0")[0] <= 0x8f
+
+
+def _harmless(code, at):
+    """The length of an instruction that changes nothing but flags and a register that no probe reads (its first three arguments are read); 0 for others."""
+    start = at
+    code = code + bytes(16)
+    if code[at:at + 4] == b"\xf3\x0f\x1e\xfa":  # endbr64
+        return 4
+    if code[at] == 0x64:                        # a load relative to fs: thread-local
+        at += 1
+    rex = 0
+    if code[at] & 0xf0 == 0x40:
+        rex, at = code[at], at + 1
+    opcode = code[at]
+    at += 1
+    if 0xb8 <= opcode <= 0xbf:                  # mov imm, register
+        target, at = opcode & 7 | (rex & 1) << 3, at + (8 if rex & 8 else 4)
+        return 0 if target in _ARGUMENTS or target == _STACK else at - start
+    if opcode in (0x0f,):
+        if code[at] not in (0xb6, 0xb7, 0xbe, 0xbf):            # movzx, movsx
+            return 0
+        opcode, at = 0x8b, at + 1
+    if opcode in (0x25, 0x3d, 0xa9, 0x0d):      # and, cmp, test, or eax, imm32
+        return at + 4 - start
+    modrm = code[at]
+    mode, register, operand = modrm >> 6, modrm >> 3 & 7 | (rex & 4) << 1, modrm & 7 | (rex & 1) << 3
+    at += 1
+    if mode != 3:
+        if modrm & 7 == 4:
+            at += 1
+            if mode == 0 and code[at - 1] & 7 == 5:
+                at += 4
+        if mode == 0 and modrm & 7 == 5 or mode == 2:
+            at += 4
+        elif mode == 1:
+            at += 1
+    if opcode in _READS:
+        return at - start
+    if opcode in _LOADS:
+        target = register
+    elif opcode in _STORES and mode == 3:
+        target = operand
+    elif opcode in (0x80, 0x83, 0x81, 0xc1):
+        at += 4 if opcode == 0x81 else 1
+        if opcode != 0xc1 and modrm >> 3 & 7 == 7:              # cmp with a constant
+            return at - start
+        if mode != 3:
+            return 0
+        target = operand
+    elif opcode in (0xf6, 0xf7) and modrm >> 3 & 7 == 0:        # test with a constant
+        return at + (1 if opcode == 0xf6 else 4) - start
+    else:
+        return 0
+    return 0 if target in _ARGUMENTS or target == _STACK else at - start
+
+
+def _jumped_into(code, place_at):
+    """True when some jump in the function may lead behind its entry and up to the place: it would count twice."""
+    for at in range(len(code) - 1):
+        byte = code[at]
+        if byte == 0xeb or 0x70 <= byte <= 0x7f:
+            target = at + 2 + int.from_bytes(code[at + 1:at + 2], "little", signed=True)
+        elif byte in (0xe9, 0xe8) or byte == 0x0f and 0x80 <= code[at + 1] <= 0x8f:
+            skip = 1 if byte != 0x0f else 2
+            target = at + skip + 4 + int.from_bytes(code[at + skip:at + skip + 4], "little", signed=True)
+        else:
+            continue
+        if 0 < target <= place_at:
+            return True
+    return False

@@ -1,0 +1,559 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""memleak on the running kernel, against programs whose leaks are known.  Needs root, and gcc and g++ for most."""
+
+import contextlib
+import functools
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+from helpers import SLOW, run, tool
+
+AMOUNT = 30000
+LEAKER = r"""
+#define _GNU_SOURCE
+#include <errno.h>
+#include <malloc.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define IS(name) (!strcmp(kind, name))
+static long amount;
+static void *keep[1 << 20];
+static unsigned long seed = 1;
+static unsigned long next(void) { return seed = seed * 6364136223846793005UL + 1442695040888963407UL, seed >> 33; }
+
+__attribute__((noinline)) static void *leak(const char *kind)
+{
+	void *p = 0, *volatile q;
+
+	if IS("malloc") p = malloc(amount);
+	if IS("calloc") p = calloc(amount / 10, 10);
+	if IS("realloc") p = realloc(malloc(10), amount);
+	if IS("reallocarray") p = reallocarray(malloc(10), amount / 10, 10);
+	if IS("posix_memalign") { if (posix_memalign(&p, 512, amount)) p = 0; }
+	if IS("valloc") p = valloc(amount);
+	if IS("memalign") p = memalign(512, amount);
+	if IS("pvalloc") p = pvalloc(amount);
+	if IS("aligned_alloc") p = aligned_alloc(512, amount);
+	if IS("mmap") p = mmap(0, amount, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if IS("mremap") p = mremap(mmap(0, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), 4096, amount, MREMAP_MAYMOVE);
+	if IS("munmap_part") {
+		p = mmap(0, amount + 8192, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		munmap(p, 8192);
+	}
+	if IS("large") p = malloc(amount);      /* by mmap inside malloc */
+	if IS("failed_realloc") {
+		p = malloc(amount);
+		q = realloc(p, 1UL << 60);
+		if (q) abort();
+	}
+	if IS("failed") {
+		p = malloc(amount);
+		q = malloc(1UL << 60); if (q) abort();
+		q = calloc(1UL << 40, 1UL << 20); if (q) abort();
+		q = mmap(0, 1UL << 60, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); if (q != MAP_FAILED) abort();
+		void *r; if (!posix_memalign(&r, 512, 1UL << 60)) abort();
+	}
+	if IS("freed") {
+		free(malloc(123456));
+		free(realloc(malloc(10), 123456));
+		munmap(mmap(0, 1 << 20, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), 1 << 20);
+		q = realloc(malloc(77777), 0);
+		p = malloc(amount);
+	}
+	if IS("thread_frees") p = malloc(amount);
+	return p;
+}
+
+static void *many(void *unused)
+{
+	for (int i = 0; i < 1000; i++) { free(malloc(100 + i)); keep[i] = i % 10 ? keep[i] : malloc(50); }
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	char c;
+	const char *kind = argv[1];
+
+	amount = atol(argv[2]);
+	setvbuf(stdout, 0, _IONBF, 0);
+	if (argc > 3) prctl(PR_SET_NAME, "\x1b[31m\n\"\\\xff");
+	printf("%d\n", getpid());
+	if (read(0, &c, 1) < 0) return 1;
+	if IS("million") {              /* known bytes and blocks outstanding, of sizes from 16 to 4 K and some large */
+		unsigned long bytes = 0, blocks = 0;
+		for (int i = 0; i < amount; i++) {
+			unsigned long n = next() % 1000 ? 16 + next() % 256 : 4096 + next() % 20000;
+			void *p = malloc(n);
+			if (next() % 4) { free(p); continue; }
+			bytes += n; blocks++;
+		}
+		printf("%lu %lu\n", bytes, blocks);
+	} else if IS("threads") {
+		pthread_t t[4];
+		for (int i = 0; i < 4; i++) pthread_create(&t[i], 0, many, 0);
+		for (int i = 0; i < 4; i++) pthread_join(t[i], 0);
+		printf("%d\n", 4 * 100 * 50);
+	} else if IS("fork") {
+		void *p = leak("malloc");
+		if (!fork()) { free(p); p = malloc(2 * amount); printf("%p\n", p); read(0, &c, 1); return 0; }
+		read(0, &c, 1);
+		wait(0);
+	} else if IS("exec") {
+		leak("malloc");
+		execl(argv[0], argv[0], "malloc", argv[4], (char *)0);
+	} else if IS("grow") {
+		for (;;) { keep[0] = malloc(1000); usleep(20000); if (!keep[1]) keep[1] = malloc(100000); }
+	} else {
+		printf("%p\n", leak(kind));
+	}
+	if (read(0, &c, 1) < 0) return 1;
+	return 0;
+}
+"""
+CPLUSPLUS = r"""
+#include <cstdio>
+#include <cstdlib>
+#include <new>
+#include <unistd.h>
+struct alignas(256) Wide { char bytes[256]; };
+namespace app {
+__attribute__((noinline)) void *plain() { return ::operator new(30000); }
+__attribute__((noinline)) char *array() { return new char[20000]; }
+__attribute__((noinline)) char *quiet() { return new (std::nothrow) char[10000]; }
+__attribute__((noinline)) Wide *wide() { return new Wide[25]; }
+__attribute__((noinline)) void gone() { delete[] new char[77777]; delete new int; delete[] new Wide[9];
+	::operator delete(::operator new(55555), 55555UL);
+	try { asm volatile("" :: "r"(::operator new(1UL << 60))); } catch (std::bad_alloc &) { } }
+}
+int main() {
+	char c;
+	if (read(0, &c, 1) < 0) return 1;
+	app::gone();
+	void *volatile a = app::plain(); void *volatile b = app::array(); void *volatile d = app::quiet();
+	void *volatile e = app::wide();
+	app::gone();
+	printf("%p %p %p %p\n", a, b, d, e); fflush(stdout);
+	if (read(0, &c, 1) < 0) return 1;
+}
+"""
+JEMALLOC = r"""
+#include <stdio.h>
+#include <unistd.h>
+void *mallocx(size_t, int); void *rallocx(void *, size_t, int); size_t xallocx(void *, size_t, size_t, int);
+void dallocx(void *, int); void sdallocx(void *, size_t, int);
+int main() {
+	char c;
+	if (read(0, &c, 1) < 0) return 1;
+	void *a = mallocx(30000, 0);
+	void *b = rallocx(mallocx(100, 0), 20000, 0);
+	sdallocx(mallocx(77777, 0), 77777, 0); dallocx(mallocx(66666, 0), 0);
+	void *d = mallocx(9000, 0);
+	size_t n = xallocx(d, 9001, 0, 0);
+	printf("%p %p %zu\n", a, b, n); fflush(stdout);
+	if (read(0, &c, 1) < 0) return 1;
+}
+"""
+SOURCES = ("session", "multi", "perf")
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("memleak")
+
+    def build(name, text, compiler, *flags):
+        path = str(directory / name)
+        if not os.path.exists(path):
+            if not shutil.which(compiler):
+                pytest.skip("%s is not installed" % compiler)
+            source = path + (".cc" if compiler == "g++" else ".c")
+            with open(source, "w") as f:
+                f.write(text)
+            made = subprocess.run([compiler, "-g", "-O1", "-fno-builtin", "-fno-omit-frame-pointer",
+                                   "-fno-optimize-sibling-calls", "-w", "-o", path, source, *flags],
+                                  stderr=subprocess.PIPE, universal_newlines=True)
+            if made.returncode:
+                pytest.skip("%s cannot make %s: %s" % (compiler, name, made.stderr.splitlines()[-1]))
+        return path
+    return build
+
+
+@pytest.fixture(scope="session")
+def leaker(built):
+    return built("leaker", LEAKER, "gcc", "-pthread")
+
+
+@functools.lru_cache(None)
+def why_not(source):
+    result = run("memleak", "--source", source, "-p", str(os.getpid()), ".01", "1")
+    assert result.returncode in (0, 69), result.stderr
+    return result.stderr.strip() if result.returncode else None
+
+
+def usable(source):
+    if why_not(source):
+        pytest.skip("memleak --source %s: %s" % (source, why_not(source)))
+
+
+def library(name):
+    listing = subprocess.run(["/sbin/ldconfig", "-p"], stdout=subprocess.PIPE, universal_newlines=True).stdout
+    found = re.search(r"=> (\S*/%s)$" % re.escape(name), listing, re.M)
+    if not found:
+        pytest.skip("%s is not installed" % name)
+    return found.group(1)
+
+
+@contextlib.contextmanager
+def program(*command, env=None, lines=1):
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, universal_newlines=True,
+                             env=dict(os.environ, **(env or {})))
+    child.said = [child.stdout.readline() for _ in range(lines)]
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.communicate()
+
+
+class Traced:
+    """A memleak that has attached, and the reports that it prints."""
+
+    def __init__(self, *args, **kwargs):
+        self.child = subprocess.Popen([tool("memleak"), *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                      universal_newlines=True, **kwargs)
+        self.notes = []
+        if "-v" in args:
+            for line in self.child.stderr:
+                self.notes.append(line)
+                if "the tracing has begun" in line:
+                    return
+            raise AssertionError("memleak did not attach: %s" % self.notes)
+
+    def end(self):
+        self.child.send_signal(signal.SIGINT)
+        text, errors = self.child.communicate(timeout=60 * SLOW)
+        assert self.child.returncode == 0, (self.notes, errors)
+        return text, errors
+
+
+def leaks(pid_or_program, *args, go=b"\n", answer=True):
+    """The records of a memleak over a program's one act: (stacks, total, what the program printed)."""
+    child = pid_or_program
+    traced = Traced("-v", "-j", "-o", "0", "-T", "1000", "-p", str(child.pid), *args, "100")
+    child.stdin.write("\n")
+    child.stdin.flush()
+    said = child.stdout.readline() if answer else ""
+    text, _ = traced.end()
+    records = [json.loads(line) for line in text.splitlines()]
+    return [r for r in records if r["record"] == "stack"], records[-1], said
+
+
+def names(record):
+    return [frame["name"] for frame in record["stack"]]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("kind", ["malloc", "calloc", "realloc", "posix_memalign", "valloc", "memalign", "pvalloc",
+                                  "aligned_alloc", "reallocarray", "mmap", "mremap", "munmap_part", "failed_realloc",
+                                  "failed", "freed"])
+def test_each_allocator_is_exact(leaker, source, kind):
+    usable(source)
+    if source == "perf" and kind not in ("malloc", "posix_memalign", "failed_realloc"):
+        return                          # the same program as multi, whose probes take a second to remove
+    with program(leaker, kind, str(AMOUNT)) as child:
+        stacks, total, _ = leaks(child, "--source", source)
+    assert [(r["bytes"], r["allocations"], names(r)[:2]) for r in stacks] == [(AMOUNT, 1, ["leak", "main"])]
+    assert total["bytes"] == AMOUNT and total["lost"] == dict.fromkeys(total["lost"], 0)
+
+
+@pytest.mark.guest
+def test_a_large_block_is_counted_once(leaker):
+    """glibc maps it: the mmap inside is no allocation of its own."""
+    with program(leaker, "large", str(10 << 20)) as child:
+        stacks, total, _ = leaks(child)
+    assert [(r["bytes"], names(r)[0]) for r in stacks] == [(10 << 20, "leak")]
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("kind", ["malloc", "calloc", "realloc", "posix_memalign", "valloc", "memalign", "pvalloc",
+                                  "aligned_alloc"])
+def test_as_bcc_tests_its_own(leaker, kind):
+    """-c from the beginning; the first report, then the leak; the integer at the start of the last line with bytes."""
+    child = subprocess.Popen([tool("memleak"), "-c", "%s %s %d" % (leaker, kind, AMOUNT), "-T", "1", "1", "2"],
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    for line in child.stdout:
+        if b"with outstanding allocations" in line:
+            break
+    text, _ = child.communicate(b"\n\n", timeout=60 * SLOW)
+    assert child.returncode == 0
+    assert int([line for line in text.splitlines() if b"byte" in line][-1].split()[0]) == AMOUNT
+
+
+@pytest.mark.guest
+def test_cplusplus(built):
+    path = built("cplusplus", CPLUSPLUS, "g++", "-std=c++17")
+    with program(path, lines=0) as child:
+        stacks, total, _ = leaks(child)
+    found = {names(r)[0]: r["bytes"] for r in stacks if (names(r)[0] or "").startswith("app::")}
+    assert found == {"app::plain()": 30000, "app::array()": 20000, "app::quiet()": 10000, "app::wide()": 6400}
+    assert total["bytes"] == 66400 + sum(r["bytes"] for r in stacks if not (names(r)[0] or "").startswith("app::"))
+    assert total["bytes"] - 66400 in (0, 1024, 4096)        # stdout's buffer
+
+
+@pytest.mark.parametrize("name", ["libjemalloc.so.2", "libtcmalloc.so.4", "libtcmalloc_minimal.so.4"])
+def test_other_allocators(leaker, built, name):
+    preload = {"LD_PRELOAD": library(name)}
+    for kind in "malloc", "calloc", "realloc", "posix_memalign", "memalign", "aligned_alloc", "freed", "failed_realloc":
+        with program(leaker, kind, str(AMOUNT), env=preload) as child:
+            stacks, total, _ = leaks(child)
+        assert [(r["bytes"], names(r)[0]) for r in stacks] == [(AMOUNT, "leak")], kind
+    path = built("cplusplus", CPLUSPLUS, "g++", "-std=c++17")
+    with program(path, env=preload, lines=0) as child:
+        stacks, total, _ = leaks(child)
+    found = {names(r)[0]: r["bytes"] for r in stacks if (names(r)[0] or "").startswith("app::")}
+    assert found == {"app::plain()": 30000, "app::array()": 20000, "app::quiet()": 10000, "app::wide()": 6400}
+
+
+def test_jemallocs_own_functions(built):
+    path = built("je", JEMALLOC, "gcc", library("libjemalloc.so.2"))
+    with program(path, lines=0) as child:
+        stacks, _, said = leaks(child)
+    assert int(said.split()[-1]) >= 9001
+    assert sorted(r["bytes"] for r in stacks if names(r)[0] == "main") == [9001, 20000, 30000]
+
+
+def test_static_program(built):
+    path = built("static", LEAKER, "gcc", "-static", "-pthread")
+    with program(path, "malloc", str(AMOUNT)) as child:
+        stacks, _, _ = leaks(child)
+    assert [(r["bytes"], names(r)[:2]) for r in stacks] == [(AMOUNT, ["leak", "main"])]
+
+
+def test_threads(leaker):
+    with program(leaker, "threads", "1") as child:
+        stacks, _, said = leaks(child)
+    assert sum(r["bytes"] for r in stacks if names(r)[0] == "many") == int(said)
+    assert sum(r["allocations"] for r in stacks if names(r)[0] == "many") == 400
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_sampling_is_within_its_error(leaker, source):
+    usable(source)
+    allocations = 1000000 // (1 if SLOW == 1 else 50)
+    with program(leaker, "million", str(allocations)) as child:
+        stacks, total, said = leaks(child, "-s", "16K", "--source", source)
+    true_bytes, true_blocks = map(int, said.split())
+    # Twice the half width of the 95 % confidence interval: one run in 17000 is outside.
+    assert abs(total["bytes"] - true_bytes) <= 2 * total["bytes_error"], (total, said)
+    assert abs(total["allocations"] - true_blocks) <= 2 * total["allocations_error"], (total, said)
+    assert total["bytes_error"] < .2 * true_bytes * (1 if SLOW == 1 else 8)
+
+
+def test_follow_and_cgroup_see_children(leaker):
+    from crisis import proc
+    with program(leaker, "fork", str(AMOUNT)) as child:
+        stacks, _, _ = leaks(child, "--follow")
+        found = {r["pid"] == child.pid: r["bytes"] for r in stacks if names(r) and "main" in names(r)}
+    assert found == {True: AMOUNT, False: 2 * AMOUNT}
+    with program(leaker, "fork", str(AMOUNT)) as child:
+        stacks, _, _ = leaks(child)
+        assert {r["pid"] for r in stacks} == {child.pid}            # not without it
+    points = [point for point, _, _ in proc.cgroup_mounts()]
+    if not points:
+        pytest.skip("no cgroup file system is mounted")
+    directory = "%s/crisis-memleak-%d" % (points[-1], os.getpid())
+    os.mkdir(directory)
+    try:
+        with program(leaker, "malloc", str(AMOUNT)) as child, program(leaker, "malloc", "777") as other:
+            with open(directory + "/cgroup.procs", "w") as f:
+                f.write(str(child.pid))
+            traced = Traced("-v", "-j", "-o", "0", "--cgroup", directory, "100")
+            for one in child, other:
+                one.stdin.write("\n")
+                one.stdin.flush()
+                one.stdout.readline()
+            text, _ = traced.end()
+        found = [(r["pid"], r["bytes"]) for r in map(json.loads, text.splitlines()) if r["record"] == "stack"]
+        assert found == [(child.pid, AMOUNT)]
+    finally:
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                os.rmdir(directory)
+                break
+            except OSError:
+                assert time.monotonic() < deadline
+                time.sleep(.1)
+
+
+def test_exec_drops_what_was(leaker):
+    with program(leaker, "exec", str(AMOUNT), "x", "5000") as child:
+        traced = Traced("-v", "-j", "-o", "0", "-p", str(child.pid), ".3")
+        child.stdin.write("\n")
+        child.stdin.flush()
+        child.stdout.readline()
+        time.sleep(1 * min(SLOW, 5))            # the new program is found
+        child.stdin.write("\n")
+        child.stdin.flush()
+        child.stdout.readline()
+        text, _ = traced.end()
+    records = [json.loads(line) for line in text.splitlines()]
+    last = [r for r in records[-10:] if r["record"] == "stack"]
+    assert AMOUNT not in [r["bytes"] for r in last]
+    assert 5000 in [r["bytes"] for r in last if "leak" in names(r)]
+
+
+def test_growth(leaker):
+    with program(leaker, "grow", "1") as child:
+        child.stdin.write("\n")
+        child.stdin.flush()
+        result = run("memleak", "-p", str(child.pid), "--growth", "-j", "-o", "0", ".5", "4")
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    reports, rows = 0, []
+    for record in records:
+        if record["record"] == "total":
+            reports += 1
+        else:
+            rows.append((reports, record))
+    assert rows and {number for number, _ in rows} <= {2, 3}
+    for number, record in rows:
+        assert names(record)[0] == "main" and record["growth_bytes"] > 0 and record["growth_bytes"] % 1000 == 0
+
+
+@pytest.mark.guest
+def test_age_and_size_filters_and_tables(leaker):
+    with program(leaker, "malloc", str(AMOUNT)) as child:
+        assert leaks(child, "-z", "30001")[0] == []
+    with program(leaker, "malloc", str(AMOUNT)) as child:
+        assert leaks(child, "-Z", "29999")[0] == []
+    with program(leaker, "malloc", str(AMOUNT)) as child:
+        assert [r["bytes"] for r in leaks(child, "-z", "30000", "-Z", "30000")[0]] == [AMOUNT]
+    with program(leaker, "malloc", str(AMOUNT)) as child:
+        assert leaks(child, "-o", "60000")[0] == []
+    with program(leaker, "malloc", str(AMOUNT)) as child:
+        stacks, _, said = leaks(child, "-a")
+        assert [a["address"] for a in stacks[0]["allocs"]] == [said.strip()]
+    with program(leaker, "million", "2000") as child:
+        _, total, said = leaks(child, "--entries", "64")
+    assert total["lost"]["blocks_full"] > 0 and total["allocations"] <= 64 + 16
+
+
+def test_combined_only_agrees(leaker):
+    with program(leaker, "million", "20000") as child:
+        stacks, total, said = leaks(child, "--combined-only")
+    assert (total["bytes"], total["allocations"]) == tuple(map(int, said.split()))
+
+
+def test_trace(leaker):
+    with program(leaker, "freed", str(AMOUNT)) as child:
+        traced = Traced("-v", "-t", "-p", str(child.pid))
+        child.stdin.write("\n")
+        child.stdin.flush()
+        address = child.stdout.readline().strip()
+        text, _ = traced.end()
+    assert re.search(r"malloc +%d %s$" % (AMOUNT, address), text, re.M)
+    assert re.search(r"malloc +123456 0x\w+$", text, re.M) and re.search(r"free of malloc +123456 0x\w+$", text, re.M)
+
+
+def test_folded_and_text_of_hostile_names(leaker):
+    with program(leaker, "malloc", str(AMOUNT), "hostile") as child:
+        time.sleep(.1)
+        traced = [Traced("-v", "-o", "0", "--follow", *mode, "-p", str(child.pid), "100")
+                  for mode in (["--folded"], ["-j"], [])]
+        child.stdin.write("\n")
+        child.stdin.flush()
+        child.stdout.readline()
+        folded, records, text = [t.end()[0] for t in traced]
+    assert re.search(r"^(\S+;)?.*main;leak 30000$", folded, re.M) and "\x1b" not in folded + records + text
+    assert json.loads(records.splitlines()[0])["comm"] == "\x1b[31m\n\"\\\\xff"
+    assert re.search(r"^\t30000 bytes in 1 allocations from stack$", text, re.M)
+    assert re.search(r"^\t\t0x[0-9a-f]{16}\tleak\+0x[0-9a-f]+ \[leaker\]$", text, re.M)
+
+
+def test_the_target_ends(leaker):
+    with program(leaker, "malloc", str(AMOUNT)) as child:
+        traced = Traced("-v", "-p", str(child.pid), "100")
+        child.communicate("\n\n")
+        begin = time.monotonic()
+        text, _ = traced.child.communicate(timeout=60 * SLOW)
+    assert traced.child.returncode == 0 and time.monotonic() - begin < 10 * SLOW
+    assert "\t30000 bytes in 1 allocations" in text and re.search(r"leak\+0x\w+ \[leaker\]", text)
+
+
+@pytest.mark.guest
+def test_kernel_mode_sees_a_leak_of_its_own_making():
+    """Pipes: an open one holds kernel memory, a closed one does not."""
+    traced = Traced("-v", "-j", "-o", "0", "-T", "100000", "-z", "512", "100")
+    pipes = []
+    try:
+        for _ in range(300):
+            pipes.append(os.pipe())
+        text, _ = traced.end()
+    finally:
+        for pair in pipes:
+            os.close(pair[0])
+            os.close(pair[1])
+    rows = [r for r in map(json.loads, text.splitlines()) if r["record"] == "stack" and r["stack"]]
+    count = sum(r["allocations"] for r in rows if "alloc_pipe_info" in names(r))
+    assert 300 <= count <= 1300, count          # of the info, its array of buffers, inodes and files
+    traced = Traced("-v", "-j", "-o", "0", "-T", "100000", "-z", "512", "100")
+    for _ in range(300):
+        for fd in os.pipe():
+            os.close(fd)
+    text, _ = traced.end()
+    rows = [r for r in map(json.loads, text.splitlines()) if r["record"] == "stack" and r["stack"]]
+    assert sum(r["allocations"] for r in rows if "alloc_pipe_info" in names(r)) <= 30
+
+
+def test_percpu():
+    result = run("memleak", "--percpu", "-j", ".2", "1")
+    if result.returncode == 69:
+        pytest.skip(result.stderr.strip())
+    assert result.returncode == 0 and json.loads(result.stdout.splitlines()[-1])["record"] == "total"
+
+
+@pytest.mark.guest
+def test_without_root(leaker):
+    result = run("memleak", "-p", str(os.getpid()), "1", "1",
+                 preexec_fn=lambda: (os.setgroups([]), os.setgid(65534), os.setuid(65534)))
+    assert result.returncode == 77 and result.stderr.count("\n") == 1 and "CAP_BPF" in result.stderr
+
+
+def test_errors_and_exits(leaker):
+    for args, status, words in (["-p", "999999999"], 1, "no such process"), (["-c", "/no/such/program"], 1, "cannot run"), \
+            (["-c", ""], 2, "empty"), (["-O", "x"], 2, "need -p"), (["--percpu", "-p", "1"], 2, "kernel"), \
+            (["-z", "9", "-Z", "1"], 2, "larger"), (["-s", "0"], 2, "between"), \
+            (["--cgroup", "/no/such"], 1, "no such cgroup"):
+        result = run("memleak", *args, "1", "1")
+        assert result.returncode == status and result.stdout == "" and result.stderr.count("\n") == 1, result
+        assert words in result.stderr
+    shell = "%s -p %d %%s; echo status ${PIPESTATUS[0]}" % (tool("memleak"), os.getpid())
+    full = subprocess.run(["bash", "-c", shell % ".1 1 2>&1 >/dev/full"], stdout=subprocess.PIPE, timeout=20 * SLOW)
+    assert b"write error: No space left on device\nstatus 1" in full.stdout
+    head = subprocess.run(["bash", "-c", shell % "60 | head -0 2>&1"], stdout=subprocess.PIPE, timeout=30 * SLOW)
+    assert head.stdout.split()[-1] in (b"0", b"141")
+
+
+def test_peak_memory_of_the_tool_itself(leaker):
+    with program(leaker, "malloc", str(AMOUNT)) as child:
+        traced = Traced("-v", "-o", "0", "-p", str(child.pid), ".3")
+        child.stdin.write("\n")
+        child.stdin.flush()
+        traced.child.stdout.readline()
+        traced.child.stdout.readline()
+        status = open("/proc/%d/status" % traced.child.pid).read()
+        traced.end()
+    assert int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1)) <= 20 * 1024
