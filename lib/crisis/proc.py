@@ -5,9 +5,10 @@ import os
 
 from .errors import Error, Unavailable
 
-__all__ = ["thread_count", "cpu_list", "cpu_ranges", "online_cpus", "check_process", "check_thread",
-           "in_initial_pid_namespace", "unescape_mount", "cgroup_mounts", "find_cgroup", "cgroup_paths",
-           "cgroup_processes", "controller_mount", "cpu_controller_mount", "meminfo", "vmstat", "online_nodes",
+__all__ = ["thread_count", "cpu_list", "cpu_ranges", "online_cpus", "softirq_names", "irq_line_count", "irq_name",
+           "check_process", "check_thread", "in_initial_pid_namespace", "unescape_mount", "cgroup_mounts",
+           "find_cgroup", "cgroup_paths", "cgroup_processes", "controller_mount", "cpu_controller_mount", "meminfo",
+           "vmstat", "online_nodes",
            "lru_gen"]
 
 _INITIAL_PID_NS = 0xeffffffc    # PROC_PID_INIT_INO, include/linux/proc_ns.h
@@ -50,6 +51,24 @@ def cpu_ranges(cpus):
 def online_cpus(root="/"):
     """[CPU, …] that are online now."""
     return cpu_list(_read(root, "sys/devices/system/cpu/online"))
+
+
+def softirq_names(root="/"):
+    """["HI", "TIMER", …], by vector number: the rows of /proc/softirqs."""
+    return [line.split(":")[0].strip() for line in _read(root, "proc/softirqs").splitlines()[1:]]
+
+
+def irq_line_count(root="/"):
+    """The number of interrupt lines that /proc/interrupts shows."""
+    return sum(line.partition(":")[0].strip().isdigit() for line in _read(root, "proc/interrupts").splitlines())
+
+
+def irq_name(number, root="/"):
+    """The handlers of an interrupt line, "ahci,ehci_hcd"; "irq7" when that is not told, or they have gone."""
+    try:
+        return _read(root, "sys/kernel/irq/%d/actions" % number).strip() or "irq%d" % number
+    except OSError:
+        return "irq%d" % number
 
 
 def _status(pid, root):

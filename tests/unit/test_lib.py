@@ -129,3 +129,12 @@ def test_bucket_arithmetic_of_the_kernel_side(tmp_path):
 def test_cpu_lists():
     assert proc.cpu_list("0-2,5,8-9\n") == [0, 1, 2, 5, 8, 9] and proc.cpu_list("\n") == []
     assert proc.cpu_ranges([9, 0, 1, 2, 5, 8]) == "0-2,5,8-9" and proc.cpu_ranges([]) == ""
+
+
+def test_interrupts(tmp_path):
+    root = tree(tmp_path, {
+        "proc/softirqs": "          CPU0 CPU1\n   HI:  1 0\n  TIMER: 5 6\n",
+        "proc/interrupts": "     CPU0  CPU1\n  0:  5  0  IO-APIC 2-edge timer\n 24: 1 1  x y z\nLOC: 4 5 Local\n",
+        "sys/kernel/irq/24/actions": "ahci,ehci\x1b\n"})
+    assert proc.softirq_names(root) == ["HI", "TIMER"] and proc.irq_line_count(root) == 2
+    assert proc.irq_name(24, root) == "ahci,ehci\x1b" and proc.irq_name(7, root) == "irq7"

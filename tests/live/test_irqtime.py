@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""irqtime on the running kernel, against the kernel's own counts and times.  Needs root."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+from crisis import bpf, compile as compiler, proc
+from helpers import SLOW, cpu_time, load, run, tool, until, workload
+
+# A datagram to oneself: each send runs NET_RX in the sender's context.
+FLOOD = """import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("127.0.0.1", 0))
+s.connect(s.getsockname())
+data = bytes(60000)
+while True:
+    s.send(data)
+    s.recv(65536)
+"""
+
+
+def usable(source):
+    result = run("irqtime", "--source", source, "0.01", "1")
+    if result.returncode == 69:
+        pytest.skip("irqtime --source %s: %s" % (source, result.stderr.strip()))
+    assert result.returncode == 0, result.stderr
+
+
+def start(*args):
+    """An irqtime that has attached: its `-v` line has been read."""
+    child = subprocess.Popen([tool("irqtime"), "-v", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                             universal_newlines=True)
+    for line in child.stderr:
+        if "attached to" in line:
+            return child
+    raise AssertionError("irqtime did not attach")
+
+
+def stop(child):
+    child.send_signal(signal.SIGINT)
+    text, errors = child.communicate(timeout=60 * SLOW)
+    assert child.returncode == 0, errors
+    return text
+
+
+def table(path):
+    """{first word: sum of the CPUs' numbers} of /proc/softirqs or /proc/interrupts."""
+    lines = open(path).read().splitlines()
+    cpus, found = len(lines[0].split()), {}
+    for line in lines[1:]:
+        name, _, rest = line.partition(":")
+        found[name.strip()] = sum(int(word) for word in rest.split()[:cpus] if word.isdigit())
+    return found
+
+
+def kernel_counts():
+    return dict(table("/proc/interrupts"), **table("/proc/softirqs"))
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("source", ["vectors", "lines"])
+def test_counts_are_the_kernels(source, tmp_path):
+    """Between the counts of a moment inside the trace and those of one around it."""
+    usable(source)
+    outer = kernel_counts()
+    child = start("-j", "--source", source)
+    with workload(FLOOD):
+        inner = kernel_counts()
+        (tmp_path / "x").write_bytes(os.urandom(1 << 20))
+        subprocess.call(["sync", str(tmp_path / "x")])
+        time.sleep(2)
+        inner_end = kernel_counts()
+    text = stop(child)
+    outer_end = kernel_counts()
+    records = [json.loads(line) for line in text.splitlines()]
+    ours = {}
+    for r in records:
+        if r["record"] == "irq":
+            key = r["name"] if r["irq"] is None else str(r["irq"])
+            ours[key] = ours.get(key, 0) + r["count"]
+    if "CAL" in ours:       # /proc/interrupts has TLB shootdowns by themselves
+        for counts in outer, inner, inner_end, outer_end:
+            counts["CAL"] += counts["TLB"]
+    names = set(table("/proc/softirqs")) | {name for name in inner if name.isdigit()}
+    if source == "vectors":
+        names |= {"LOC", "RES", "CAL", "IWI"}
+    assert ours["NET_RX"] > 100 and (source == "lines" or ours["LOC"] > 50)
+    assert not set(ours) - names
+    cpus = os.cpu_count()   # each may be in the middle of one
+    for name in names:
+        low, high = inner_end[name] - inner[name] - cpus, outer_end[name] - outer[name] + cpus
+        assert low <= ours.get(name, 0) <= high, (name, low, ours.get(name), high)
+    for kind in "hard", "soft":
+        mine = [r for r in records if r["type"] == kind]
+        total = mine.pop()
+        assert total["record"] == "total" and total["lost"] == {"full": 0}
+        for key in "count", "total_ns":
+            assert total[key] == sum(r[key] for r in mine)
+        assert total["max_ns"] == max((r["max_ns"] for r in mine), default=None)
+
+
+def softirq_seconds(cpu):
+    """(softirq, total) seconds of a CPU by /proc/stat."""
+    words = next(line for line in open("/proc/stat") if line.startswith("cpu%d " % cpu)).split()
+    hz = os.sysconf("SC_CLK_TCK")
+    return int(words[7]) / hz, sum(int(word) for word in words[1:9]) / hz
+
+
+def test_time_of_softirqs_against_the_kernels_account():
+    """The kernel samples at each tick what the CPU is in, here some hundred times."""
+    if SLOW != 1:
+        pytest.skip("emulation spends its time elsewhere than the ticks see")
+    usable("vectors")
+    with workload(FLOOD, cpu=1) as child:
+        until(lambda: cpu_time(child.pid) > 1e8)
+        tracer = start("-j", "-P")
+        begin, (before, total) = time.monotonic(), softirq_seconds(1)
+        time.sleep(6)
+        (after, total_end), seconds = softirq_seconds(1), time.monotonic() - begin
+        records = [json.loads(line) for line in stop(tracer).splitlines()]
+    ours = sum(r["cpu_ratio"] for r in records if r["record"] == "irq" and r["type"] == "soft" and r["cpu"] == 1)
+    truth = (after - before) / seconds
+    assert ours > .02 and ours == pytest.approx(truth, abs=.05 + .15 * truth)
+
+
+def test_time_against_another_tool():
+    """softirqs of libbpf-tools in the same seconds, on a steady load."""
+    usable("vectors")
+    if not os.access("/usr/sbin/softirqs", os.X_OK):
+        pytest.skip("libbpf-tools' softirqs is not installed")
+    with workload(FLOOD) as child:
+        until(lambda: cpu_time(child.pid) > 1e8)
+        tracer = start("-j")
+        begin = time.monotonic()
+        other = subprocess.run(["/usr/sbin/softirqs", "4", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               universal_newlines=True)
+        if other.returncode:
+            stop(tracer)
+            pytest.skip("softirqs does not run here: %s" % other.stderr.strip())
+        seconds = time.monotonic() - begin
+        records = [json.loads(line) for line in stop(tracer).splitlines()]
+    theirs = int(re.search(r"^net_rx\s+(\d+)", other.stdout, re.M).group(1)) / 4e6
+    (ours,) = [r["cpu_ratio"] for r in records if r.get("name") == "NET_RX"]
+    # Ours has no hard interrupt's time in it, theirs has.
+    assert ours == pytest.approx(theirs, rel=.25), (ours, theirs, seconds)
+
+
+@pytest.mark.guest
+def test_no_cpu_has_more_time_than_there_is():
+    usable("lines")
+    with workload(FLOOD):
+        result = run("irqtime", "-j", "-P", "1", "3")
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    cpus = proc.online_cpus()
+    assert {r["cpu"] for r in records if r["record"] == "irq"} <= set(cpus)
+    for cpu in cpus:
+        assert sum(r["total_ns"] for r in records if r.get("cpu") == cpu) < 1e9 * sum(
+            {r["time"]: r["seconds"] for r in records}.values())
+    assert all(0 < r["max_ns"] <= r["total_ns"] and r["avg_us"] > 0 for r in records if r["record"] == "irq")
+
+
+@pytest.mark.guest
+def test_histogram_holds_each_one():
+    usable("lines")
+    with workload(FLOOD):
+        result = run("irqtime", "-d", "-j", ".5", "2")
+        text = run("irqtime", "-d", ".5", "1").stdout
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    assert any(r.get("name") == "NET_RX" for r in records)
+    for r in records:
+        assert sum(b["count"] for b in r["buckets"]) == r["count"]
+        if r["count"]:
+            assert r["buckets"][-1]["lo_ns"] <= r["max_ns"] <= r["buckets"][-1]["hi_ns"]
+            low = sum(b["lo_ns"] * b["count"] for b in r["buckets"])
+            assert low <= r["total_ns"] <= sum(b["hi_ns"] * b["count"] for b in r["buckets"])
+    assert "soft = NET_RX\n     nsecs               : count     distribution\n" in text
+
+
+def test_text():
+    usable("vectors")
+    result = run("irqtime", "-T", "-P", ".5", "2")
+    assert result.returncode == 0 and result.stderr == "Tracing hard and soft interrupts... Hit Ctrl-C to end.\n"
+    assert len(re.findall(r"^\d\d:\d\d:\d\d$", result.stdout, re.M)) == 2
+    heads = [line.split() for line in result.stdout.splitlines() if "TYPE" in line]
+    assert heads == [["CPU", "TYPE", "IRQ", "NAME", "COUNT", "TIME(us)", "AVG(us)", "MAX(us)", "%CPU"]] * 2
+    assert len(re.findall(r"^ +- (hard|soft) +- total ", result.stdout, re.M)) == 4
+    rows = [line.split() for line in result.stdout.splitlines() if re.match(r" *\d+ (hard|soft)", line)]
+    assert any(row[3] == "local_timer" and row[2] == "LOC" for row in rows)
+
+
+def test_lines_have_the_names_of_their_handlers():
+    usable("lines")
+    busy = [name for name, count in table("/proc/interrupts").items() if name.isdigit() and count > 1000]
+    if not busy:
+        pytest.skip("no interrupt line of this machine is in use")
+    for number in busy:
+        assert proc.irq_name(int(number)) == open("/sys/kernel/irq/%s/actions" % number).read().strip()
+    assert proc.irq_name(10**6) == "irq1000000"
+
+
+def test_a_full_table_is_told():
+    """The table with room for two of them, on a kernel that has a dozen."""
+    command = load("irqtime")
+    obj = compiler.build(command.SOURCES["lines"])
+    if obj.unusable:
+        pytest.skip(obj.unusable)
+    program = bpf.Program(obj, {"slots": 0}, {"states": {"max_entries": bpf.possible_cpus()},
+                                              "empty": {"value_size": 24},
+                                              "sources": {"max_entries": 2, "value_size": 24}})
+    try:
+        program.attach()
+        with workload(FLOOD):
+            until(lambda: program.counters()["full"])
+        assert len(list(program.maps["sources"].items())) == 2
+    finally:
+        program.close()
+
+
+def test_nobody():
+    if not shutil.which("setpriv") or os.geteuid():
+        pytest.skip("only root can become somebody else")
+    result = subprocess.run(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", tool("irqtime"),
+                             "1", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True, cwd="/")
+    assert result.returncode == 77 and result.stdout == "" and result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["abc"], ["0"], ["1", "0"], ["--source", "x"], ["-x"]])
+def test_usage(arguments):
+    result = run("irqtime", *arguments)
+    assert result.returncode == 2 and result.stdout == "" and result.stderr.count("\n") == 1
+
+
+def test_closed_reader_and_full_disk():
+    usable("lines")
+    result = subprocess.run("timeout 30 %s .1 | head -2 >/dev/null; echo ${PIPESTATUS[0]}" % tool("irqtime"),
+                            shell=True, executable="/bin/bash", stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            universal_newlines=True)
+    assert result.stdout.strip() in ("0", "141") and "rror" not in result.stderr
+    result = subprocess.run("%s .1 1 >/dev/full" % tool("irqtime"), shell=True, stderr=subprocess.PIPE,
+                            universal_newlines=True)
+    assert result.returncode == 1 and "No space left" in result.stderr
