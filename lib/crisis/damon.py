@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How much of a process was touched, sampled by DAMON (CONFIG_DAMON_VADDR, CONFIG_DAMON_SYSFS; Linux 6.0).
+
+The resident pages are handed to DAMON as regions that it must keep, with one
+sample an aggregation: it clears the accessed bit of one page chosen at random
+in each region, sleeps for the window, and looks whether the bit is set again.
+A region of one page is then exact; of several, the sum of the regions whose
+page was touched is an unbiased estimate with a known standard error.  DAMON
+remembers a bit that it cleared in the page's young flag, so that reclaim
+loses nothing.  Follows mm/damon/{core,sysfs,sysfs-schemes,vaddr}.c and
+Documentation/admin-guide/mm/damon/usage.rst.
+"""
+
+import os
+import time
+
+from .errors import Error, NotPermitted, Unavailable
+from .refs import PAGE
+
+__all__ = ["Damon", "regions_of", "standard_error"]
+
+REGIONS = 4096
+_MOST = str((1 << 63) - 1)
+_U32 = str((1 << 32) - 1)
+
+
+def regions_of(runs, most=REGIONS):
+    """At most about `most` regions [(start, end)] that cover the page runs [(start, end)].
+
+    Runs are cut into equal shares; where there are more runs than regions,
+    neighbours are joined across the smallest gaps, which then belong to them.
+    """
+    runs = sorted(runs)
+    if len(runs) > most // 2:
+        gaps = sorted((b[0] - a[1], i) for i, (a, b) in enumerate(zip(runs, runs[1:])))
+        joined, result = {i for _, i in gaps[:len(runs) - most // 2]}, []
+        for index, run in enumerate(runs):
+            if index - 1 in joined:
+                result[-1] = result[-1][0], run[1]
+            else:
+                result.append(run)
+        runs = result
+    pages = sum(end - start for start, end in runs) // PAGE
+    step = PAGE * (1 if pages <= most else -(-pages // max(1, most - len(runs))))
+    return [(at, min(at + step, end)) for start, end in runs for at in range(start, end, step)]
+
+
+def standard_error(regions, touched):
+    """The standard error in bytes of a sampled sum of `touched` bytes; 0.0 where every region is one page."""
+    sizes = [end - start for start, end in regions]
+    total = sum(sizes)
+    if not total or all(size == PAGE for size in sizes):
+        return 0.0
+    share = touched / total
+    return (share * (1 - share) * sum(size * size for size in sizes if size > PAGE)) ** .5
+
+
+class Damon:
+    """One kdamond, ours while this object lives.  Raises Unavailable, NotPermitted, or Error where it is in use."""
+
+    def __init__(self, root="/"):
+        self.top = os.path.join(root, "sys/kernel/mm/damon/admin/kdamonds")
+        self.ours = False
+        try:
+            used = self._read("nr_kdamonds").strip()
+        except FileNotFoundError:
+            raise Unavailable("there is no %s: the kernel was built without CONFIG_DAMON_SYSFS" % self.top) from None
+        except PermissionError as exc:
+            raise NotPermitted("cannot read %s/nr_kdamonds: %s. DAMON needs root" % (self.top, exc.strerror)) from None
+        if used != "0" and os.path.exists(os.path.join(self.top, "0/contexts/0")):
+            self._check_operations()
+        if used != "0":
+            raise Error("cannot use DAMON: somebody has set it up (%s/nr_kdamonds is %s). Stop them, or take another "
+                        "--source" % (self.top, used))
+        self._write("nr_kdamonds", "1")
+        self.ours = True
+        try:
+            self._write("0/contexts/nr_contexts", "1")
+            self._check_operations()
+        except BaseException:
+            self.close()
+            raise
+
+    def _check_operations(self):
+        if "fvaddr" not in self._read("0/contexts/0/avail_operations").split():
+            raise Unavailable("DAMON on this kernel cannot watch fixed virtual addresses: it was built without "
+                              "CONFIG_DAMON_VADDR, or is older than 6.0")
+
+    def _read(self, path):
+        with open(os.path.join(self.top, path)) as f:
+            return f.read()
+
+    def _write(self, path, text):
+        try:
+            fd = os.open(os.path.join(self.top, path), os.O_WRONLY | os.O_CLOEXEC)
+        except PermissionError as exc:
+            raise NotPermitted("cannot write %s/%s: %s. DAMON needs root" % (self.top, path, exc.strerror)) from None
+        try:
+            os.write(fd, text.encode())
+        finally:
+            os.close(fd)
+
+    def close(self):
+        """Stop the kdamond and leave DAMON as it was."""
+        if self.ours:
+            self.stop()
+            self._write("nr_kdamonds", "0")
+            self.ours = False
+
+    def stop(self):
+        try:
+            self._write("0/state", "off")
+        except OSError:                 # it is not running, or has ended with its target
+            pass
+
+    def start(self, pid, regions, seconds):
+        """Begin a window of `seconds` over the regions [(start, end)] of process `pid`.  (begin, end) in ns."""
+        context, us, count = "0/contexts/0/", str(max(1, int(seconds * 1e6))), str(max(3, len(regions)))
+        self._write(context + "operations", "fvaddr")
+        intervals = context + "monitoring_attrs/intervals/"
+        for name in "sample_us", "aggr_us", "update_us":
+            self._write(intervals + name, us)
+        # As many as there are: DAMON splits none, since there are more than half of the maximum, and merges
+        # none beyond the mean size.  The maximum is checked against the minimum at once.
+        number = context + "monitoring_attrs/nr_regions/"
+        for name in ("max", "min") if int(count) > int(self._read(number + "min")) else ("min", "max"):
+            self._write(number + name, count)
+        self._write(context + "targets/nr_targets", "0")
+        self._write(context + "targets/nr_targets", "1")
+        self._write(context + "targets/0/pid_target", str(pid))
+        self._write(context + "targets/0/regions/nr_regions", str(len(regions)))
+        for index, (start, end) in enumerate(regions):
+            self._write(context + "targets/0/regions/%d/start" % index, str(start))
+            self._write(context + "targets/0/regions/%d/end" % index, str(end))
+        self._write(context + "schemes/nr_schemes", "0")
+        self._write(context + "schemes/nr_schemes", "2")
+        for scheme, least in (0, "1"), (1, "0"):        # what was touched, and all: this one counts the windows
+            path = context + "schemes/%d/" % scheme
+            self._write(path + "action", "stat")
+            for name, most in ("sz", _MOST), ("nr_accesses", _U32), ("age", _U32):
+                self._write(path + "access_pattern/%s/max" % name, most)
+                self._write(path + "access_pattern/%s/min" % name, least if name == "nr_accesses" else "0")
+        begin = time.monotonic_ns()
+        self._write("0/state", "on")
+        return begin, time.monotonic_ns()
+
+    def result(self):
+        """(bytes touched, bytes watched) of the windows that have ended, as of the kdamond's last turn; (0, 0) before.
+
+        Blocks until the kdamond's next turn.  Raises ProcessLookupError when it has ended with its target.
+        """
+        try:
+            self._write("0/state", "update_schemes_stats")
+        except OSError:
+            if self._read("0/state").strip() != "on":
+                raise ProcessLookupError(3, "No such process") from None
+            raise
+        return tuple(int(self._read("0/contexts/0/schemes/%d/stats/sz_tried" % scheme)) for scheme in (0, 1))

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which memory a process has touched: /proc/PID/clear_refs, then Referenced in smaps_rollup or smaps.
+
+Follows clear_refs_write, smaps_account and show_smaps_rollup in
+fs/proc/task_mmu.c.  Sizes are bytes, times are ns of CLOCK_MONOTONIC.  Every
+function takes root="/", so that a fixture tree can stand in.
+"""
+
+import os
+import re
+import sys
+import time
+
+from .errors import Error, NotPermitted, Unavailable
+
+__all__ = ["Process", "FIELDS", "WINDOW_FIELDS", "mappings", "sum_mappings", "flush_is_free", "descendants",
+           "reclaim_scanned", "PAGE"]
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+FIELDS = ("Rss", "Pss", "Referenced")
+# Of these the granularity is a huge page, and of those nothing is counted at all.
+HUGE = ("AnonHugePages", "ShmemPmdMapped", "FilePmdMapped")
+HUGETLB = ("Shared_Hugetlb", "Private_Hugetlb")
+WINDOW_FIELDS = FIELDS + HUGE + HUGETLB
+_MAPPING = re.compile(
+    rb"^([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ \d+ *(.*)\n(?:[A-Z]\w*:.*\n)*?Rss: +(\d+) kB\n(?:[A-Z]\w*:.*\n)*?"
+    rb"Pss: +(\d+) kB\n(?:[A-Z]\w*:.*\n)*?Referenced: +(\d+) kB\n", re.M)
+
+
+class Process:
+    """A process, held by its /proc directory: no other one can take its place when it ends.
+
+    pid, comm; born: seconds from boot to its start.  Raises Error when there
+    is no such process, ProcessLookupError once it has ended, NotPermitted.
+    """
+
+    def __init__(self, pid, root="/"):
+        self.pid, self.root = pid, root
+        self._directory = os.path.join(root, "proc", str(pid))
+        try:
+            self.fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except (FileNotFoundError, ProcessLookupError):
+            raise Error("no such process: %d" % pid) from None
+        head, _, tail = self.read("stat").rpartition(b")")
+        fields = tail.split()
+        self.state, self.parent = fields[0].decode(), int(fields[1])
+        self.kernel = bool(int(fields[6]) & 0x00200000)         # PF_KTHREAD, include/linux/sched.h
+        self.born = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+        self.comm = head.partition(b"(")[2].decode("utf-8", "surrogateescape")
+
+    def close(self):
+        os.close(self.fd)
+
+    def open(self, name, flags=os.O_RDONLY):
+        """A descriptor of /proc/PID/name."""
+        try:
+            return os.open(name, flags | os.O_CLOEXEC, dir_fd=self.fd)
+        except PermissionError as exc:
+            raise self._refused(name, exc) from None
+        except FileNotFoundError:
+            try:
+                os.stat("stat", dir_fd=self.fd)
+            except OSError:
+                raise ProcessLookupError(3, "No such process") from None
+            raise
+
+    def read(self, name):
+        """The bytes of /proc/PID/name."""
+        with open(self.open(name), "rb", buffering=0) as f:
+            return f.read()
+
+    def _refused(self, name, exc):
+        try:
+            import pwd
+            owner = pwd.getpwuid(os.fstat(self.fd).st_uid).pw_name
+        except (ImportError, KeyError, OSError):
+            owner = "uid %d" % os.fstat(self.fd).st_uid
+        what = "write" if name == "clear_refs" else "read"
+        return NotPermitted("cannot %s /proc/%d/%s: %s (the process belongs to %s). Run it as that user, or as root "
+                            "with CAP_SYS_PTRACE" % (what, self.pid, name, exc.strerror, owner))
+
+    def clear(self, flush):
+        """Clear the referenced bits; with `flush` also write 4, for its flush of the TLBs.  (begin, end) of it."""
+        begin = time.monotonic_ns()
+        self._clear_refs(b"1", b"4" if flush else b"")
+        return begin, time.monotonic_ns()
+
+    def flush(self):
+        """Flush the TLBs of the process, which resets soft-dirty bits where the kernel has them: see flush_is_free."""
+        self._clear_refs(b"4")
+
+    def _clear_refs(self, *values):
+        try:
+            fd = self.open("clear_refs", os.O_WRONLY)
+        except FileNotFoundError:
+            raise _no_page_monitor("clear_refs") from None
+        try:
+            for value in filter(None, values):
+                os.write(fd, value)
+        finally:
+            os.close(fd)
+
+    def resident_runs(self):
+        """[(start, end)] of the pages that are in memory, from maps and pagemap."""
+        runs = []
+        fd = self.open("pagemap")
+        with open(fd, "rb", buffering=0) as f:
+            for line in self.read_memory("maps").splitlines():
+                start, end = (int(part, 16) for part in line.split(b" ", 1)[0].split(b"-"))
+                while start < end and not line.endswith(b"[vsyscall]"):
+                    raw = os.pread(fd, min(end - start, 1 << 28) // PAGE * 8, start // PAGE * 8)
+                    if not raw:
+                        break
+                    # The top byte of an entry has the flags; 0x80 is "present".
+                    for found in re.finditer(rb"[\x80-\xff]+", raw[7 if sys.byteorder == "little" else 0::8]):
+                        low, high = start + found.start() * PAGE, start + found.end() * PAGE
+                        if runs and runs[-1][1] == low:
+                            runs[-1] = runs[-1][0], high
+                        else:
+                            runs.append((low, high))
+                    start += len(raw) // 8 * PAGE
+        return runs
+
+    def rollup(self):
+        """({field of WINDOW_FIELDS: bytes}, begin, end); from smaps where Linux is older than 4.14."""
+        begin = time.monotonic_ns()
+        try:
+            raw = self.read_memory("smaps_rollup")
+        except FileNotFoundError:
+            found, begin, end = self.smaps()
+            return sum_mappings(found), begin, end
+        end = time.monotonic_ns()
+        found = dict.fromkeys(WINDOW_FIELDS, 0)
+        for line in raw.splitlines():
+            name, _, value = line.partition(b":")
+            name = name.decode()
+            if name in found:
+                found[name] = int(value.split()[0]) * 1024
+        return found, begin, end
+
+    def smaps(self):
+        """(the raw text of smaps, begin, end)."""
+        begin = time.monotonic_ns()
+        try:
+            raw = self.read_memory("smaps")
+        except FileNotFoundError:
+            raise _no_page_monitor("smaps") from None
+        return raw, begin, time.monotonic_ns()
+
+    def read_memory(self, name):
+        """The bytes of /proc/PID/name, which describes its memory: ProcessLookupError when that has gone (a zombie)."""
+        raw = self.read(name)
+        if not raw:
+            raise ProcessLookupError(3, "No such process")
+        return raw
+
+
+def _no_page_monitor(name):
+    return Unavailable("this kernel has no /proc/PID/%s: it was built without CONFIG_PROC_PAGE_MONITOR" % name)
+
+
+def mappings(raw):
+    """[(start, end, permissions, name, Rss, Pss, Referenced)] of the text of smaps; name as bytes, b"" for none."""
+    return [(int(start, 16), int(end, 16), perms.decode(), name, int(rss) * 1024, int(pss) * 1024, int(ref) * 1024)
+            for start, end, perms, name, rss, pss, ref in _MAPPING.findall(raw)]
+
+
+def sum_mappings(raw):
+    """{field of WINDOW_FIELDS: bytes} of the text of smaps."""
+    found = {}
+    for field in WINDOW_FIELDS:
+        found[field] = 1024 * sum(map(int, re.findall(rb"^%s: +(\d+) kB$" % field.encode(), raw, re.M)))
+    return found
+
+
+def flush_is_free(root="/"):
+    """True where writing 4 to clear_refs flushes the TLBs of the process and does nothing else.
+
+    That is so on a kernel that keeps no soft-dirty bits: one that does sets
+    bit 55 in the pagemap entry of a page that was just written.  Where pagemap
+    cannot tell, False.
+    """
+    written = object()          # id() is its address, and making it has written there
+    try:
+        with open(os.path.join(root, "proc/self/pagemap"), "rb", buffering=0) as f:
+            entry = int.from_bytes(os.pread(f.fileno(), 8, id(written) // PAGE * 8), sys.byteorder)
+    except OSError:
+        return False
+    return bool(entry >> 63) and not entry >> 55 & 1
+
+
+def descendants(pids, root="/"):
+    """The processes `pids` and all that descend from them now, as a list of PIDs."""
+    children = {}
+    for name in os.listdir(os.path.join(root, "proc")):
+        if name.isdigit():
+            try:
+                with open(os.path.join(root, "proc", name, "stat"), "rb", buffering=0) as f:
+                    parent = int(f.read().rpartition(b")")[2].split()[1])
+            except (OSError, IndexError):
+                continue
+            children.setdefault(parent, []).append(int(name))
+    found, pending = [], list(pids)
+    while pending:
+        pid = pending.pop()
+        if pid not in found:
+            found.append(pid)
+            pending += children.get(pid, ())
+    return sorted(found)
+
+
+def reclaim_scanned(root="/"):
+    """Pages that reclaim has looked at since boot, clearing referenced bits: the sum of pgscan_* in /proc/vmstat."""
+    try:
+        with open(os.path.join(root, "proc/vmstat"), "rb", buffering=0) as f:
+            raw = f.read()
+    except OSError:
+        return None
+    # The same pages again by kind (anon, file) or by zone would count twice.
+    return sum(int(line.split()[1]) for line in raw.splitlines()
+               if line.startswith((b"pgscan_kswapd ", b"pgscan_direct ", b"pgscan_khugepaged ", b"pgscan_proactive ")))

@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The processes whose working set is measured, and the three ways to measure it.
+
+Kept out of the command so that its bytecode is cached: the command starts in
+two thirds of the time.  A row is a dict: pid, comm; mark and read, each the
+(begin, end) of a phase in ns of CLOCK_MONOTONIC; rss, pss, ref, huge and
+hugetlb in bytes; maps, the mappings as refs.mappings gives them; weighted,
+ref with every mapping's part multiplied by its PSS / RSS.
+"""
+
+import os
+import time
+
+from . import cli, refs
+from .errors import Error, NotPermitted, Unavailable
+
+__all__ = ["ClearRefs", "Idle", "Sampled", "Watch", "choose", "times", "total", "until"]
+
+# Reading frame after frame in Python is worth it up to here; beyond it clear_refs serves.
+IDLE_RSS, IDLE_SIZE = 4 << 30, 64 << 30
+BACKLOG = 64 << 20              # bytes of smaps that may wait to be parsed while others are read
+
+
+class ClearRefs:
+    """Accessed bits by /proc/PID/clear_refs and Referenced."""
+
+    name, warning = "clear_refs", ("clear_refs resets the referenced bits that reclaim goes by: under memory pressure "
+                                   "the kernel may evict the wrong pages for a while")
+
+    def __init__(self, flush):
+        self.flush = flush
+
+    def mark(self, process):
+        return process.clear(self.flush)
+
+    def read(self, process, by_mapping):
+        """(begin, end, what to parse later, function of it that returns ({field: bytes}, mappings))."""
+        if not by_mapping:
+            found, begin, end = process.rollup()
+            return begin, end, b"", lambda _: (found, [])
+        raw, begin, end = process.smaps()
+        return begin, end, raw, lambda raw: (refs.sum_mappings(raw), refs.mappings(raw))
+
+
+class Idle:
+    """The kernel's idle page tracking."""
+
+    name, warning = "idle", None
+
+    def __init__(self, flush):
+        from . import idle
+        self.flush, self.pages = flush, idle.IdlePages()
+
+    def mark(self, process):
+        frames = [frame for mapping in self.pages.resident(process) for frame in mapping[4]]
+        begin, end = self.pages.mark(frames)
+        if self.flush:
+            process.flush()
+            end = time.monotonic_ns()
+        return begin, end
+
+    def read(self, process, by_mapping):
+        resident = list(self.pages.resident(process))
+        touched, begin, end = self.pages.touched([frame for mapping in resident for frame in mapping[4]])
+        found, _, _ = process.rollup()
+        sizes = {m[0]: m[4:6] for m in refs.mappings(process.smaps()[0])} if by_mapping else {}
+        maps = []
+        for start, last, perms, name, frames in resident:
+            referenced = refs.PAGE * sum(touched[frame] is True for frame in frames)
+            rss, pss = sizes.get(start, (refs.PAGE * len(frames),) * 2)
+            maps.append((start, last, perms, name, rss, pss, referenced))
+        found["Referenced"] = sum(m[6] for m in maps)
+        return begin, end, b"", lambda _: (found, maps)
+
+
+class Watch:
+    """The processes that are watched: found, marked, read."""
+
+    def __init__(self, pids, args, source):
+        self.pids, self.source, self.processes, self.marks = pids, source, {}, {}
+        self.tree, self.cgroup = args.tree, args.cgroup
+        self.several = len(pids) != 1 or args.tree
+        self.by_mapping = args.map or self.several
+        self.lost = {"ended": 0, "denied": 0, "joined": 0}
+        self.refusal, self.listed = None, 0.0
+
+    def find(self):
+        """Open the processes that have come; raises Error for one that was named and cannot be watched."""
+        first, self.listed = not self.listed, time.clock_gettime(time.CLOCK_BOOTTIME)
+        if self.cgroup is not None:
+            from . import proc
+            wanted = sorted(proc.cgroup_processes(self.cgroup))
+        elif self.tree:
+            wanted = refs.descendants(self.pids if first else self.processes)
+        else:
+            wanted = self.pids if first else ()     # later, another process could have the PID
+        for pid in wanted:
+            if pid in self.processes:
+                continue
+            try:
+                process = refs.Process(pid)
+            except (Error, ProcessLookupError):
+                if first and pid in self.pids:
+                    raise _no_such(pid) from None
+                continue
+            if process.kernel or process.state in "ZX":
+                process.close()
+                if pid in self.pids:
+                    raise Error("process %d is a %s: it has no memory of its own" %
+                                (pid, "kernel thread" if process.kernel else "zombie"))
+                continue
+            self.processes[pid] = process
+
+    def mark(self):
+        self.find()
+        self.marks = {}
+        for pid, process in list(self.processes.items()):
+            try:
+                self.marks[pid] = self.source.mark(process)
+            except (ProcessLookupError, NotPermitted) as exc:
+                self.drop(pid, exc)
+        self.check()
+
+    def drop(self, pid, exc):
+        """Forget a process that has ended; raise what it refused if it was named, else count it."""
+        if isinstance(exc, NotPermitted):
+            if pid in self.pids:
+                raise exc
+            self.lost["denied"] += 1
+            self.refusal = self.refusal or exc
+        else:
+            self.lost["ended"] += 1
+            if pid in self.pids and self.several:
+                cli.note("process %d has ended" % pid)
+        self.processes.pop(pid).close()
+
+    def check(self):
+        if not self.processes and self.refusal:
+            raise self.refusal
+        if not self.processes and self.cgroup is not None:
+            raise Error("there is no process in this cgroup")
+
+    def read(self):
+        """[row] of the processes that are there, with the newborn; a row is a dict."""
+        listed = self.listed
+        if self.tree or self.cgroup is not None:
+            self.find()
+        rows, backlog = [], 0
+        for pid, process in list(self.processes.items()):
+            mark = self.marks.get(pid)
+            if mark is None:
+                # Whoever was born after the list was made has touched since then all that it has touched.
+                tick = 1 / os.sysconf("SC_CLK_TCK")
+                if process.born + tick < listed:
+                    self.lost["joined"] += 1
+                    self.processes.pop(pid).close()
+                    continue
+                born = time.monotonic_ns() - int((time.clock_gettime(time.CLOCK_BOOTTIME) - process.born) * 1e9)
+                mark = self.marks[pid] = born, born + int(tick * 1e9)
+            try:
+                begin, end, raw, parse = self.source.read(process, self.by_mapping)
+                comm = process.read("comm")[:-1].decode("utf-8", "surrogateescape")
+            except (ProcessLookupError, NotPermitted) as exc:
+                self.drop(pid, exc)
+                continue
+            rows.append({"pid": pid, "comm": comm, "mark": mark, "read": (begin, end), "parse": (raw, parse)})
+            backlog += len(raw)
+            if backlog > BACKLOG:
+                _parse(rows)
+                backlog = 0
+        _parse(rows)
+        return rows
+
+
+def _parse(rows):
+    """Fill in those rows whose text waits to be parsed."""
+    for row in rows:
+        if "parse" in row:
+            raw, parse = row.pop("parse")
+            found, maps = parse(raw)
+            row.update(measures(found), ref=found["Referenced"], maps=maps,
+                       weighted=sum(ref * pss / rss for *_, rss, pss, ref in maps if rss))
+
+
+def measures(found):
+    """rss, pss, huge and hugetlb of a row from {field of WINDOW_FIELDS: bytes}."""
+    return {"rss": found["Rss"], "pss": found["Pss"], "huge": sum(found[name] for name in refs.HUGE),
+            "hugetlb": sum(found[name] for name in refs.HUGETLB)}
+
+
+def _no_such(pid):
+    from . import proc
+    where = "" if proc.in_initial_pid_namespace() else " in this PID namespace"
+    return Error("no such process%s: %d" % (where, pid))
+
+
+def total(rows):
+    """The sum of rows, shared pages by their share: each mapping's Ref times its PSS / RSS."""
+    span = tuple((min(r[key][0] for r in rows), max(r[key][1] for r in rows)) for key in ("mark", "read"))
+    row = {key: sum(r[key] for r in rows) for key in ("rss", "pss", "huge", "hugetlb")}
+    return dict(row, pid=None, comm="total", mark=span[0], read=span[1], ref=int(sum(r["weighted"] for r in rows)),
+                unweighted=sum(r["ref"] for r in rows), maps=[])
+
+
+def times(row):
+    """(estimate, its error, duration, time to clear, time to read) in ns.
+
+    A page was cleared and read at unknown moments inside the two phases: the
+    estimate goes from the middle of the one to the middle of the other, and is
+    wrong by half of their lengths at most.
+    """
+    (cleared, marked), (begin, end) = row["mark"], row["read"]
+    if "est" in row:            # DAMON's own clock
+        return row["est"], None, end - cleared, None, None
+    return ((begin + end - cleared - marked) // 2, (end - begin + marked - cleared) // 2, end - cleared,
+            marked - cleared, end - begin)
+
+
+def choose(pids, args):
+    """The source to measure with."""
+    flush = args.flush_tlb or refs.flush_is_free()
+    cli.verbose("TLB flush after clearing: " + ("yes" if flush else "no, it would write-protect pages; --flush-tlb does it"))
+    if args.source == "clear_refs":
+        return ClearRefs(flush)
+    try:
+        if not args.source and not os.path.exists("/sys/kernel/mm/page_idle"):      # before its code is loaded
+            raise Unavailable("this kernel was built without CONFIG_IDLE_PAGE_TRACKING")
+        source = Idle(flush)
+        if not args.source:
+            big = [pid for pid in pids if _too_big(pid)]
+            if big or args.tree or args.cgroup:
+                raise Unavailable("process %d is too large for it" % big[0] if big else "it takes single processes")
+        cli.verbose("source: idle")
+        return source
+    except (Unavailable, NotPermitted) as exc:
+        if args.source:
+            raise
+        cli.verbose("source: clear_refs. Not idle: %s" % exc)
+        return ClearRefs(flush)
+
+
+def _too_big(pid):
+    try:
+        process = refs.Process(pid)
+    except (Error, ProcessLookupError):
+        return False
+    size, resident = (int(word) * refs.PAGE for word in process.read("statm").split()[:2])
+    process.close()
+    return size > IDLE_SIZE or resident > IDLE_RSS
+
+
+def until(deadline, fds=()):
+    """Sleep until a moment of the monotonic clock, a stop, or the end of the process behind `fds`."""
+    while not cli.stopping():
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return
+        if left < .005:         # finer than poll's milliseconds
+            time.sleep(left)
+        elif cli.wait(left, fds):
+            return
+
+
+class Sampled:
+    """Accessed bits sampled by DAMON: an estimate, one process at a time.  Close it."""
+
+    name, warning, flush = "damon", None, False
+
+    def __init__(self):
+        from . import damon
+        self.damon, self.kdamond = damon, damon.Damon()
+
+    def close(self):
+        self.kdamond.close()
+
+    def measure(self, process, seconds):
+        """The row of one window, with est (ns) and ref_error (bytes); None after a stop."""
+        try:
+            return self._measure(process, seconds)
+        except ProcessLookupError:
+            raise Error("the process ended before its memory was read") from None
+
+    def _measure(self, process, seconds):
+        regions = self.damon.regions_of(process.resident_runs())
+        marked = self.kdamond.start(process.pid, regions, seconds)
+        until(marked[1] / 1e9 + seconds)
+        watched = 0
+        while not watched:
+            if cli.stopping():
+                return None
+            touched, watched = self.kdamond.result()
+        read = time.monotonic_ns()
+        self.kdamond.stop()
+        found, _, _ = process.rollup()
+        # Where the kdamond answered late, the sums are of several windows.
+        windows = max(1, round(watched / sum(end - start for start, end in regions)))
+        touched //= windows
+        return dict(measures(found), pid=process.pid, comm=process.comm, mark=marked, read=(read, read),
+                    est=int(seconds * 1e9), ref=touched, maps=[], weighted=touched,
+                    ref_error=self.damon.standard_error(regions, touched))

@@ -1,0 +1,448 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""wss on the running kernel, against targets that touch a known set.  Needs root for some."""
+
+import contextlib
+import json
+import mmap
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from helpers import SLOW, run, tool
+
+from crisis import refs
+
+PAGE = mmap.PAGESIZE
+MB = 1 << 20
+HUGE_PAGE = "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size"
+
+# A private mapping of argv[1] MB, all of it present; argv[2] MB of it are touched again and again, one byte in
+# every argv[3] bytes.  Its bounds go to stdout.
+TOUCH = r"""
+import ctypes, mmap, sys
+total, hot, step, huge = (int(word) for word in sys.argv[1:5])
+area = mmap.mmap(-1, (total << 20) + (2 << 20), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+area.madvise(mmap.MADV_HUGEPAGE if huge else mmap.MADV_NOHUGEPAGE)
+area.madvise(mmap.MADV_DONTDUMP)        # keeps the kernel from merging it with a neighbour
+start = ctypes.addressof(ctypes.c_char.from_buffer(area))
+skip = -start % (2 << 20)
+view = memoryview(area)[skip:skip + (total << 20)]
+ctypes.memset(start + skip, 1, total << 20)
+hot = view[:hot << 20]
+print(start, start + len(area), flush=True)
+while True:
+    bytes(hot[::step])
+"""
+
+
+@contextlib.contextmanager
+def target(code, *args, python="/usr/bin/python3", prefix=(), **kwargs):
+    """A child whose first line of output has come; (Popen, that line)."""
+    child = subprocess.Popen([*prefix, python if os.path.exists(python) else sys.executable, "-IS", "-c", code,
+                              *map(str, args)], stdout=subprocess.PIPE, universal_newlines=True, **kwargs)
+    try:
+        yield child, child.stdout.readline()
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+
+
+def records(*args, code=0):
+    result = run("wss", "-j", *map(str, args))
+    assert result.returncode == code, result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def within(found, line):
+    """Bytes referenced in the mappings inside of the bounds that the target printed."""
+    start, end = map(int, line.split())
+    return sum(r["ref_bytes"] for r in found if r["record"] == "mapping"
+               and start <= int(r["start"], 16) and int(r["end"], 16) <= end)
+
+
+@pytest.mark.guest
+def test_truth_of_small_pages():
+    with target(TOUCH, 288, 256, PAGE, 0) as (child, line):
+        time.sleep(.1)
+        whole, *maps = records("--flush-tlb", "-m", "--top", 1000, child.pid, SLOW)
+        assert within(maps, line) == 256 * MB
+        assert whole["ref_bytes"] == pytest.approx(256 * MB, rel=.03)
+        assert whole["tlb_flushed"] and whole["huge_bytes"] == 0
+        again, = records("--flush-tlb", child.pid, SLOW)
+        assert again["ref_bytes"] == pytest.approx(256 * MB, rel=.03)
+        assert again["rss_bytes"] >= again["pss_bytes"] > 288 * MB
+
+
+@pytest.mark.parametrize("pages", [16, 256, 1536])
+def test_a_small_set_in_a_short_interval_is_exact_once_tlbs_are_flushed(pages):
+    # 256 pages stay in a TLB: without the flush, half of them or all are missing.
+    code = TOUCH.replace("hot << 20", "hot * %d" % PAGE)
+    with target(code, 64, pages, PAGE, 0) as (child, line):
+        for _ in range(5):
+            maps = records("--flush-tlb", "-m", "--top", 1000, child.pid, .02 * SLOW)
+            assert within(maps, line) == pages * PAGE
+
+
+@pytest.mark.guest
+def test_truth_of_huge_pages():
+    if not os.path.exists(HUGE_PAGE):
+        pytest.skip("no transparent huge pages on this kernel")
+    size = int(open(HUGE_PAGE).read())
+    with target(TOUCH, 192, 128, size, 1) as (child, line):
+        result = run("wss", "--flush-tlb", str(child.pid), str(.5 * min(SLOW, 4)))
+        found = records("--flush-tlb", "-m", "--top", 1000, child.pid, .5 * min(SLOW, 4))
+        if found[0]["huge_bytes"] < 192 * MB:
+            pytest.skip("the kernel gave %d MB of huge pages, not 192" % (found[0]["huge_bytes"] // MB))
+        assert within(found, line) == 128 * MB       # 64 bytes were touched
+        assert found[0]["ref_bytes"] == pytest.approx(128 * MB, rel=.06)        # the interpreter itself: 5 MB
+        assert "192.00 MB are mapped by huge pages" in result.stderr
+
+
+def test_rss_and_pss_agree_with_smaps():
+    with target(TOUCH, 40, 1, PAGE, 0) as (child, _):
+        text = open("/proc/%d/smaps" % child.pid).read()
+        found, = records(child.pid, .1)
+        statm = int(open("/proc/%d/statm" % child.pid).read().split()[1]) * PAGE
+    for field in "Rss", "Pss":
+        truth = 1024 * sum(map(int, re.findall(r"^%s: +(\d+) kB" % field, text, re.M)))
+        assert found[field.lower() + "_bytes"] == pytest.approx(truth, rel=.01)
+    assert found["rss_bytes"] == pytest.approx(statm, rel=.02)
+
+
+@pytest.mark.guest
+def test_columns_are_the_classic_ones():
+    with target("import time; print(1, flush=True); time.sleep(1000)") as (child, _):
+        lines = run("wss", "-t", str(child.pid), ".1").stdout.splitlines()
+        assert lines[0].split() == ["Slp(s)", "Dur(s)", "Est(s)", "RSS(MB)", "PSS(MB)", "Ref(MB)", "Err(s)", "Clear(ms)",
+                                    "Read(ms)"]
+        assert run("wss", str(child.pid), ".1").stdout.startswith("Est(s)     RSS(MB)    PSS(MB)    Ref(MB)")
+        found, = records(child.pid, .1)
+        assert found["slp_ns"] <= found["est_ns"] <= found["dur_ns"] and found["clear_ns"] > 0 < found["read_ns"]
+        assert found["err_ns"] == pytest.approx((found["clear_ns"] + found["read_ns"]) / 2, abs=2)
+        stated = run("wss", str(child.pid), ".1").stderr
+        assert "referenced bits that reclaim goes by" in stated and re.search(r"lock was held for up to [\d.]+ ms", stated)
+
+
+GROW = r"""
+import mmap, time
+area = mmap.mmap(-1, 64 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+area.madvise(mmap.MADV_NOHUGEPAGE)
+for at in range(0, 64 << 20, 4096): area[at] = 1
+print(flush=True)
+while True:
+    for part in range(0, 64 << 20, 1 << 20):
+        for at in range(part, part + (1 << 20), 4096): area[at]
+        time.sleep(.02)
+"""
+
+
+def test_growth_is_monotonic_and_reaches_the_set():
+    with target(GROW) as (child, _):
+        found = records("-C", "--plot", "-d", 3 * min(SLOW, 5), child.pid, .25 * min(SLOW, 5))
+        assert [r["record"] for r in found[:-1]] == ["process"] * 12 and found[-1]["record"] == "knee"
+        growth = [r["ref_bytes"] for r in found[:-1]]
+        assert growth == sorted(growth) and growth[0] < 40 * MB < 64 * MB <= growth[-1] < 76 * MB
+
+
+def test_profile_finds_the_knee_of_a_cycle():
+    with target(GROW) as (child, _):
+        text = run("wss", "-P", "8", "--plot", str(child.pid), ".05")
+        assert text.returncode == 0 and len(re.findall(r"^\d+\.\d{3} ", text.stdout, re.M)) == 8
+        size, when = map(float, re.search(r"^knee: ([\d.]+) MB in ([\d.]+) s", text.stdout, re.M).groups())
+        assert 40 < size < 76 and .4 < when < 6.5       # one turn takes 1.3 s and more
+        assert re.search(r"\|.*K", text.stdout)
+
+
+SHARED = r"""
+import mmap, os
+area = mmap.mmap(-1, 64 << 20)
+for at in range(0, 64 << 20, 4096): area[at] = 1
+os.fork()
+view = memoryview(area)
+bytes(view[::4096])
+print(flush=True)
+while True: bytes(view[::4096])
+"""
+
+
+@pytest.mark.guest
+def test_shared_pages_count_once_in_the_total_of_a_tree():
+    with target(SHARED) as (child, _):
+        assert child.stdout.readline() == "\n"
+        try:
+            *rows, total = records("--tree", "--flush-tlb", child.pid, SLOW)
+            assert [r["record"] for r in rows] == ["process"] * 2 and total["record"] == "total"
+            assert all(r["ref_bytes"] >= 64 * MB for r in rows)
+            assert 64 * MB <= total["ref_bytes"] < 72 * MB and total["ref_unweighted_bytes"] >= 128 * MB
+            assert total["rss_bytes"] == sum(r["rss_bytes"] for r in rows)
+            assert total["pss_bytes"] == sum(r["pss_bytes"] for r in rows)
+            pids = ",".join(str(r["pid"]) for r in rows)
+            both = records(pids, .2 * SLOW)
+            assert [r.get("pid") for r in both] == [int(p) for p in pids.split(",")] + [None]
+        finally:
+            for row in rows:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(row["pid"], signal.SIGKILL)
+
+
+def test_a_child_born_during_the_interval_counts_from_its_birth():
+    code = ("import os, sys, time\nprint(flush=True)\nsys.stdin.readline()\n"
+            "if not os.fork():\n    part = b'x' * (48 << 20)\n    print(flush=True)\ntime.sleep(1000)")
+    with target(code, stdin=subprocess.PIPE) as (child, _):
+        wss = subprocess.Popen([tool("wss"), "-j", "--tree", str(child.pid)], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, universal_newlines=True)
+        assert "reclaim" in wss.stderr.readline()
+        time.sleep(.3 * SLOW)
+        child.stdin.write("\n")
+        child.stdin.flush()
+        assert child.stdout.readline() == "\n"
+        wss.send_signal(signal.SIGINT)
+        found = [json.loads(line) for line in wss.communicate()[0].splitlines()]
+        try:
+            newborn, = [r for r in found if r.get("pid") not in (child.pid, None)]
+            assert newborn["ref_bytes"] >= 48 * MB
+            assert newborn["est_ns"] < found[0]["est_ns"] and newborn["lost"]["joined"] == 0
+        finally:
+            os.kill(newborn["pid"], signal.SIGKILL)
+
+
+def cgroups():
+    from crisis import proc
+    for point, _, controllers in sorted(proc.cgroup_mounts(), key=lambda m: m[2] is not None):
+        if controllers is None or "memory" in controllers:
+            yield point
+
+
+@pytest.mark.guest
+def test_cgroup():
+    points = list(cgroups())
+    if not points:
+        pytest.skip("no cgroup file system is mounted")
+    for point in points:
+        directory = "%s/crisis-wss-%d" % (point, os.getpid())
+        try:
+            os.makedirs(directory + "/below")
+        except OSError as exc:
+            pytest.skip("cannot make a cgroup: %s" % exc)
+        try:
+            with target(TOUCH, 32, 16, PAGE, 0) as (child, _):
+                result = run("wss", "-c", directory, ".1")
+                assert result.returncode == 1 and "no process in this cgroup" in result.stderr
+                with open(directory + "/below/cgroup.procs", "w") as f:
+                    f.write(str(child.pid))
+                only, total = records("-c", directory, .2 * SLOW)
+                assert only["pid"] == child.pid and total["record"] == "total" and only["ref_bytes"] >= 16 * MB
+                assert records("-c", "/crisis-wss-%d/below" % os.getpid(), .1)[0]["pid"] == child.pid
+        finally:
+            deadline = time.monotonic() + 10
+            for part in directory + "/below", directory:
+                while time.monotonic() < deadline:
+                    with contextlib.suppress(OSError):
+                        os.rmdir(part)
+                        break
+                    time.sleep(.05)
+
+
+def nobody():
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+
+
+@pytest.mark.guest
+def test_one_s_own_process_needs_no_privilege_and_another_s_does():
+    if os.getuid():
+        pytest.skip("needs root, to become nobody")
+    code = "import time; print(1, flush=True); time.sleep(1000)"
+    with target(code) as (of_root, _), target(code, preexec_fn=nobody) as (own, _):
+        assert run("wss", str(own.pid), ".05", preexec_fn=nobody).returncode == 0
+        assert run("wss", "-m", str(own.pid), ".05", preexec_fn=nobody).returncode == 0
+        for extra in [], ["-m"], ["--tree"]:
+            refused = run("wss", *extra, str(of_root.pid), ".05", preexec_fn=nobody)
+            assert refused.returncode == 77 and refused.stdout == ""
+            last = refused.stderr.splitlines()[-1]
+            assert "the process belongs to root" in last and "CAP_SYS_PTRACE" in last
+
+
+def test_targets_that_are_not_there():
+    gone = run("wss", "999999999", ".1")
+    assert gone.returncode == 1 and gone.stderr.count("\n") == 1 and "no such process" in gone.stderr
+    if open("/proc/2/stat").read().split()[1] == "(kthreadd)" if os.path.exists("/proc/2/stat") else False:
+        kernel = run("wss", "2", ".1")
+        assert kernel.returncode == 1 and "kernel thread" in kernel.stderr and kernel.stderr.count("\n") == 1
+    with target("import os, time\nprint(os.posix_spawn('/bin/true', ['true'], {}), flush=True)\ntime.sleep(1000)") \
+            as (_, line):
+        deadline = time.monotonic() + 20 * SLOW
+        while open("/proc/%s/stat" % line.strip()).read().split()[2] != "Z" and time.monotonic() < deadline:
+            time.sleep(.02)
+        zombie = run("wss", line.strip(), ".1")
+        assert zombie.returncode == 1 and "is a zombie" in zombie.stderr
+
+
+@pytest.mark.guest
+def test_a_target_that_ends_under_way():
+    code = "import time; print(1, flush=True); time.sleep(1000)"
+    for arguments, status, shown in ([["600"], 1, 0], [["-C", "-t", ".2"], 0, 1]):
+        with target(code) as (child, _):
+            wss = subprocess.Popen([tool("wss"), *arguments[:-1], str(child.pid), arguments[-1]],
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+            if shown:
+                assert wss.stdout.readline() and wss.stdout.readline()
+            else:
+                assert wss.stderr.readline() and wss.stderr.readline()
+            child.kill()
+            child.wait()
+            text, errors = wss.communicate(timeout=30 * SLOW)       # long before the 600 s
+            assert wss.returncode == status and "%d" % child.pid in errors.splitlines()[-1]
+    with target(code) as (one, _), target(code) as (two, _):
+        wss = subprocess.Popen([tool("wss"), "-j", "%d,%d" % (one.pid, two.pid)], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, universal_newlines=True)
+        assert wss.stderr.readline()
+        one.kill()
+        one.wait()
+        time.sleep(.2)
+        wss.send_signal(signal.SIGINT)
+        text, errors = wss.communicate(timeout=30 * SLOW)
+        found = [json.loads(line) for line in text.splitlines()]
+        assert wss.returncode == 0 and [r.get("pid") for r in found] == [two.pid, None]
+        assert found[0]["lost"]["ended"] == 1 and "process %d has ended" % one.pid in errors
+
+
+@pytest.mark.guest
+def test_hostile_names(tmp_path):
+    name = b"\x1b[31m\n\"\\\xff"
+    path = os.path.join(os.fsencode(tmp_path), name)
+    with open(path, "wb") as f:
+        f.write(bytes(MB))
+    code = ("import ctypes, mmap, sys, os\nctypes.CDLL(None).prctl(15, %r)\n"
+            "area = mmap.mmap(os.open(%r, os.O_RDWR), 0)\nprint(flush=True)\n"
+            "while True: bytes(memoryview(area)[::4096])" % (name, path))
+    with target(code) as (child, _), target(code) as (two, _):
+        text = run("wss", "-m", "%d,%d" % (child.pid, two.pid), str(.2 * SLOW)).stdout
+        # The kernel itself writes a newline in a file's name as \012.
+        assert "\x1b" not in text and r'\x1b[31m\x0a"\\\xff' in text and r"\x1b[31m\\012" in text
+        found = records("-m", child.pid, .2 * SLOW)
+        assert any((r.get("mapping") or "").endswith('\x1b[31m\\012"\\\\xff') and r["ref_bytes"] == MB for r in found)
+        assert found[0]["comm"] == "\x1b[31m\n\"\\\\xff"
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("arguments", [[".05"], [".05", "3"], ["-s", "0", "-d", ".3", "--", "PID", ".1"],
+                                       ["-s", ".05", "PID", ".05", "3"], ["-C", "PID", ".05", "4"],
+                                       ["-T", "-t", "-m", "--top", "3", "PID", ".05"]])
+def test_every_mode_prints(arguments):
+    with target(TOUCH, 8, 4, PAGE, 0) as (child, _):
+        words = [str(child.pid) if word == "PID" else word for word in arguments]
+        if str(child.pid) not in words:
+            words.insert(0, str(child.pid))
+        result, found = run("wss", *words), records(*words)
+    assert result.returncode == 0
+    processes = [r for r in found if r["record"] == "process"]
+    rows = re.findall(r"^(?:[\d:]{8} )?[\d. ]*\d+\.\d{3} +\d+\.\d\d +\d+\.\d\d +\d+\.\d\d ", result.stdout, re.M)
+    assert len(rows) == len(processes) >= 1
+    for record in processes:
+        assert {"time", "record", "pid", "comm", "est_ns", "err_ns", "rss_bytes", "pss_bytes", "ref_bytes", "huge_bytes",
+                "hugetlb_bytes", "slp_ns", "dur_ns", "clear_ns", "read_ns", "source", "tlb_flushed",
+                "lost"} == set(record)
+        assert set(record["lost"]) == {"ended", "denied", "joined", "reclaim_scanned_pages"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_print_what_was_collected(number):
+    with target(TOUCH, 8, 4, PAGE, 0) as (child, _):
+        wss = subprocess.Popen([tool("wss"), str(child.pid), "600"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               universal_newlines=True)
+        assert wss.stderr.readline() and wss.stderr.readline()
+        time.sleep(.3 * SLOW)
+        wss.send_signal(number)
+        text, _ = wss.communicate(timeout=20 * SLOW)
+    assert wss.returncode == 0 and len(text.splitlines()) == 2
+
+
+def test_exits():
+    with target(TOUCH, 8, 4, PAGE, 0) as (child, _):
+        shell = "%s -C %d %%s; echo status ${PIPESTATUS[0]}" % (tool("wss"), child.pid)
+        head = subprocess.run(["bash", "-c", shell % ".05 | head -2 2>&1"], stdout=subprocess.PIPE, timeout=30 * SLOW)
+        assert head.stdout.split()[-1] in (b"0", b"141")
+        for where in "/dev/full", "&-":
+            full = subprocess.run(["bash", "-c", shell % (".05 1 2>&1 >" + where)], stdout=subprocess.PIPE,
+                                  timeout=30 * SLOW)
+            assert b"write error" in full.stdout and full.stdout.endswith(b"status 1\n")
+
+
+@pytest.mark.guest
+def test_the_tlb_flush_is_free_just_where_there_are_no_soft_dirty_bits():
+    config = None
+    for path in "/proc/config.gz", "/boot/config-" + os.uname().release:
+        if os.path.exists(path):
+            import gzip
+            config = gzip.open(path).read() if path.endswith("gz") else open(path, "rb").read()
+    if config is None:
+        flags = re.findall("^VmFlags:(.*)$", open("/proc/self/smaps").read(), re.M)
+        soft_dirty = any(" sd" in line for line in flags)      # a young mapping has it
+    else:
+        soft_dirty = b"CONFIG_MEM_SOFT_DIRTY=y" in config
+    assert refs.flush_is_free() == (not soft_dirty)
+
+
+@pytest.mark.guest
+def test_damon_against_a_known_set():
+    with target(TOUCH, 96, 48, PAGE, 0) as (child, _):
+        result = run("wss", "-j", "--source", "damon", str(child.pid), str(1 * min(SLOW, 3)))
+        if result.returncode in (69, 77):
+            pytest.skip(result.stderr.strip())
+        assert result.returncode == 0, result.stderr
+        found = json.loads(result.stdout)
+        print(found)
+        assert found["source"] == "damon" and found["err_ns"] is None and 0 < found["ref_error_bytes"] < 3 * MB
+        assert found["ref_bytes"] == pytest.approx(48 * MB, rel=.03, abs=4 * found["ref_error_bytes"])
+        assert open("/sys/kernel/mm/damon/admin/kdamonds/nr_kdamonds").read().strip() == "0"
+        twice = run("wss", "--source", "damon", "-s", "0", str(child.pid), str(.5 * min(SLOW, 3)), "2")
+        assert twice.returncode == 0 and len(twice.stdout.splitlines()) == 3
+    small = "import time\nprint(flush=True)\nwhile True: time.sleep(.001)"
+    with target(small) as (child, _):
+        exact = json.loads(run("wss", "-j", "--source", "damon", str(child.pid), ".3").stdout)
+        assert exact["ref_error_bytes"] == 0 and 0 < exact["ref_bytes"] <= exact["rss_bytes"]
+        wss = subprocess.Popen([tool("wss"), "--source", "damon", str(child.pid), "600"], stderr=subprocess.PIPE,
+                               stdout=subprocess.PIPE, universal_newlines=True)
+        assert wss.stdout.readline()
+        deadline = time.monotonic() + 20 * SLOW
+        while "on" not in _damon_state() and time.monotonic() < deadline:
+            time.sleep(.05)
+        busy = run("wss", "--source", "damon", str(child.pid), ".1")
+        assert busy.returncode == 1 and "somebody has set it up" in busy.stderr
+        wss.send_signal(signal.SIGINT)
+        wss.communicate(timeout=60 * SLOW)
+        assert wss.returncode == 0
+        assert open("/sys/kernel/mm/damon/admin/kdamonds/nr_kdamonds").read().strip() == "0"
+
+
+def _damon_state():
+    try:
+        return open("/sys/kernel/mm/damon/admin/kdamonds/0/state").read()
+    except OSError:
+        return ""
+
+
+@pytest.mark.guest
+def test_idle_pages_against_a_known_set():
+    with target(TOUCH, 96, 48, PAGE, 0) as (child, line):
+        result = run("wss", "-j", "-m", "--top", "1000", "--flush-tlb", "--source", "idle", str(child.pid), str(SLOW))
+        if result.returncode in (69, 77):
+            pytest.skip(result.stderr.strip())
+        assert result.returncode == 0, result.stderr
+        found = [json.loads(text) for text in result.stdout.splitlines()]
+        assert found[0]["source"] == "idle"
+        assert within(found, line) == pytest.approx(48 * MB, rel=.03)
+        assert found[0]["ref_bytes"] == pytest.approx(48 * MB, rel=.2)
+    if not os.path.exists(HUGE_PAGE):
+        return
+    with target(TOUCH, 96, 48, int(open(HUGE_PAGE).read()), 1) as (child, line):
+        found = records("-m", "--top", 1000, "--flush-tlb", "--source", "idle", child.pid, SLOW)
+        if found[0]["huge_bytes"] == 96 * MB:
+            assert within(found, line) == 48 * MB
