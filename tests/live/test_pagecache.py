@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""pagecache: what is asked for comes about, by mincore's word, or is said not to have.  Needs root."""
+
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import pytest
+from helpers import ROOT, SLOW, load, run, tool
+from pagefiles import PAGE, Resident, evict, ext4, mincore_of, mounted, write
+
+from crisis import pagecache
+
+
+@pytest.fixture(scope="module")
+def disk():
+    with ext4() as point:
+        yield point
+
+
+@pytest.fixture()
+def place(disk):
+    directory = tempfile.mkdtemp(dir=disk)
+    os.chmod(directory, 0o755)
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def act(*arguments, status=0):
+    result = run("pagecache", "-j", *arguments)
+    assert result.returncode == status, result.stderr + result.stdout
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+@pytest.mark.guest
+def test_evict_writes_back_and_drops(place):
+    path = place + "/file"
+    with open(path, "wb") as f:
+        f.write(b"d" * (64 * PAGE))
+    record, = act("evict", path)
+    assert (record["before_pages"], record["after_pages"], record["why"]) == (64, 0, [])
+    assert mincore_of(path) == bytes(64)
+    with open(path, "rb") as f:
+        assert f.read() == b"d" * (64 * PAGE)
+    text = run("pagecache", "evict", path)
+    assert text.returncode == 0 and text.stdout.split()[:4] == ["BEFORE", "AFTER", "SIZE", "FILE"]
+    assert text.stdout.split()[5] == "0B" and mincore_of(path) == bytes(64)
+
+
+@pytest.mark.guest
+def test_evict_names_who_has_the_file_mapped(place):
+    path = write(place + "/file", 64)
+    with Resident(path, range(0, 64, 2)) as file:
+        record, = act("evict", path, status=1)
+        assert record["after_pages"] == file.vector().count(1) == 32
+        assert record["mapped_by"] == [{"pid": os.getpid(), "comm": open("/proc/self/comm").read().rstrip("\n")}]
+        assert "32 pages stayed" in record["why"][0] and "(%d)" % os.getpid() in record["why"][0]
+        text = run("pagecache", "evict", path)
+        assert text.returncode == 1 and text.stderr.count("\n") == 1 and "mapped by" in text.stderr
+    assert act("evict", path)[0]["after_pages"] == 0
+
+
+def test_evict_of_what_lives_in_memory():
+    with mounted("tmpfs", "none") as point:
+        path = write(point + "/file", 8)
+        record, = act("evict", path, status=1)
+        assert record["after_pages"] == 8 and "no other place" in record["why"][0]
+
+
+def test_evict_of_what_cannot_be_written_back(place):
+    with mounted("tmpfs", "none", "size=4m") as point:
+        image = point + "/image"
+        with open(image, "wb") as f:
+            f.truncate(64 << 20)
+        subprocess.check_call(["mkfs.ext4", "-q", "-F", "-O", "^has_journal", image])
+        with mounted("ext4", image, "loop") as disk:
+            with open(disk + "/file", "wb") as f:
+                f.write(b"d" * (16 << 20))          # the tmpfs below has no room for it
+            record, = act("evict", disk + "/file", status=1)
+            assert any("cannot be written back" in reason for reason in record["why"]), record
+
+
+@pytest.mark.guest
+def test_touch_reads_only_what_is_missing(place):
+    path = write(place + "/file", 1024)
+    with Resident(path, range(512)) as file:
+        child = subprocess.Popen([tool("pagecache"), "-j", "touch", path], stdout=subprocess.PIPE)
+        text = child.stdout.read()
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = status
+        record = json.loads(text)
+        assert status == 0 and record["why"] == [] and record["missing_pages"] == 0
+        assert file.vector() == b"\1" * 1024
+        assert record["before_pages"] == 512 and record["after_pages"] == 1024
+        # The command itself may have been read from the disk too.
+        assert 512 * PAGE // 512 <= usage.ru_inblock < 900 * PAGE // 512
+        child.stdout.close()
+    write(place + "/other", 10, 100)
+    os.mkdir(place + "/below")
+    write(place + "/below/file", 3)
+    found = act("touch", place)
+    assert len(found) == 3 and all(r["missing_pages"] == 0 for r in found)
+    assert mincore_of(place + "/other") == b"\1" * 11 and mincore_of(place + "/below/file") == b"\1" * 3
+
+
+@pytest.mark.guest
+def test_touch_leaves_holes(place):
+    path = place + "/sparse"
+    with open(path, "wb") as f:
+        f.truncate(1 << 40)
+        for page in 0, 10, 1 << 20:
+            f.seek(page * PAGE)
+            f.write(b"data" * (PAGE // 4))
+    evict(path)
+    record, = act("touch", path)
+    assert record["why"] == [] and record["missing_pages"] == 0 and 3 <= record["after_pages"] < 200
+    assert record["size_bytes"] == 1 << 40
+
+
+CUTTER = ("import os,sys\nfd = os.open(sys.argv[1], os.O_RDWR)\nsize = os.fstat(fd).st_size\nprint(flush=True)\n"
+          "while True:\n    os.ftruncate(fd, 100); os.ftruncate(fd, size); os.pwrite(fd, b'x' * %d, size // 2)" % PAGE)
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("action", ["touch", "evict", "lock"])
+def test_a_file_cut_short_meanwhile_kills_nothing(place, action):
+    path = write(place + "/file", 1024)
+    child = subprocess.Popen([sys.executable, "-c", CUTTER, path], stdout=subprocess.PIPE)
+    try:
+        child.stdout.readline()
+        for _ in range(3 if SLOW > 1 else 8):
+            result = subprocess.Popen([tool("pagecache"), "-j", action, path], stdout=subprocess.PIPE,
+                                      stderr=subprocess.PIPE)
+            line = result.stdout.readline()
+            if action == "lock":
+                result.send_signal(signal.SIGINT)
+            _, errors = result.communicate(timeout=60 * SLOW)
+            assert result.returncode in (0, 1), (result.returncode, line, errors)
+            assert line or errors
+            assert b"Traceback" not in errors and b"internal" not in errors
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+
+
+def test_too_large_is_refused(place, capsys):
+    path = write(place + "/file", 64)
+    command = load("pagecache")
+    command.available = lambda: 63 * PAGE
+    for force in False, True:
+        args = command.get_parser().parse_args(["-j", "touch", path] + ["--force"] * force)
+        command.Act(args).touch()
+        record = json.loads(capsys.readouterr().out)
+        if force:
+            assert record["why"] == [] and mincore_of(path) == b"\1" * 64
+        else:
+            assert "more than the memory available" in record["why"][0] and record["missing_pages"] == 64
+            assert mincore_of(path) == bytes(64)
+    evict(path)
+    args = command.get_parser().parse_args(["-j", "lock", path])
+    with pytest.raises(command.Error, match="memory available"):
+        command.Act(args).lock()
+    with pytest.raises(command.Unavailable, match="max_map_count"):
+        command.Act(args).check(10 ** 8, 1, 1)
+
+
+def locked_bytes(pid, path):
+    found = 0
+    with open("/proc/%d/smaps" % pid) as f:
+        for part in re.split(r"\n(?=[0-9a-f]+-[0-9a-f]+ )", f.read()):
+            if path in part:
+                found += int(re.search(r"^Locked: +(\d+) kB", part, re.M).group(1)) << 10
+    return found
+
+
+@pytest.mark.guest
+def test_lock_keeps_until_the_end(place):
+    paths = [write(place + "/file", 128), write(place + "/other", 10, 5)]
+    child = subprocess.Popen([tool("pagecache"), "-j", "lock", *paths], stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE)
+    found = [json.loads(child.stdout.readline()) for _ in paths]
+    assert [(r["after_pages"], r["missing_pages"], r["why"]) for r in found] == [(128, 0, []), (11, 0, [])]
+    assert locked_bytes(child.pid, paths[0]) == 128 * PAGE and locked_bytes(child.pid, paths[1]) == 11 * PAGE
+    for path in paths:
+        evict(path)
+        assert set(mincore_of(path)) == {1}
+    with open(paths[0], "rb+") as f:
+        f.truncate(100)
+    time.sleep(.1)
+    assert child.poll() is None
+    child.send_signal(signal.SIGTERM)
+    assert child.wait() == 0
+    child.communicate()
+    evict(paths[1])
+    assert mincore_of(paths[1]) == bytes(11)
+
+
+def as_nobody(*arguments, limit=None):
+    directory = tempfile.mkdtemp()
+
+    def before():
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, (limit, limit))
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+    try:
+        os.chmod(directory, 0o755)
+        for part in "bin", "lib":
+            shutil.copytree(os.path.join(ROOT, part), os.path.join(directory, part))
+        return subprocess.run([os.path.join(directory, "bin/pagecache"), *arguments], stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, universal_newlines=True, timeout=60 * SLOW, preexec_fn=before)
+    finally:
+        shutil.rmtree(directory)
+
+
+@pytest.mark.guest
+def test_without_permission(place):
+    path = write(place + "/file", 64)
+    result = as_nobody("lock", path, limit=32 * PAGE)
+    assert result.returncode == 77 and "RLIMIT_MEMLOCK" in result.stderr and result.stderr.count("\n") == 1
+    told = as_nobody("-j", "touch", path)
+    record = json.loads(told.stdout)
+    assert mincore_of(path).count(1) == 64
+    if told.returncode:             # 0 where cachestat still told everybody and mincore was not needed
+        assert record["after_pages"] is None and "not verified" in record["why"][0]
+    told = as_nobody("-j", "evict", path)
+    assert mincore_of(path).count(1) == 0
+    assert told.returncode == 0 or "not verified" in json.loads(told.stdout)["why"][0]
+    os.chmod(path, 0o600)
+    for action in "touch", "evict", "lock", "save":
+        result = as_nobody(action, path)
+        assert "Permission denied" in result.stderr and result.returncode == 1
+
+
+@pytest.mark.guest
+def test_save_and_restore(place):
+    wanted = {"alternate": range(0, 300, 2), "half": range(150), "strange\n\udce9 \x1b": (7, 8, 299), "none": ()}
+    held = {name: Resident(write("%s/%s" % (place, name), 300), resident) for name, resident in wanted.items()}
+    os.mkfifo(place + "/fifo")
+    saved = subprocess.run([tool("pagecache"), "save", place], stdout=subprocess.PIPE).stdout
+    vectors = {name: file.vector() for name, file in held.items()}
+    for name, file in held.items():
+        file.__exit__()
+        evict("%s/%s" % (place, name))
+    assert saved.count(b"\n") == 3
+    with open(place + "/list.json", "wb") as f:
+        f.write(saved)
+    found = act("restore", place + "/list.json")
+    assert len(found) == 3 and all(r["why"] == [] and r["missing_pages"] == 0 for r in found)
+    for name in wanted:
+        vector = mincore_of("%s/%s" % (place, name))
+        assert all(now >= then for now, then in zip(vector, vectors[name])), name
+    # A file that shrank, one that is gone, one that is a FIFO now.
+    with open(place + "/half", "rb+") as f:
+        f.truncate(10 * PAGE)
+    os.unlink(place + "/alternate")
+    os.mkfifo(place + "/alternate")
+    result = subprocess.run([tool("pagecache"), "-v", "restore", "-"], input=saved, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, timeout=60 * SLOW)
+    assert result.returncode == 1 and b"it is a FIFO" in result.stderr and b"has changed" in result.stderr
+
+
+@pytest.mark.parametrize("line", ["x", "{}", "[]", "null", '{"file":1}',
+                                  '{"file":"/etc/passwd","size_bytes":1,"mtime_ns":1,"page_bytes":-1,"ranges":[[0,1]]}',
+                                  '{"file":"/etc/passwd","size_bytes":1,"mtime_ns":1,"page_bytes":4096,"ranges":[[-5,1]]}',
+                                  '{"file":"/etc/passwd","size_bytes":1,"mtime_ns":1,"page_bytes":4096,"ranges":[["a",1]]}',
+                                  '{"file":"","size_bytes":1,"mtime_ns":1,"page_bytes":4096,"ranges":[]}'])
+def test_restore_takes_no_nonsense(tmp_path, line):
+    path = tmp_path / "list"
+    path.write_text(line + "\n")
+    result = run("pagecache", "restore", str(path))
+    assert result.returncode == 1 and "line 1: not a line of pagecache save" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_bar_on_the_terminal(place):
+    import pty
+    code = ("import sys\nsys.path[:0] = sys.argv[1:]\nfrom helpers import load\nbar = load('pagecache').Progress(True)\n"
+            "bar.begin('na\\x1bme', 100)\nbar.next = 0\nbar.advance(50)\nbar.clear()")
+    master, slave = pty.openpty()
+    try:
+        subprocess.check_call([sys.executable, "-c", code, ROOT + "/tests", ROOT + "/lib"], stderr=slave)
+        text = os.read(master, 10000).decode()
+    finally:
+        os.close(master)
+        os.close(slave)
+    assert "[###############" in text and " 50% 50B of 100B na\\x1bme" in text and text.endswith("\r\x1b[K")
+    assert run("pagecache", "touch", write(place + "/file", 64)).stderr == ""       # no bar where nobody looks
+
+
+def test_older_kernels_are_measured_by_mincore(place):
+    path = write(place + "/file", 64)
+    command = load("pagecache")
+    with Resident(path, range(16)) as file:
+        one = command.Act(command.get_parser().parse_args(["touch", path]))
+        one.residency.has_cachestat = False
+        assert one.measure(file.fd, os.fstat(file.fd), file.size) == (16, None)
+        assert pagecache.runs(bytearray(file.vector()), 0).__next__() == (16, 48)
