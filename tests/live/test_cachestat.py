@@ -138,14 +138,14 @@ WAYS = {"read 128 KiB": lambda path: read(path, 1 << 17), "read 1 MiB": lambda p
         "pread 4 KiB": pread, "mmap": touch, "sendfile": send}
 
 
-def check_cold_and_warm(path, way, source):
+def check_cold_and_warm(path, way, *source):
     evict(path)
-    cold = of_file(path, lambda: WAYS[way](path), "--source", source)
+    cold = of_file(path, lambda: WAYS[way](path), *source)
     assert resident(path) == PAGES
     assert cold["misses"] + cold["readahead_pages"] == pytest.approx(PAGES, rel=.01)
     assert cold["added_pages"] == pytest.approx(PAGES, rel=.01)
     assert 1 <= cold["misses"] <= PAGES and cold["dirties"] == 0
-    warm = of_file(path, lambda: WAYS[way](path), "--source", source)
+    warm = of_file(path, lambda: WAYS[way](path), *source)
     assert resident(path) == PAGES
     assert warm["hits"] == pytest.approx(PAGES, rel=.01)
     assert warm["misses"] <= .01 * PAGES and warm["readahead_pages"] <= .01 * PAGES
@@ -157,14 +157,14 @@ def check_cold_and_warm(path, way, source):
 @pytest.mark.parametrize("source", SOURCES)
 def test_truth_of_cold_and_warm_reads(tmp_path, source, way):
     usable(source)
-    check_cold_and_warm(make(tmp_path / "file"), way, source)
+    check_cold_and_warm(make(tmp_path / "file"), way, "--source", source)
 
 
 @pytest.mark.parametrize("way", ["read 128 KiB", "mmap"])
 @pytest.mark.parametrize("source", SOURCES)
 def test_truth_of_a_sparse_file(tmp_path, source, way):
     usable(source)
-    check_cold_and_warm(make(tmp_path / "file", sparse=True), way, source)
+    check_cold_and_warm(make(tmp_path / "file", sparse=True), way, "--source", source)
 
 
 @pytest.mark.guest
@@ -182,6 +182,31 @@ def test_truth_of_a_rewrite_in_place(tmp_path, source):
     assert warm["dirties"] == pytest.approx(PAGES, rel=.01) and warm["added_pages"] <= .01 * PAGES
     again = of_file(path, lambda: read(path, 1 << 17), "--source", source)
     assert again["hits"] == pytest.approx(PAGES, rel=.01) and again["hit_ratio"] >= .99
+
+
+@pytest.mark.parametrize("kind", ["xfs", "btrfs"])
+def test_truth_on_other_file_systems(tmp_path, kind):
+    """Large folios, and file systems that dirty pages by their own ways, without buffer heads."""
+    image, point = str(tmp_path / "image"), tmp_path / "mount"
+    with open(image, "wb") as f:
+        f.truncate(400 << 20)
+    point.mkdir()
+    for command in ["mkfs." + kind, "-q", "-f", image], ["mount", "-o", "loop", image, str(point)]:
+        try:
+            made = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, universal_newlines=True)
+        except FileNotFoundError:
+            pytest.skip(command[0] + " is not installed")
+        if made.returncode:
+            pytest.skip("%s: %s" % (" ".join(command[:1]), made.stderr.strip()))
+    try:
+        path = make(point / "file")
+        for way in "read 128 KiB", "mmap":
+            check_cold_and_warm(path, way)
+        evict(path)
+        cold = of_file(path, lambda: rewrite(path))
+        assert cold["dirties"] == cold["write_pages"] == cold["added_pages"] == PAGES and cold["misses"] == 0
+    finally:
+        subprocess.check_call(["umount", str(point)])
 
 
 def test_prefetching_is_readahead_and_dropping_is_seen(tmp_path):
