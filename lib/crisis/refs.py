@@ -22,9 +22,9 @@ FIELDS = ("Rss", "Pss", "Referenced")
 HUGE = ("AnonHugePages", "ShmemPmdMapped", "FilePmdMapped")
 HUGETLB = ("Shared_Hugetlb", "Private_Hugetlb")
 WINDOW_FIELDS = FIELDS + HUGE + HUGETLB
-_MAPPING = re.compile(
+_MAPPING = (
     rb"^([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ \d+ *(.*)\n(?:[A-Z]\w*:.*\n)*?Rss: +(\d+) kB\n(?:[A-Z]\w*:.*\n)*?"
-    rb"Pss: +(\d+) kB\n(?:[A-Z]\w*:.*\n)*?Referenced: +(\d+) kB\n", re.M)
+    rb"Pss: +(\d+) kB\n(?:[A-Z]\w*:.*\n)*?Referenced: +(\d+) kB\n")
 
 
 class Process:
@@ -162,7 +162,7 @@ def _no_page_monitor(name):
 def mappings(raw):
     """[(start, end, permissions, name, Rss, Pss, Referenced)] of the text of smaps; name as bytes, b"" for none."""
     return [(int(start, 16), int(end, 16), perms.decode(), name, int(rss) * 1024, int(pss) * 1024, int(ref) * 1024)
-            for start, end, perms, name, rss, pss, ref in _MAPPING.findall(raw)]
+            for start, end, perms, name, rss, pss, ref in re.findall(_MAPPING, raw, re.M)]
 
 
 def sum_mappings(raw):

@@ -14,7 +14,7 @@ import time
 from . import cli, refs
 from .errors import Error, NotPermitted, Unavailable
 
-__all__ = ["ClearRefs", "Idle", "Sampled", "Watch", "choose", "times", "total", "until"]
+__all__ = ["ClearRefs", "Idle", "Sampled", "Watch", "choose", "collect", "times", "total", "until"]
 
 # Reading frame after frame in Python is worth it up to here; beyond it clear_refs serves.
 IDLE_RSS, IDLE_SIZE = 4 << 30, 64 << 30
@@ -82,7 +82,18 @@ class Watch:
         self.several = len(pids) != 1 or args.tree
         self.by_mapping = args.map or self.several
         self.lost = {"ended": 0, "denied": 0, "joined": 0}
-        self.refusal, self.listed = None, 0.0
+        self.refusal, self.listed, self.pidfd = None, 0.0, None
+        if not self.several:
+            try:
+                self.pidfd = os.pidfd_open(pids[0])
+            except (OSError, AttributeError):   # Linux before 5.3, or ended: that is noticed when it is read
+                pass
+
+    def end_of_one(self):
+        """(a descriptor that is readable once the one process has ended,), or () where there are several."""
+        if self.several or self.pidfd is None:
+            return ()
+        return (self.pidfd,)
 
     def find(self):
         """Open the processes that have come; raises Error for one that was named and cannot be watched."""
@@ -273,17 +284,17 @@ class Sampled:
     def close(self):
         self.kdamond.close()
 
-    def measure(self, process, seconds):
+    def measure(self, process, seconds, fds=()):
         """The row of one window, with est (ns) and ref_error (bytes); None after a stop."""
         try:
-            return self._measure(process, seconds)
+            return self._measure(process, seconds, fds)
         except ProcessLookupError:
             raise Error("the process ended before its memory was read") from None
 
-    def _measure(self, process, seconds):
+    def _measure(self, process, seconds, fds):
         regions = self.damon.regions_of(process.resident_runs())
         marked = self.kdamond.start(process.pid, regions, seconds)
-        until(marked[1] / 1e9 + seconds)
+        until(marked[1] / 1e9 + seconds, fds)
         watched = 0
         while not watched:
             if cli.stopping():
@@ -298,3 +309,103 @@ class Sampled:
         return dict(measures(found), pid=process.pid, comm=process.comm, mark=marked, read=(read, read),
                     est=int(seconds * 1e9), ref=touched, maps=[], weighted=touched,
                     ref_error=self.damon.standard_error(regions, touched))
+
+
+def collect(args, pids, interval, count):
+    """Yield the data of each report: a dict with rows, slept (ns), scanned (pages that reclaim looked at), watch, source.
+
+    args: parsed arguments of the command; interval in seconds, or None until a stop; count: of reports, or None.
+    """
+    if args.source == "damon":
+        yield from _sampled(args, pids, interval, count)
+        return
+    source = choose(pids, args)
+    watch = Watch(pids, args, source)
+    growing, slept = args.cumulative or args.profile, 0
+    pause = args.snapshot or 0.0
+    limit = args.profile or count or (1 if not growing and args.snapshot is None else None)
+    watch.find()
+    fds = watch.end_of_one()
+    if not args.json:
+        _announce(args, watch, interval)
+    if source.warning:
+        cli.note(source.warning)
+    start, number, base = time.monotonic(), 0, None
+    while True:
+        if base is None or not growing:
+            scanned = refs.reclaim_scanned()
+            watch.mark()
+            slept = 0
+        now = time.monotonic()
+        if base is None:
+            base = now
+        if not watch.processes:
+            pass
+        elif interval is None:
+            while not cli.stopping() and not cli.wait(None, fds):
+                pass
+        else:
+            until(base + (interval * 2 ** number if args.profile else
+                          interval * (number + 1) if growing else interval + number * (interval + pause)), fds)
+        slept += int((time.monotonic() - now) * 1e9)
+        rows = watch.read()
+        if not rows:
+            if not number:
+                raise Error("process %d ended before its memory was read" % pids[0] if not watch.several else
+                            "every process ended before its memory was read")
+            if not watch.several:
+                cli.note("process %d has ended" % pids[0])
+            return
+        after = refs.reclaim_scanned()
+        yield {"rows": rows, "slept": slept, "watch": watch, "source": source,
+               "scanned": None if scanned is None or after is None else after - scanned}
+        number += 1
+        now = time.monotonic()
+        if cli.stopping() or number == limit or args.duration and now - start >= args.duration:
+            return
+        if not growing:
+            # What has been missed by whole periods is skipped; the others stay where they were.
+            while now > base + interval + number * (interval + pause):
+                base += interval + pause
+            until(base + number * (interval + pause), fds)
+            if cli.stopping():
+                return
+        elif not args.profile:
+            while now > base + interval * (number + 1):
+                base += interval
+
+
+def _sampled(args, pids, interval, count):
+    """collect() by DAMON."""
+    watch = Watch(pids, args, None)
+    watch.find()
+    source = Sampled()
+    try:
+        if not args.json:
+            _announce(args, watch, interval)
+        limit = count or (1 if args.snapshot is None else None)
+        number, base = 0, time.monotonic()
+        while not cli.stopping():
+            row = source.measure(watch.processes[pids[0]], interval, watch.end_of_one())
+            if row is None:
+                return
+            yield {"rows": [row], "slept": int(interval * 1e9), "watch": watch, "source": source, "scanned": None}
+            number += 1
+            if number == limit or args.duration and time.monotonic() - base >= args.duration:
+                return
+            until(base + number * (interval + (args.snapshot or 0.0)))
+    finally:
+        source.close()
+
+
+def _announce(args, watch, interval):
+    pids = list(watch.processes)
+    what = "PID %d" % pids[0] if len(pids) == 1 else "%d processes" % len(pids)
+    how = "until Ctrl-C" if interval is None else "during %g seconds" % interval
+    if args.profile:
+        how = "grow, from %g seconds, %d steps" % (interval, args.profile)
+    elif args.cumulative:
+        how = "grow, every %g seconds" % interval
+    elif args.snapshot:
+        how += ", again after a pause of %g" % args.snapshot
+    cli.title("Watching %s page references %s..." % (what, how))

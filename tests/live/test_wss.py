@@ -144,9 +144,10 @@ while True:
 def test_growth_is_monotonic_and_reaches_the_set():
     with target(GROW) as (child, _):
         found = records("-C", "--plot", "-d", 3 * min(SLOW, 5), child.pid, .25 * min(SLOW, 5))
-        assert [r["record"] for r in found[:-1]] == ["process"] * 12 and found[-1]["record"] == "knee"
-        growth = [r["ref_bytes"] for r in found[:-1]]
-        assert growth == sorted(growth) and growth[0] < 40 * MB < 64 * MB <= growth[-1] < 76 * MB
+        *found, last = found
+        assert {r["record"] for r in found} == {"process"} and last["record"] == "knee" and 2 <= len(found) <= 12
+        growth = [r["ref_bytes"] for r in found]
+        assert growth == sorted(growth) and growth[0] < growth[-1] and 64 * MB <= growth[-1] < 76 * MB
 
 
 def test_profile_finds_the_knee_of_a_cycle():
@@ -344,7 +345,7 @@ def test_every_mode_prints(arguments):
     assert result.returncode == 0
     processes = [r for r in found if r["record"] == "process"]
     rows = re.findall(r"^(?:[\d:]{8} )?[\d. ]*\d+\.\d{3} +\d+\.\d\d +\d+\.\d\d +\d+\.\d\d ", result.stdout, re.M)
-    assert len(rows) == len(processes) >= 1
+    assert rows and processes and (len(rows) == len(processes) or "-d" in arguments)    # -d counts time, not reports
     for record in processes:
         assert {"time", "record", "pid", "comm", "est_ns", "err_ns", "rss_bytes", "pss_bytes", "ref_bytes", "huge_bytes",
                 "hugetlb_bytes", "slp_ns", "dur_ns", "clear_ns", "read_ns", "source", "tlb_flushed",

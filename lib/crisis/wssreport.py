@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A report of wss as text and as JSON; pure.  Apart from the command so that its bytecode is cached."""
+
+from . import cli, table
+from .workingset import times, total
+
+__all__ = ["render", "remarks", "point", "growth"]
+
+MB = 1 << 20
+
+
+def header(args, several):
+    """The names of the columns."""
+    return "%s%s%-7s %10s %10s %10s %8s%s%s" % (
+        "%-8s " % "TIME" if args.timestamp else "", "%-7s %-7s " % ("Slp(s)", "Dur(s)") if args.moretimes else "",
+        "Est(s)", "RSS(MB)", "PSS(MB)", "Ref(MB)", "Err(s)",
+        " %9s %9s" % ("Clear(ms)", "Read(ms)") if args.moretimes else "", " %7s %s" % ("PID", "COMM") if several else "")
+
+
+def _cell(form, value, unit):
+    return "-" if value is None else form % (value / unit)
+
+
+def line(args, row, slept, several):
+    """One row of the text table."""
+    estimate, error, duration, clear, read = times(row)
+    return "%s%s%-7.3f %10.2f %10.2f %10.2f %8s%s%s" % (
+        "%-8s " % cli.timestamp() if args.timestamp else "",
+        "%-7.3f %-7.3f " % (slept / 1e9, duration / 1e9) if args.moretimes else "",
+        estimate / 1e9, row["rss"] / MB, row["pss"] / MB, row["ref"] / MB, _cell("%.4f", error, 1e9),
+        " %9s %9s" % (_cell("%.3f", clear, 1e6), _cell("%.3f", read, 1e6)) if args.moretimes else "",
+        " %7s %s" % ("-" if row["pid"] is None else row["pid"], table.escape(row["comm"])) if several else "")
+
+
+def hottest(rows, top):
+    """[(referenced, rss, pss, start, end, permissions, name, pid)] of the mappings that were touched, most first."""
+    found = [(ref, rss, pss, start, end, perms, name.decode("utf-8", "surrogateescape"), row["pid"])
+             for row in rows for start, end, perms, name, rss, pss, ref in row["maps"] if ref]
+    found.sort(key=lambda m: (-m[0], m[7], m[3]))
+    return found[:top]
+
+
+def render(args, data, first):
+    """The report as text, under the columns' names if it is the first, or as JSON lines."""
+    rows, slept, watch, source = (data[key] for key in ("rows", "slept", "watch", "source"))
+    shown = rows + ([total(rows)] if watch.several else [])
+    maps = hottest(rows, args.top) if args.map else []
+    if not args.json:
+        text = header(args, watch.several) + "\n" if first else ""
+        text += "".join(line(args, row, slept, watch.several) + "\n" for row in shown)
+        if maps:
+            columns = [("Ref(MB)", "%10.2f"), ("RSS(MB)", "%10.2f"), ("PSS(MB)", "%10.2f"), ("Ref%", "%5.1f")]
+            columns += [("PID", "%7d")] * watch.several + [("ADDRESS", "%-25s"), ("PERM", "%-4s"), ("MAPPING", "%-s")]
+            text += table.text(columns, [
+                [ref / MB, rss / MB, pss / MB, 100 * ref / rss if rss else None] + [pid] * watch.several +
+                ["%x-%x" % (start, end), perms, name or "[anon]"]
+                for ref, rss, pss, start, end, perms, name, pid in maps])
+        return text
+    when = cli.iso_time()
+    lost = dict(watch.lost, reclaim_scanned_pages=data["scanned"])
+    records = []
+    for row in shown:
+        estimate, error, duration, clear, read = times(row)
+        record = {"time": when, "record": "total" if row["pid"] is None else "process"}
+        if row["pid"] is not None:
+            record.update(pid=row["pid"], comm=row["comm"])
+        record.update(est_ns=estimate, err_ns=error, rss_bytes=row["rss"], pss_bytes=row["pss"], ref_bytes=row["ref"],
+                      huge_bytes=row["huge"], hugetlb_bytes=row["hugetlb"], slp_ns=slept, dur_ns=duration,
+                      clear_ns=clear, read_ns=read, source=source.name, tlb_flushed=source.flush, lost=lost)
+        if row["pid"] is None:
+            record["ref_unweighted_bytes"] = row["unweighted"]
+        if "ref_error" in row:
+            record["ref_error_bytes"] = int(row["ref_error"])
+        records.append(record)
+    for ref, rss, pss, start, end, perms, name, pid in maps:
+        records.append({"time": when, "record": "mapping", "pid": pid, "start": "0x%x" % start, "end": "0x%x" % end,
+                        "perm": perms, "mapping": name or None, "ref_bytes": ref, "rss_bytes": rss, "pss_bytes": pss})
+    return "".join(map(table.json_line, records))
+
+
+def remarks(data, first):
+    """What weakens this report or was done to the target, as lines for stderr."""
+    rows, watch, source, scanned = (data[key] for key in ("rows", "watch", "source", "scanned"))
+    if first:
+        (_, _, _, clear, read) = max(map(times, rows), key=lambda t: t[3])
+        if source.name == "clear_refs":
+            yield ("the mmap lock was held for up to %.3f ms to clear and %.3f ms to read: page faults, mmap and munmap "
+                   "of the target waited" % (clear / 1e6, read / 1e6))
+        if source.name == "damon":
+            if rows[0]["ref_error"]:
+                yield "sampled: the standard error of Ref is %.2f MB" % (rows[0]["ref_error"] / MB)
+        elif not source.flush:
+            yield ("the TLBs were not flushed: what stayed cached there is missing from Ref, mostly in short intervals. "
+                   "--flush-tlb flushes")
+        huge, hugetlb = sum(r["huge"] for r in rows), sum(r["hugetlb"] for r in rows)
+        if huge:
+            yield "%.2f MB are mapped by huge pages: one touched byte there counts as a whole huge page" % (huge / MB)
+        if hugetlb:
+            yield "%.2f MB of hugetlb pages are in none of the columns" % (hugetlb / MB)
+    if scanned:
+        yield "reclaim scanned %d pages meanwhile, and cleared referenced bits: Ref may be too small" % scanned
+    if watch.lost["denied"]:
+        yield "%d processes are missing: %s" % (watch.lost["denied"], watch.refusal)
+    if watch.lost["joined"]:
+        yield "%d processes are missing: they joined after the clearing" % watch.lost["joined"]
+
+
+def point(data):
+    """(seconds, bytes referenced) of a report: of its one process, or of the total."""
+    row = total(data["rows"]) if data["watch"].several else data["rows"][0]
+    return times(row)[0] / 1e9, row["ref"]
+
+
+def growth(args, points):
+    """The growth curve [(seconds, bytes)] with its knee, as text or as a JSON record."""
+    from . import plot
+    found = plot.knee(points, bool(args.profile))
+    if args.json:
+        x, y = points[found] if found is not None else (None, None)
+        return table.json_line({"time": cli.iso_time(), "record": "knee",
+                                "est_ns": None if x is None else int(x * 1e9), "ref_bytes": y})
+    text = plot.lines([(x, y / MB) for x, y in points], found, bool(args.profile), ("Ref(MB)", "Est(s)"))
+    if found is None:
+        return text + "knee: none\n"
+    return text + "knee: %.2f MB in %.3f s, %.0f%% of the %.2f MB touched in %.3f s\n" % (
+        points[found][1] / MB, points[found][0], 100 * points[found][1] / (points[-1][1] or 1), points[-1][1] / MB,
+        points[-1][0])
