@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Raw event codes of CPU cores: a small table for each microarchitecture, and which one a CPU is.
+
+Why not the kernel's generic events: only cycles, instructions, branches and
+branch misses mean the same everywhere.  cache-references is L2 on AMD and
+L1D on ARM, LLC-loads is unsupported on AMD.
+
+A code is perf's config word: on Intel event, umask << 8, cmask << 24; on AMD
+event bits 0-7 (8-11 at 32), umask << 8; on ARM the event number.  Sources:
+  Intel  github.com/intel/perfmon, files XXX/events/*_core.json of the versions
+         named in SOURCES
+  AMD    Linux tools/perf/pmu-events/arch/x86/amdzen1 .. amdzen5 (from the PPRs);
+         PMCx081 (L1I misses) is wrong on every Zen, as the commit that took it
+         out of the kernel's amd_hw_cache_event_ids_f17h says: PMCx060 umask 10
+         replaces it; PMCx040 is in no list since Zen 4: PMCx029 replaces it
+  ARM    Linux tools/perf/pmu-events/arch/arm64/arm/neoverse-*, and the common
+         events of the Arm Architecture Reference Manual (D13.11)
+"""
+
+__all__ = ["GENERIC", "TABLES", "SOURCES", "microarchitecture", "arm_core", "table"]
+
+# Column: (code, event name), ... summed.  A third member divides (slots to cycles), a fourth is config1.
+GENERIC = {"cycles": 0, "instructions": 1, "branches": 4, "branch_misses": 5}      # PERF_COUNT_HW_*
+
+_INTEL = {
+    "cycles": ((0x3c, "CPU_CLK_UNHALTED.THREAD_P"),),
+    "instructions": ((0xc0, "INST_RETIRED.ANY_P"),),
+    "branches": ((0xc4, "BR_INST_RETIRED.ALL_BRANCHES"),),
+    "branch_misses": ((0xc5, "BR_MISP_RETIRED.ALL_BRANCHES"),),
+    "llc_refs": ((0x4f2e, "LONGEST_LAT_CACHE.REFERENCE"),),
+    "llc_misses": ((0x412e, "LONGEST_LAT_CACHE.MISS"),),
+}
+_WALKS_08 = {
+    "dtlb_walks": ((0x0e08, "DTLB_LOAD_MISSES.WALK_COMPLETED"), (0x0e49, "DTLB_STORE_MISSES.WALK_COMPLETED")),
+    "itlb_walks": ((0x0e85, "ITLB_MISSES.WALK_COMPLETED"),),
+}
+_STALLS_ANY = {"stalls": ((0x01a2, "RESOURCE_STALLS.ANY"),), "stalls_store": ((0x08a2, "RESOURCE_STALLS.SB"),)}
+_CODE_READS = {"l2i_hits": ((0xc424, "L2_RQSTS.CODE_RD_HIT"),), "l2i_misses": ((0x2424, "L2_RQSTS.CODE_RD_MISS"),)}
+_L2_ALL = {"l2_refs": ((0xff24, "L2_RQSTS.REFERENCES"),), "l2_misses": ((0x3f24, "L2_RQSTS.MISS"),)}
+_L1D_UOPS = {"l1d_refs": ((0x81d0, "MEM_UOPS_RETIRED.ALL_LOADS"),),
+             "l1d_misses": ((0x08d1, "MEM_LOAD_UOPS_RETIRED.L1_MISS"),)}
+_L1D_LOADS = {"l1d_refs": ((0x81d0, "MEM_INST_RETIRED.ALL_LOADS"),),
+              "l1d_misses": ((0x08d1, "MEM_LOAD_RETIRED.L1_MISS"),)}
+
+_IVYBRIDGE = dict(
+    _INTEL, **_L1D_UOPS, **_STALLS_ANY,
+    l1i_misses=((0x0280, "ICACHE.MISSES"),),
+    l2i_hits=((0x1024, "L2_RQSTS.CODE_RD_HIT"),),
+    l2i_misses=((0x2024, "L2_RQSTS.CODE_RD_MISS"),),
+    dtlb_walks=((0x8208, "DTLB_LOAD_MISSES.WALK_COMPLETED"), (0x0249, "DTLB_STORE_MISSES.WALK_COMPLETED")),
+    itlb_walks=((0x0285, "ITLB_MISSES.WALK_COMPLETED"),),
+    dtlb_cycles=((0x8408, "DTLB_LOAD_MISSES.WALK_DURATION"), (0x0449, "DTLB_STORE_MISSES.WALK_DURATION")),
+    itlb_cycles=((0x0485, "ITLB_MISSES.WALK_DURATION"),),
+    stalls_rs=((0x04a2, "RESOURCE_STALLS.RS"),),
+    stalls_rob=((0x10a2, "RESOURCE_STALLS.ROB"),))
+_HASWELL = dict(
+    _INTEL, **_L1D_UOPS, **_L2_ALL, **_CODE_READS, **_WALKS_08, **_STALLS_ANY,
+    l1i_misses=((0x0280, "ICACHE.MISSES"),),
+    dtlb_cycles=((0x1008, "DTLB_LOAD_MISSES.WALK_DURATION"), (0x1049, "DTLB_STORE_MISSES.WALK_DURATION")),
+    itlb_cycles=((0x1085, "ITLB_MISSES.WALK_DURATION"),),
+    stalls_rs=((0x04a2, "RESOURCE_STALLS.RS"),),
+    stalls_rob=((0x10a2, "RESOURCE_STALLS.ROB"),))
+_SKYLAKE = dict(
+    _INTEL, **_L1D_LOADS, **_L2_ALL, **_CODE_READS, **_WALKS_08, **_STALLS_ANY,
+    l1i_misses=((0x0283, "ICACHE_64B.IFTAG_MISS"),),
+    dtlb_cycles=((0x1001008, "DTLB_LOAD_MISSES.WALK_ACTIVE"), (0x1001049, "DTLB_STORE_MISSES.WALK_ACTIVE")),
+    itlb_cycles=((0x1001085, "ITLB_MISSES.WALK_ACTIVE"),))
+_STALLS_SCOREBOARD = {"stalls_store": ((0x08a2, "RESOURCE_STALLS.SB"),),
+                      "stalls_other": ((0x02a2, "RESOURCE_STALLS.SCOREBOARD"),)}
+_ICELAKE = dict(_SKYLAKE, **_STALLS_SCOREBOARD)
+del _ICELAKE["stalls"]                      # RESOURCE_STALLS.ANY ended with Cascade Lake
+_ICELAKE_X = dict(                          # the server's list has the demand events only
+    _ICELAKE, l2_refs=((0xe724, "L2_RQSTS.ALL_DEMAND_REFERENCES"),),
+    l2_misses=((0x2724, "L2_RQSTS.ALL_DEMAND_MISS"),))
+_GOLDEN_COVE = dict(
+    _INTEL, **_L1D_LOADS, **_L2_ALL, **_CODE_READS, **_STALLS_SCOREBOARD,
+    l1i_misses=((0x01c6, "FRONTEND_RETIRED.L1I_MISS", 1, 0x12),),
+    dtlb_walks=((0x0e12, "DTLB_LOAD_MISSES.WALK_COMPLETED"), (0x0e13, "DTLB_STORE_MISSES.WALK_COMPLETED")),
+    itlb_walks=((0x0e11, "ITLB_MISSES.WALK_COMPLETED"),),
+    dtlb_cycles=((0x1001012, "DTLB_LOAD_MISSES.WALK_ACTIVE"), (0x1001013, "DTLB_STORE_MISSES.WALK_ACTIVE")),
+    itlb_cycles=((0x1001011, "ITLB_MISSES.WALK_ACTIVE"),))
+_REDWOOD_COVE = dict(_GOLDEN_COVE, l1i_misses=((0x03c6, "FRONTEND_RETIRED.L1I_MISS", 1, 0x12),))
+_LION_COVE = dict(_REDWOOD_COVE, l2i_hits=((0x4424, "L2_RQSTS.CODE_RD_HIT"),))
+del _LION_COVE["stalls_store"], _LION_COVE["stalls_other"]
+_GRACEMONT = dict(
+    _INTEL, **_L1D_UOPS, **_WALKS_08,
+    l1i_misses=((0x0280, "ICACHE.MISSES"),),
+    l2_refs=((0x0024, "L2_REQUEST.ALL"),),
+    l2_misses=((0x0124, "L2_REQUEST.MISS"),))
+_CRESTMONT = dict(
+    _GRACEMONT, l1d_misses=((0x40d1, "MEM_LOAD_UOPS_RETIRED.L1_MISS"),),
+    l2_refs=((0x0124, "L2_REQUEST.MISS"), (0x0224, "L2_REQUEST.HIT")))
+_SKYMONT = dict(_CRESTMONT, l2_refs=((0x0724, "L2_REQUEST.ALL"),))
+
+_ZEN = {
+    "cycles": ((0x76, "ls_not_halted_cyc"),),
+    "instructions": ((0xc0, "ex_ret_instr"),),
+    "branches": ((0xc2, "ex_ret_brn"),),
+    "branch_misses": ((0xc3, "ex_ret_brn_misp"),),
+    "l3:llc_refs": ((0xff04, "l3_lookup_state.all_l3_req_typs"),),
+    "l3:llc_misses": ((0x0106, "l3_comb_clstr_state.request_miss"),),
+    "l1d_refs": ((0x40, "ls_dc_accesses"),),
+    "l1d_misses": ((0xc860, "l2_request_g1.dc (reads, stores, change to writable)"),),
+    "l2_refs": ((0xf960, "l2_request_g1.all_no_prefetch"), (0xff70, "l2_pf_hit_l2"),
+                (0xff71, "l2_pf_miss_l2_hit_l3"), (0xff72, "l2_pf_miss_l2_l3")),
+    "l2_misses": ((0x0964, "l2_cache_req_stat.ic_dc_miss_in_l2"), (0xff71, "l2_pf_miss_l2_hit_l3"),
+                  (0xff72, "l2_pf_miss_l2_l3")),
+    "l1i_misses": ((0x1060, "l2_request_g1.cacheable_ic_read"),),
+    "l2i_hits": ((0x0664, "l2_cache_req_stat.ic_hit_in_l2"),),
+    "l2i_misses": ((0x0164, "l2_cache_req_stat.ic_fill_miss"),),
+    "dtlb_walks": ((0xf045, "ls_l1_d_tlb_miss.all_l2_miss"),),
+}
+_TOKENS = "de_dis_dispatch_token_stalls"
+_ZEN1 = dict(
+    _ZEN, itlb_walks=((0x85, "bp_l1_tlb_miss_l2_miss"),),
+    stalls_rs=((0x3faf, _TOKENS + "0: ALU, AGSQ, ALSQ 1 to 3"),),
+    stalls_rob=((0x40af, _TOKENS + "0.retire_token_stall"),))
+_ZEN2 = dict(
+    _ZEN, itlb_walks=((0x0785, "bp_l1_tlb_miss_l2_tlb_miss"),),
+    stalls_load=((0x02ae, _TOKENS + "1.load_queue_token_stall"),),
+    stalls_store=((0x04ae, _TOKENS + "1.store_queue_token_stall"),),
+    stalls_fp=((0xe0ae, _TOKENS + "1: FP registers, scheduler, miscellaneous"),),
+    stalls_other=((0x19ae, _TOKENS + "1: integer registers, miscellaneous, taken branch buffer"),),
+    stalls_rs=((0x5faf, _TOKENS + "0: ALU, AGSQ, ALSQ 1 to 3, SC AGU"),),
+    stalls_rob=((0x20af, _TOKENS + "0.retire_token_stall"),))
+_ZEN3 = dict(
+    _ZEN2, l1d_misses=((0xe860, "l2_request_g1.all_dc"),),
+    l1i_misses=((0x10000188e, "ic_tag_hit_miss.instruction_cache_miss"),),
+    itlb_walks=((0x0f85, "bp_l1_tlb_miss_l2_tlb_miss"),),
+    stalls_rs=((0x1faf, _TOKENS + "2: integer scheduler 0 to 3, AGSQ"),),
+    stalls_rob=((0x20af, _TOKENS + "2.retire_token_stall"),))
+_ZEN4 = {**_ZEN3, **{
+    "l3:llc_refs": ((0xff04, "l3_lookup_state.all_coherent_accesses_to_l3"),),
+    "l3:llc_misses": ((0x0104, "l3_lookup_state.l3_miss"),),
+    "l1d_refs": ((0x0729, "ls_dispatch.all"),),
+    "stalls": ((0x100001ea0, "de_no_dispatch_per_slot.backend_stalls", 6),),
+    "stalls_other": ((0x11ae, _TOKENS + "1: integer registers, taken branch buffer"),),
+    "stalls_rs": ((0x0faf, _TOKENS + "2: integer scheduler 0 to 3"),)}}
+_PART1, _PART2 = ("de_dispatch_stall_cycle_dynamic_tokens_part%d" % n for n in (1, 2))
+_ZEN5 = dict(
+    _ZEN4,
+    l2_refs=((0xf960, "l2_request_g1.all_no_prefetch"), (0x1f70, "l2_pf_hit_l2.l2_hwpf"),
+             (0x1f71, "l2_pf_miss_l2_hit_l3.l2_hwpf"), (0x1f72, "l2_pf_miss_l2_l3.l2_hwpf")),
+    l2_misses=((0x0964, "l2_cache_req_stat.ic_dc_miss_in_l2"), (0x1f71, "l2_pf_miss_l2_hit_l3.l2_hwpf"),
+               (0x1f72, "l2_pf_miss_l2_l3.l2_hwpf")),
+    stalls=((0x100001ea0, "de_no_dispatch_per_slot.backend_stalls", 8),),
+    stalls_load=((0x02ae, _PART1 + ".load_queue_rsrc_stall"),),
+    stalls_store=((0x04ae, _PART1 + ".store_queue_rsrc_stall"),),
+    stalls_fp=((0x40ae, _PART1 + ".fp_sch_rsrc_stall"),),
+    stalls_other=((0x11ae, _PART1 + ": integer registers, taken branch buffer"),),
+    stalls_rs=((0x03af, _PART2 + ": ALU, AGU tokens"),),
+    stalls_rob=((0x20af, _PART2 + ".retq"),))
+
+_NEOVERSE_N1 = {
+    "cycles": ((0x11, "CPU_CYCLES"),),
+    "instructions": ((0x08, "INST_RETIRED"),),
+    "branches": ((0x21, "BR_RETIRED"),),
+    "branch_misses": ((0x22, "BR_MIS_PRED_RETIRED"),),
+    "llc_refs": ((0x36, "LL_CACHE_RD"),),
+    "llc_misses": ((0x37, "LL_CACHE_MISS_RD"),),
+    "l1d_refs": ((0x04, "L1D_CACHE"),),
+    "l1d_misses": ((0x03, "L1D_CACHE_REFILL"),),
+    "l2_refs": ((0x16, "L2D_CACHE"),),
+    "l2_misses": ((0x17, "L2D_CACHE_REFILL"),),
+    "l1i_misses": ((0x01, "L1I_CACHE_REFILL"),),
+    "dtlb_walks": ((0x34, "DTLB_WALK"),),
+    "itlb_walks": ((0x35, "ITLB_WALK"),),
+    "stalls": ((0x24, "STALL_BACKEND"),),
+    "stalls_frontend": ((0x23, "STALL_FRONTEND"),),
+}
+_NEOVERSE_V1 = dict(_NEOVERSE_N1, stalls_memory=((0x4005, "STALL_BACKEND_MEM"),))
+
+TABLES = {
+    "Ivy Bridge": _IVYBRIDGE, "Haswell": _HASWELL, "Broadwell": _HASWELL, "Skylake": _SKYLAKE,
+    "Cascade Lake": _SKYLAKE, "Ice Lake": _ICELAKE, "Ice Lake server": _ICELAKE_X, "Tiger Lake": _ICELAKE,
+    "Rocket Lake": _ICELAKE, "Sapphire Rapids": _GOLDEN_COVE, "Emerald Rapids": _GOLDEN_COVE,
+    "Granite Rapids": _REDWOOD_COVE, "Golden Cove": _GOLDEN_COVE, "Redwood Cove": _REDWOOD_COVE,
+    "Lion Cove": _LION_COVE, "Gracemont": _GRACEMONT, "Crestmont": _CRESTMONT, "Skymont": _SKYMONT,
+    "Zen 1": _ZEN1, "Zen 2": _ZEN2, "Zen 3": _ZEN3, "Zen 4": _ZEN4, "Zen 5": _ZEN5,
+    "Neoverse N1": _NEOVERSE_N1, "Neoverse V1": _NEOVERSE_V1, "Neoverse N2": _NEOVERSE_V1,
+    "Neoverse V2": _NEOVERSE_V1,
+}
+SOURCES = {
+    "Ivy Bridge": "IVT V24", "Haswell": "HSX V29", "Broadwell": "BDX V23", "Skylake": "SKX V1.37, SKL V59",
+    "Cascade Lake": "CLX V1.25", "Ice Lake": "ICL V1.24", "Ice Lake server": "ICX V1.30", "Tiger Lake": "TGL V1.19",
+    "Rocket Lake": "RKL V1.04", "Sapphire Rapids": "SPR V1.39", "Emerald Rapids": "EMR V1.24",
+    "Granite Rapids": "GNR V1.20", "Golden Cove": "ADL V1.40", "Redwood Cove": "MTL V1.22", "Lion Cove": "LNL V1.26",
+    "Gracemont": "ADL V1.40", "Crestmont": "MTL V1.22, SRF V1.18", "Skymont": "LNL V1.26",
+    "Zen 1": "amdzen1", "Zen 2": "amdzen2", "Zen 3": "amdzen3", "Zen 4": "amdzen4", "Zen 5": "amdzen5",
+    "Neoverse N1": "neoverse-n1", "Neoverse V1": "neoverse-v1", "Neoverse N2": "neoverse-n2-v2",
+    "Neoverse V2": "neoverse-n2-v2",
+}
+
+# GenuineIntel family 6: intel/perfmon mapfile.csv.  Of a hybrid CPU: (core, atom).
+_INTEL_MODELS = {
+    "Ivy Bridge": (0x3a, 0x3e), "Haswell": (0x3c, 0x45, 0x46, 0x3f), "Broadwell": (0x3d, 0x47, 0x4f, 0x56),
+    "Skylake": (0x4e, 0x5e, 0x8e, 0x9e, 0xa5, 0xa6, 0x55), "Ice Lake": (0x7d, 0x7e), "Ice Lake server": (0x6a, 0x6c),
+    "Tiger Lake": (0x8c, 0x8d), "Rocket Lake": (0xa7,), "Sapphire Rapids": (0x8f,), "Emerald Rapids": (0xcf,),
+    "Granite Rapids": (0xad, 0xae), "Gracemont": (0xbe,), "Crestmont": (0xaf, 0xb6),
+    ("Golden Cove", "Gracemont"): (0x97, 0x9a, 0xb7, 0xba, 0xbf),
+    ("Redwood Cove", "Crestmont"): (0xaa, 0xac, 0xb5), ("Lion Cove", "Skymont"): (0xbd, 0xc5, 0xc6),
+}
+# bsp_init_amd() in arch/x86/kernel/cpu/amd.c; Hygon's family 18h is a Zen 1.
+_AMD_MODELS = {
+    0x17: (("Zen 1", (0x00, 0x2f), (0x50, 0x5f)),
+           ("Zen 2", (0x30, 0x4f), (0x60, 0x7f), (0x90, 0x91), (0xa0, 0xaf))),
+    0x18: (("Zen 1", (0x00, 0x0f)),),
+    0x19: (("Zen 3", (0x00, 0x0f), (0x20, 0x5f)), ("Zen 4", (0x10, 0x1f), (0x60, 0xaf))),
+    0x1a: (("Zen 5", (0x00, 0x2f), (0x40, 0x4f), (0x60, 0x7f)),),
+}
+_ARM_PARTS = {0xd0c: "Neoverse N1", 0xd40: "Neoverse V1", 0xd49: "Neoverse N2", 0xd4f: "Neoverse V2"}
+
+
+def microarchitecture(vendor, family, model, stepping=0, pmu="cpu"):
+    """The name in TABLES of an x86 CPU, as CPUID and so /proc/cpuinfo say it; None when it is not known.
+
+    pmu: cpu_core or cpu_atom on a hybrid CPU.
+    """
+    if vendor == "GenuineIntel" and family == 6:
+        if model == 0x55 and stepping >= 5:
+            return "Cascade Lake"
+        for name, models in _INTEL_MODELS.items():
+            if model in models:
+                if isinstance(name, str):
+                    return name
+                return {"cpu_core": name[0], "cpu_atom": name[1]}.get(pmu)
+    elif vendor in ("AuthenticAMD", "HygonGenuine"):
+        for name, *ranges in _AMD_MODELS.get(family, ()):
+            if any(low <= model <= high for low, high in ranges):
+                return name
+    return None
+
+
+def arm_core(midr):
+    """The name in TABLES of an ARM core by its MIDR_EL1; None when it is not known."""
+    if midr >> 24 & 0xff == 0x41:           # implementer Arm
+        return _ARM_PARTS.get(midr >> 4 & 0xfff)
+    return None
+
+
+def table(name):
+    """{column: events} of a microarchitecture: events are (code, name, divisor, config1), summed.
+
+    A column of the shared L3's PMU is named "l3:..."; what a CPU cannot count has no column.
+    """
+    return {column: tuple((event + (1, 0)[len(event) - 2:]) for event in found)
+            for column, found in TABLES[name].items()}
