@@ -162,28 +162,33 @@ def _poll(seconds, fds):
     return [fd for fd, _ in ready]
 
 
-def ticks(interval, count=None):
+def ticks(interval, count=None, duration=None, until=()):
     """Yield the seconds of each interval as it ends: on monotonic deadlines, without drift.
 
     interval: seconds, or None for one interval that lasts until a stop.
     count: number of intervals, or None for no end.
-    The interval that a stop cuts short is yielded too, with its true length,
-    and is the last.  A deadline that was missed by a whole interval is skipped.
+    duration: seconds in all; the last interval is what remains of them.
+    until: descriptors; when one is readable, that is the end.
+    The interval that a stop or an end cuts short is yielded too, with its true
+    length, and is the last.  A deadline that was missed by a whole interval is skipped.
     """
-    start = last = time.monotonic()
-    number = 0
+    start = last = begin = time.monotonic()
+    number, ended = 0, False
     while count is None or number < count:
-        if interval is None:
-            wait(None)
-        else:
-            number += 1
-            deadline = start + interval * number
-            while not _stop and time.monotonic() < deadline:
-                wait(deadline - time.monotonic())
+        number += 1
+        while not _stop and not ended:
+            now = time.monotonic()
+            deadline = None if interval is None else start + interval * number
+            if duration is not None:
+                deadline = begin + duration if deadline is None else min(deadline, begin + duration)
+            if deadline is not None and now >= deadline:
+                ended = duration is not None and now >= begin + duration
+                break
+            ended = bool(wait(None if deadline is None else deadline - now, until))
         now = time.monotonic()
         yield now - last
         last = now
-        if _stop:
+        if _stop or ended:
             return
         if interval is not None and now - (start + interval * number) > interval:
             start = now - interval * number

@@ -21,15 +21,16 @@ __all__ = ["open_event", "attach", "enable", "pmu_type", "retprobe_bit", "tracep
            "Event", "Group", "Counters", "scaled", "named_event", "format_bits", "cpus_of", "parse_cpus",
            "layout", "refusal", "room_for",
            "TYPE_HARDWARE", "TYPE_SOFTWARE", "TYPE_TRACEPOINT", "TYPE_RAW",
-           "DISABLED", "INHERIT", "PINNED", "EXCLUDE_KERNEL", "EXCLUDE_HV", "ENABLE_ON_EXEC"]
+           "DISABLED", "INHERIT", "PINNED", "EXCLUDE_KERNEL", "EXCLUDE_HV", "ENABLE_ON_EXEC", "FLAG_PID_CGROUP"]
 
 TYPE_HARDWARE, TYPE_SOFTWARE, TYPE_TRACEPOINT, TYPE_RAW = 0, 1, 2, 4
+FLAG_PID_CGROUP = 4             # pid is a descriptor of a cgroup directory
 # Bits of perf_event_attr that a counter may be opened with.
 DISABLED, INHERIT, PINNED = 1 << 0, 1 << 1, 1 << 2
 EXCLUDE_KERNEL, EXCLUDE_HV, ENABLE_ON_EXEC = 1 << 5, 1 << 6, 1 << 12
 
 _ATTR_SIZE = 112                # PERF_ATTR_SIZE_VER5
-_FLAG_PID_CGROUP, _FLAG_FD_CLOEXEC = 4, 8
+_FLAG_FD_CLOEXEC = 8
 _FREQ = 1 << 10                 # attr.freq: sample_period is a frequency
 _READ_GROUP = 1 | 2 | 8         # PERF_FORMAT_TOTAL_TIME_ENABLED, _TOTAL_TIME_RUNNING, _GROUP
 _IOC_ENABLE, _IOC_DISABLE, _IOC_SET_BPF = 0x2400, 0x2401, 0x40042408
@@ -235,12 +236,12 @@ class Group:
     def __init__(self, events, pid=-1, cpu=-1, bits=0, flags=0):
         """Opened stopped; enable() starts all members at once.
 
-        pid: a thread (0: the caller), -1 for all; with PERF_FLAG_PID_CGROUP in
+        pid: a thread (0: the caller), -1 for all; with FLAG_PID_CGROUP in
         flags, a descriptor of a cgroup directory.  cpu: -1 for any (needs a thread).
         bits: INHERIT, EXCLUDE_KERNEL and so on.
         Raises OSError; EINVAL may mean more members than the PMU has counters.
         """
-        self.fds = []
+        self.fds, self.whole_cpu = [], pid == -1
         try:
             for event in events:
                 leader = self.fds[0] if self.fds else -1
@@ -295,9 +296,10 @@ def refusal(exc, system_wide):
             level = f.read().strip()
     except OSError:
         level = "unknown"
-    needed = "it takes CAP_PERFMON, or at most %d" % (0 if system_wide else 1)
-    return NotPermitted("cannot count events: not permitted with perf_event_paranoid at %s; %s. "
-                        "Run as root; in a container a seccomp profile may forbid it too" % (level, needed))
+    needed = "at most 0" if system_wide else "at most 2 for a process that one may trace"
+    return NotPermitted("cannot count events: not permitted with kernel.perf_event_paranoid at %s; it takes %s, or "
+                        "CAP_PERFMON. Run as root; in a container a seccomp profile may forbid it too"
+                        % (level, needed))
 
 
 def room_for(descriptors):
@@ -348,6 +350,8 @@ def layout(clusters, pid=0, cpu=-1, bits=0, flags=0):
                 return exc.errno
             raise refusal(exc, pid == -1) or exc from None
 
+    if fits(range(len(flat))) is True:
+        return [list(range(len(flat)))], refused
     start = 0
     for cluster in clusters:
         members = []
@@ -385,6 +389,7 @@ class Counters:
         self.bits, self.flags = bits, flags
         self.groups, self.refused = layout(clusters, **(probe or {"bits": bits & ~(INHERIT | ENABLE_ON_EXEC)}))
         self.open = {}          # key: [[Group, last reading], ...] in the order of self.groups
+        self.dead = set()       # keys of CPUs that were offline since the last read(): drop() them
         room_for(len(targets) * (len(self.events) - len(self.refused)))
         try:
             for key, (pid, cpu) in targets.items():
@@ -405,7 +410,7 @@ class Counters:
             self.drop(key)
             if exc.errno == _ESRCH:
                 raise Error("no such process: %d" % pid) from None
-            raise refusal(exc, pid == -1 or self.flags & _FLAG_PID_CGROUP) or exc from None
+            raise refusal(exc, pid == -1 or self.flags & FLAG_PID_CGROUP) or exc from None
 
     def enable(self, keys):
         """Start the groups of these targets."""
@@ -415,6 +420,7 @@ class Counters:
 
     def drop(self, key):
         """Close one target, as after its CPU went offline."""
+        self.dead.discard(key)
         for group, _ in self.open.pop(key, ()):
             group.close()
 
@@ -429,9 +435,12 @@ class Counters:
             for slot, indices in zip(opened, self.groups):
                 words = slot[0].read()
                 if words is None:
+                    self.dead.add(key)
                     continue
                 last, slot[1] = slot[1] or zero, words
                 enabled, running = words[0] - last[0], words[1] - last[1]
+                if not enabled and slot[0].whole_cpu:       # time stands still for what a hot-unplug detached
+                    self.dead.add(key)
                 position = 2
                 for index in indices:
                     row[index] = words[position] - last[position], enabled, running

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Runs a PMC command with software events for the CPU's: all of the command, and the kernel behind it, is real.
+
+    python3 tests/softpmu.py pmcarch [ARGUMENT...]
+
+SOFTPMU_GROUPS=2 makes two groups; SOFTPMU_TARGETS=512 opens each CPU's set as often as makes 512 in all.
+"""
+
+import os
+import sys
+
+from helpers import load
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from crisis import cli, perf_event, pmc     # noqa: E402
+
+# Counter: number of the software event (include/uapi/linux/perf_event.h).
+STAND_INS = {"cycles": 0, "instructions": 1, "branches": 2, "branch_misses": 6, "llc_refs": 3, "llc_misses": 4,
+             "l1d_refs": 5, "l1d_misses": 7, "l2_refs": 8, "l2_misses": 9}
+
+
+def plan(clusters, root="/", shared_l3=True):
+    result = pmc.Plan("cpu", None, "software")
+    for cluster in clusters:
+        result.add([(counter, [(perf_event.Event(1, STAND_INS[counter], name=counter), 1)])
+                    for counter in cluster if counter in STAND_INS])
+    if os.environ.get("SOFTPMU_GROUPS") == "2":
+        perf_event.layout = lambda clusters, **_: ([[0], list(range(1, sum(map(len, clusters))))], {})
+    return [result], []
+
+
+def online_cpus(root="/"):
+    """SOFTPMU_TARGETS simulated CPUs; Session._target of each is a real one."""
+    return list(range(int(os.environ["SOFTPMU_TARGETS"])))
+
+
+def main():
+    sys.argv[:] = sys.argv[1:]
+    command = load(sys.argv[0])
+    pmc.plan = plan
+    if "SOFTPMU_TARGETS" in os.environ:
+        real = pmc.online_cpus()
+        pmc.online_cpus = online_cpus
+        pmc.Session._target = lambda self, cpu: (-1, real[cpu % len(real)])
+    cli.run(command.main, command.get_parser)
+
+
+if __name__ == "__main__":
+    main()
