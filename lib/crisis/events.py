@@ -2,8 +2,10 @@
 """Raw event codes of CPU cores: a small table for each microarchitecture, and which one a CPU is.
 
 Why not the kernel's generic events: only cycles, instructions, branches and
-branch misses mean the same everywhere.  cache-references is L2 on AMD and
-L1D on ARM, LLC-loads is unsupported on AMD.
+branch misses mean the same everywhere, or nearly (ARM's branch-misses are
+speculative).  cache-references is L2 on AMD and L1D on ARM, LLC-loads is
+unsupported on AMD.  On x86 the four codes here are those that the kernel's
+generic events have; those events themselves serve a CPU without a table.
 
 A code is perf's config word: on Intel event, umask << 8, cmask << 24; on AMD
 event bits 0-7 (8-11 at 32), umask << 8; on ARM the event number.  Sources:

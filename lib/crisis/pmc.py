@@ -154,6 +154,33 @@ class Plan:
             self._size += len(members)
 
 
+# Intel's architectural events: the kernel hides those of which CPUID says that they do not count.
+_WITNESSES = {"cycles": "cpu-cycles", "instructions": "instructions", "branches": "branch-instructions",
+              "branch_misses": "branch-misses", "llc_refs": "cache-references", "llc_misses": "cache-misses"}
+
+
+def _visible_events(pmu, base):
+    try:
+        return set(os.listdir(os.path.join(base, pmu, "events")))
+    except FileNotFoundError:
+        return set()
+
+
+def _known_to_kernel(event, counter, kind, allowed, visible):
+    """False for an event that this machine's PMU would take and count nothing for.
+
+    The kernel takes any raw code.  What a PMU has not, as in many guests, is
+    missing in its events directory: ARM's by PMCEID, Intel's by CPUID leaf 0xa.
+    """
+    if event.config & ~allowed["config"] or event.config1 & ~allowed["config1"]:
+        return False
+    if "cpu_cycles" in visible:
+        return event.name.lower() in visible
+    if "cpu-cycles" in visible and not kind.startswith("Zen") and counter in _WITNESSES:
+        return _WITNESSES[counter] in visible
+    return True
+
+
 def plan(clusters, root="/", shared_l3=True):
     """([Plan], unknown): what to open on this machine for clusters of counter names.
 
@@ -172,19 +199,19 @@ def plan(clusters, root="/", shared_l3=True):
         if kind is None:
             unknown.append(name)
         result, allowed = Plan(name, cpus, kind), perf_event.format_bits(name, base)
+        visible = _visible_events(name, base)
         for cluster in clusters:
             members = []
             for counter in cluster:
-                if counter in events.GENERIC and (len(pmus) == 1 or kind is None):
+                if kind is None and counter in events.GENERIC:
                     # A hybrid kernel takes the PMU's type in the upper half (PERF_PMU_TYPE_SHIFT).
                     config = events.GENERIC[counter] | (type_ << 32 if len(pmus) > 1 else 0)
                     found = [(perf_event.Event(perf_event.TYPE_HARDWARE, config, name=counter), 1)]
                 else:
                     found = [(perf_event.Event(type_, code, config1, name=title), divisor)
                              for code, title, divisor, config1 in codes.get(counter, ())]
-                    if any(event.config & ~allowed["config"] or event.config1 & ~allowed["config1"]
-                           for event, _ in found):
-                        found = []              # this kernel's PMU has no such field
+                    if not all(_known_to_kernel(event, counter, kind, allowed, visible) for event, _ in found):
+                        found = []
                 if found:
                     members.append((counter, found))
             result.add(members)

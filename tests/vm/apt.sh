@@ -6,6 +6,8 @@
 #   arch  an architecture other than this machine's, or nothing
 # Nothing is installed, and this machine's own package lists stay as they are.
 
+: "${apt:=}"
+
 # The system's own apt knows the mirror.
 write_sources() {
     local suite=$1 uri release origin entry key seen=
