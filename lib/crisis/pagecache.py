@@ -115,6 +115,10 @@ class Residency:
         self._range[0] = 0
         return self._refused() if failed else tuple(self._view)
 
+    def is_hugetlb(self, fd, st):
+        """True for a file of huge pages, of which no call says which are there."""
+        return st.st_dev not in self._plain and (self._ways.get(st.st_dev) or self._choose(fd, st)) == self._hugetlb
+
     def counts_ranges(self, fd, st):
         """True where range() is right for the file."""
         return st.st_dev in self._plain or (self._ways.get(st.st_dev) or self._choose(fd, st)) == self.range
@@ -139,7 +143,7 @@ class Residency:
             way = self._hugetlb
         elif magic == _OVERLAYFS or not self.has_cachestat:
             # An overlay's own inodes cache nothing: cachestat would say 0.  A mapping is of the real file.
-            way = self._unknown if self.force else self._by_mincore
+            way = self._unsupported if self.force else self._by_mincore
         else:
             self._plain.add(st.st_dev)
             return self.range
@@ -147,8 +151,8 @@ class Residency:
         return way
 
     @staticmethod
-    def _unknown(fd, st, size):
-        return None
+    def _unsupported(fd, st, size):
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
     @staticmethod
     def _hugetlb(fd, st, size):
@@ -447,7 +451,7 @@ class Walk:
         if not follow:
             flags |= os.O_NOFOLLOW
         device = None
-        opened, fstat, close, is_regular = self._open, os.fstat, os.close, stat.S_ISREG
+        os_open, fstat, close, is_regular = os.open, os.fstat, os.close, stat.S_ISREG
         pending = [top]
         while pending and not self.stopping():
             path = pending.pop()
@@ -480,7 +484,10 @@ class Walk:
                                     continue
                                 if excluded and excluded(name, prefix + name):
                                     continue
-                                fd = opened(name, flags, directory)
+                                try:
+                                    fd = os_open(name, flags | self._noatime, dir_fd=directory)
+                                except PermissionError:
+                                    fd = self._open(name, flags, directory)
                             else:
                                 if entry.is_dir(follow_symlinks=follow) and not (
                                         excluded and excluded(name, prefix + name)):

@@ -170,7 +170,9 @@ def test_tmpfs_and_hugetlbfs():
             where = ctypes.addressof(ctypes.c_char.from_buffer(view))
             assert libc.mincore(where, 8 * huge, vector) == 0
             assert vector.raw.count(1) == 2 * huge // PAGE
-            record, = records(point + "/file", "--output-all")
+            record, = records(point + "/file", "--output-all", "--map")
+            assert record["map"] is None
+            assert run("pagecache", "touch", point + "/file").returncode == 1
             assert record["pages"] == vector.raw.count(1) and record["dirty_pages"] is None
             assert record["size_bytes"] == 8 * huge
             os.close(fd)
@@ -297,7 +299,8 @@ def test_a_tree_by_several_processes(tree, jobs):
     else:
         pytest.skip("the page cache does not stay as it is on this machine")
     assert len(found) == 3001 and len({r["file"] for r in found}) == 3001
-    assert found[-1]["record"] == "total"
+    assert found[-1]["record"] == "total" and not found[-1]["interrupted"]
+    assert all(r["time"] == found[0]["time"] for r in found) and found[0]["time"]
     assert {os.stat(r["file"]).st_ino: (r["size_bytes"], r["pages"]) for r in found[:-1]} == truth
     sums = 3000, sum(size for size, _ in truth.values()), sum(count for _, count in truth.values())
     for record in found[-1], summed, total:

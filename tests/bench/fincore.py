@@ -1,0 +1,129 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""fincore against vmtouch and util-linux's fincore in one run, interleaved: time, and memory for large trees.
+
+Needs vmtouch and util-linux's fincore, 10 GB of memory and 6 GB of disk, or
+less with --small.  --million measures a tree of 1,000,000 files and nothing
+else.  Prints Markdown tables; a peer that is not installed is left out aloud.
+"""
+
+import ctypes
+import mmap
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+OURS = os.path.join(ROOT, "bin/fincore")
+THEIRS = "/usr/bin/fincore"
+LAUNCH = ("import os,sys\npid=os.posix_spawn(sys.argv[1],sys.argv[1:],dict(os.environ),file_actions="
+          "[(os.POSIX_SPAWN_OPEN,fd,'/dev/null',os.O_RDWR,0) for fd in (0,1,2)])\n_,s,u=os.wait4(pid,0)\n"
+          "print(s,u.ru_maxrss)")
+
+
+def timed(command):
+    """Milliseconds of one run, its output thrown away."""
+    command = [shutil.which(command[0]) or command[0], *command[1:]]
+    begin = time.monotonic()
+    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return (time.monotonic() - begin) * 1e3
+
+
+def peak(command):
+    """Peak RSS in MB of one run, its children's included when they are larger."""
+    out = subprocess.run([sys.executable, "-IS", "-c", LAUNCH, shutil.which(command[0]) or command[0], *command[1:]],
+                         stdout=subprocess.PIPE, universal_newlines=True)
+    return int(out.stdout.split()[1]) / 1024
+
+
+def compare(title, commands, base, runs):
+    commands = {name: command for name, command in commands.items() if shutil.which(command[0])}
+    if base not in commands:
+        print("left out: %s: %s is not installed" % (title, base))
+        return
+    times = {name: [] for name in commands}
+    for _ in range(runs):
+        for name, command in commands.items():
+            times[name].append(timed(command))
+    middle = statistics.median(times[base])
+    print("\n| %s | median (range) of %d, ms | ÷ %s | peak RSS, MB |\n|---|---|---|---|" % (title, runs, base))
+    for name, command in commands.items():
+        values = times[name]
+        print("| %s | %.1f (%.1f–%.1f) | %.3f | %.1f |" % (
+            name, statistics.median(values), min(values), max(values), statistics.median(values) / middle,
+            peak(command)))
+
+
+def pinned(path, size):
+    """A mapping that keeps the file in memory."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    fd = os.open(path, os.O_RDONLY)
+    address = libc.mmap(None, ctypes.c_size_t(size), mmap.PROT_READ, mmap.MAP_SHARED, fd, ctypes.c_long(0))
+    if libc.mlock(ctypes.c_void_p(address), ctypes.c_size_t(size)):
+        print("not pinned: %s" % os.strerror(ctypes.get_errno()))
+
+
+def make_tree(top, files):
+    for i in range(files):
+        if i % 1000 == 0:
+            directory = "%s/%d" % (top, i // 1000)
+            os.makedirs(directory)
+        with open("%s/%d" % (directory, i), "wb") as f:
+            f.write(b"x" * 4096)
+    return top
+
+
+def main():
+    directory = tempfile.mkdtemp(dir="/var/tmp")
+    try:
+        print("%s, %d CPUs, load %.1f" % (os.uname().release, os.cpu_count(), os.getloadavg()[0]))
+        if "--million" in sys.argv:
+            million(directory)
+        else:
+            usual(directory, "--small" in sys.argv)
+    finally:
+        shutil.rmtree(directory)
+
+
+def usual(directory, small):
+    size = (256 << 20) if small else 4 << 30
+    big, sparse = directory + "/big", directory + "/sparse"
+    with open(big, "wb") as f:
+        for _ in range(size >> 20):
+            f.write(bytes(1 << 20))
+        os.fsync(f.fileno())
+    pinned(big, size)
+    compare("%d MB in memory" % (size >> 20), {
+        "ours": [OURS, big], "ours, --map": [OURS, "--map", big], "vmtouch": ["vmtouch", big],
+        "util-linux": [THEIRS, big]}, "vmtouch", 15)
+    with open(sparse, "wb") as f:
+        f.truncate(1 << 40)
+    compare("1 TB sparse file", {"ours": [OURS, sparse], "vmtouch": ["vmtouch", sparse],
+                                 "util-linux": [THEIRS, sparse]}, "vmtouch", 3)
+    files = 10000 if small else 100000
+    tree = make_tree(directory + "/tree", files)
+    os.sync()
+    compare("sum of %d files" % files, {
+        "ours, 2 processes": [OURS, "-s", "--jobs", "2", tree], "ours, 1 process": [OURS, "-s", "--jobs", "1", tree],
+        "vmtouch": ["vmtouch", tree]}, "vmtouch", 9)
+    compare("a line for each of %d files" % files, {
+        "ours, 2 processes": [OURS, "--jobs", "2", tree], "ours, 1 process": [OURS, "--jobs", "1", tree],
+        "ours, -j, 2 processes": [OURS, "-j", "--jobs", "2", tree],
+        "find, xargs, util-linux": ["sh", "-c", "find '%s' -type f -print0 | xargs -0 %s" % (tree, THEIRS)]},
+        "find, xargs, util-linux", 5)
+
+
+def million(directory):
+    tree = make_tree(directory + "/tree", 1000000)
+    compare("1,000,000 files", {"ours, sum": [OURS, "-s", tree], "ours, lines": [OURS, tree],
+                                "ours, --top 10": [OURS, "--top", "10", tree], "vmtouch, sum": ["vmtouch", tree]},
+            "vmtouch, sum", 3)
+
+
+if __name__ == "__main__":
+    main()
