@@ -47,11 +47,11 @@ def traced(action, *args):
     return [json.loads(line) for line in stop(child).splitlines()]
 
 
-def pages(records, path, event="add"):
-    """The set of a file's page numbers that were added or evicted; none twice."""
+def pages(records, path, event="add", once=True):
+    """The set of a file's page numbers that were added or evicted; once: none twice."""
     found = [number for r in records if r["record"] == "event" and r["file"] == path and r["event"] == event
              for number in range(r["offset_bytes"] // PAGE, r["offset_bytes"] // PAGE + r["pages"])]
-    assert len(found) == len(set(found))
+    assert not once or len(found) == len(set(found))
     return set(found)
 
 
@@ -184,14 +184,14 @@ def test_a_file_that_only_another_mount_namespace_has(tmp_path):
 
 
 def test_the_whole_of_a_large_read(tmp_path):
-    """1 GiB by a small buffer: no page is lost, or the loss is told (bench reads 4 GiB)."""
+    """1 GiB: no page is lost."""
     path, size = str(tmp_path / "large"), (1 << 30) // min(SLOW, 16)
     with open(path, "wb") as f:
         f.truncate(size)            # holes are added to the cache like any page
     found = traced(lambda: read(path, 1 << 20))
     lost = sum(r["pages_lost"] for r in found if r["record"] == "lost")
-    assert len(pages(found, path)) + lost == size // PAGE == resident(path) or len(pages(found, path)) == size // PAGE
-    assert lost == 0
+    # Memory may be short, and a page that was read ahead dropped and added again.
+    assert lost == 0 and pages(found, path, once=False) == set(range(size // PAGE))
 
 
 def test_losses_are_told(tmp_path):

@@ -1,0 +1,220 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""cachestat beside its peers, with the truth: pages, start, memory, cost of an event in the kernel.
+
+Needs root; bpfcc-tools and libbpf-tools where this kernel lets them run.  A
+peer that does not run is left out aloud.  Prints Markdown tables.  The
+system's other I/O is in all the figures, so run it on a quiet one.
+"""
+
+import json
+import mmap
+import os
+import pty
+import re
+import select
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(ROOT, "tests"))
+from helpers import SLOW        # noqa: E402
+
+PAGE = mmap.PAGESIZE
+PAGES = 4096
+INTERVAL = 2 * min(SLOW, 4)
+OURS = os.path.join(ROOT, "bin/cachestat")
+TOOLS = {"ours": [OURS], "libbpf-tools": ["/usr/sbin/cachestat"], "bcc": ["/usr/sbin/cachestat-bpfcc"]}
+LAUNCH = ("import os,sys\npid=os.posix_spawn(sys.argv[1],sys.argv[1:],dict(os.environ),file_actions="
+          "[(os.POSIX_SPAWN_OPEN,fd,'/dev/null',os.O_RDWR,0) for fd in (0,1,2)])\n_,s,u=os.wait4(pid,0)\n"
+          "print(s,u.ru_maxrss)")
+
+
+class Running:
+    """A tool on a terminal of its own, so that it flushes each line."""
+
+    def __init__(self, command):
+        self.master, slave = pty.openpty()
+        self.child = subprocess.Popen(command + [str(INTERVAL)], stdout=slave, stderr=slave, stdin=slave,
+                                      start_new_session=True)
+        os.close(slave)
+        self.rest = ""
+
+    def line(self, limit):
+        """The next line that begins with numbers, as a list; None when the tool ends or prints none in time."""
+        deadline = time.monotonic() + limit
+        while True:
+            while "\n" in self.rest:
+                line, self.rest = self.rest.split("\n", 1)
+                fields = line.split()
+                if len(fields) >= 6 and re.fullmatch(r"-?\d+", fields[0]):
+                    return fields
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([self.master], [], [], left)[0]:
+                return None
+            try:
+                self.rest += os.read(self.master, 65536).decode("utf-8", "replace").replace("\r", "")
+            except OSError:
+                return None
+
+    def close(self):
+        self.child.kill()
+        self.child.wait()
+        os.close(self.master)
+
+
+def evict(path):
+    fd = os.open(path, os.O_RDONLY)
+    os.fsync(fd)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(fd)
+
+
+def read(path, size=1 << 17):
+    fd = os.open(path, os.O_RDONLY)
+    while os.read(fd, size):
+        pass
+    os.close(fd)
+
+
+def touch(path):
+    fd = os.open(path, os.O_RDONLY)
+    with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as memory:
+        sum(memory[page * PAGE] for page in range(PAGES))
+    os.close(fd)
+
+
+def rewrite(path):
+    fd = os.open(path, os.O_WRONLY)
+    for page in range(PAGES):
+        os.pwrite(fd, b"y" * PAGE, page * PAGE)
+    os.close(fd)
+
+
+# (what, before, action, truth: pages asked for, absent and added, dirtied)
+CASES = (("read, cold", evict, read, (PAGES, PAGES, 0)),
+         ("read, warm", None, read, (PAGES, 0, 0)),
+         ("pread of 4 KiB, warm", None, lambda path: read(path, PAGE), (PAGES, 0, 0)),
+         ("mmap, cold", evict, touch, (PAGES, PAGES, 0)),
+         ("mmap, warm", None, touch, (PAGES, 0, 0)),
+         ("rewrite in place", None, rewrite, (0, 0, PAGES)),
+         ("read after it", None, read, (PAGES, 0, 0)))
+
+
+def truth_table(directory, kind):
+    path = os.path.join(directory, "file")
+    with open(path, "wb") as f:
+        f.write(b"x" * (PAGE * PAGES))
+    results = {}
+    for name, command in TOOLS.items():
+        if not os.access(command[0], os.X_OK):
+            print("left out: %s is not installed" % command[0])
+            continue
+        tool = Running(command)
+        if tool.line(INTERVAL + 20 * SLOW) is None:
+            print("left out: %s prints nothing here%s" % (
+                command[0], ": " + tool.rest.strip().splitlines()[-1] if tool.rest.strip() else ""))
+            tool.close()
+            continue
+        results[name] = []
+        for _, before, action, _ in CASES:
+            if before:
+                before(path)
+            tool.line(INTERVAL * 4)             # what went before has been printed
+            action(path)
+            results[name].append(tool.line(INTERVAL * 4))
+        tool.close()
+    print("\n| %s, %d pages on %s, Linux %s | asked for | added | dirtied | %s |" % (
+        "hits / misses / dirties", PAGES, kind, os.uname().release, " | ".join(results)))
+    print("|---|---|---|---|" + "---|" * len(results))
+    for i, (what, _, _, truth) in enumerate(CASES):
+        cells = [" / ".join(rows[i][:3]) if rows[i] else "-" for rows in results.values()]
+        print("| %s | %d | %d | %d | %s |" % ((what,) + truth + (" | ".join(cells),)))
+
+
+def timed(command):
+    """(milliseconds beyond the 1 s interval, peak RSS in MB) of one run."""
+    begin = time.monotonic()
+    out = subprocess.run([sys.executable, "-IS", "-c", LAUNCH, *command], stdout=subprocess.PIPE, text=True)
+    status, rss = out.stdout.split()
+    if int(status):
+        raise RuntimeError("%s ended with status %s" % (command[0], status))
+    return (time.monotonic() - begin - 1) * 1e3, int(rss) / 1024
+
+
+def starts(commands, base, runs=12):
+    found = {}
+    for name, command in list(commands.items()):
+        try:
+            timed(command)
+            found[name] = []
+        except (RuntimeError, OSError) as exc:
+            print("left out: %s" % exc)
+    for _ in range(runs):
+        for name in found:
+            found[name].append(timed(commands[name]))
+    print("\n| warm start, peak RSS | ms, median (range) | ÷ %s | MB | ÷ %s |\n|---|---|---|---|---|" % (base, base))
+    for name, values in found.items():
+        ms, mb = ([v[i] for v in values] for i in (0, 1))
+        base_ms, base_mb = (statistics.median(v[i] for v in found[base]) for i in (0, 1))
+        print("| %s | %.1f (%.1f–%.1f) | %.2f | %.1f | %.2f |" % (
+            name, statistics.median(ms), min(ms), max(ms), statistics.median(ms) / base_ms, statistics.median(mb),
+            statistics.median(mb) / base_mb))
+
+
+def programs():
+    return {p["id"]: p for p in json.loads(subprocess.check_output(["bpftool", "-j", "prog", "show"]))}
+
+
+def costs(path):
+    """Nanoseconds for each program run, by the kernel's own statistics, under warm 4 KiB reads and mapped reads."""
+    switch = "/proc/sys/kernel/bpf_stats_enabled"
+    before = open(switch).read()
+    print("\n| in the kernel, ns an event | on_get_pages / its like | on_map_pages | on_added |\n|---|---|---|---|")
+    try:
+        open(switch, "w").write("1")
+        for name, arguments in (("cachestat", []), ("cachestat --by file", ["--by", "file"]),
+                                ("cachestat -p", ["-p", str(os.getpid())])):
+            old = set(programs())
+            child = subprocess.Popen([OURS, "600", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(2 * min(SLOW, 5))
+            start = programs()
+            read(path, PAGE)
+            for _ in range(8):
+                read(path, PAGE)
+                touch(path)
+            evict(path)
+            read(path)
+            end = programs()
+            child.terminate()
+            child.wait()
+            cells = []
+            for functions in ("on_get_pages", "on_read_exit", "on_read"), ("on_map_pages",), ("on_added",):
+                ids = [i for i, p in end.items() if i not in old and i in start and p.get("name") in functions]
+                count = sum(end[i].get("run_cnt", 0) - start[i].get("run_cnt", 0) for i in ids)
+                spent = sum(end[i].get("run_time_ns", 0) - start[i].get("run_time_ns", 0) for i in ids)
+                cells.append("%.0f (%d)" % (spent / count, count) if count else "-")
+            print("| %s | %s |" % (name, " | ".join(cells)))
+    finally:
+        open(switch, "w").write(before)
+
+
+def main():
+    with tempfile.TemporaryDirectory(prefix="crisis-bench-") as directory:
+        truth_table(directory, "/tmp's file system")
+        if "--truth" in sys.argv:
+            return
+        costs(os.path.join(directory, "file"))
+    commands = {"runqlat": [os.path.join(ROOT, "bin/runqlat"), "1", "1"], "cachestat": [OURS, "1", "1"],
+                "cachestat --by file": [OURS, "--by", "file", "1", "1"],
+                "cachesnoop": [os.path.join(ROOT, "bin/cachesnoop"), "-d", "1"],
+                "cachesnoop --summary": [os.path.join(ROOT, "bin/cachesnoop"), "--summary", "1", "1"]}
+    commands["libbpf-tools' cachestat"] = TOOLS["libbpf-tools"] + ["1", "1"]
+    starts(commands, "runqlat")
+
+
+if __name__ == "__main__":
+    main()
