@@ -7,7 +7,7 @@ from .errors import Error, Unavailable
 
 __all__ = ["thread_count", "cpu_list", "cpu_ranges", "online_cpus", "softirq_names", "irq_line_count", "irq_name",
            "check_process", "check_thread", "in_initial_pid_namespace", "unescape_mount", "cgroup_mounts",
-           "find_cgroup", "cgroup_paths", "cgroup_processes", "controller_mount", "cpu_controller_mount", "meminfo",
+           "find_cgroup", "cgroup_paths", "cgroup_processes", "cgroup_inodes", "controller_mount", "cpu_controller_mount", "meminfo",
            "vmstat", "online_nodes",
            "lru_gen"]
 
@@ -174,6 +174,11 @@ def cgroup_processes(path, root="/"):
             except OSError:         # a threaded one, or it has been removed
                 continue
     return found
+
+
+def cgroup_inodes(path, root="/"):
+    """The inode numbers, which are their ids, of a cgroup and those below it.  Raises Error as find_cgroup."""
+    return {os.stat(directory).st_ino for directory, _, _ in os.walk(_cgroup(path, root)[4])}
 
 
 def controller_mount(controller, root="/"):

@@ -3,9 +3,10 @@
 
 Kept out of the command so that its bytecode is cached: the command starts in
 two thirds of the time.  A row is a dict: pid, comm; mark and read, each the
-(begin, end) of a phase in ns of CLOCK_MONOTONIC; rss, pss, ref, huge and
-hugetlb in bytes; maps, the mappings as refs.mappings gives them; weighted,
-ref with every mapping's part multiplied by its PSS / RSS.
+(begin, end) of a phase in ns of CLOCK_MONOTONIC; newborn, true where mark is
+the process' birth; rss, pss, ref, huge and hugetlb in bytes; maps, the
+mappings as refs.mappings gives them; weighted, ref with every mapping's part
+multiplied by its PSS / RSS.
 """
 
 import os
@@ -72,12 +73,23 @@ class Idle:
         found["Referenced"] = sum(m[6] for m in maps)
         return begin, end, b"", lambda _: (found, maps)
 
+    def mark_cgroup(self, inodes):
+        return self.pages.mark(self.pages.cgroup_frames(inodes))
+
+    def read_cgroup(self, inodes, mark):
+        """The row of all pages that are charged to the cgroups, mapped or not."""
+        touched, begin, end = self.pages.touched(self.pages.cgroup_frames(inodes))
+        known = [state for state in touched.values() if state is not None]
+        return {"record": "cgroup", "pid": None, "comm": "all charged pages", "mark": mark, "read": (begin, end),
+                "newborn": False, "rss": refs.PAGE * len(known), "pss": None, "ref": refs.PAGE * sum(known), "maps": [],
+                "huge": None, "hugetlb": None}
+
 
 class Watch:
     """The processes that are watched: found, marked, read."""
 
     def __init__(self, pids, args, source):
-        self.pids, self.source, self.processes, self.marks = pids, source, {}, {}
+        self.pids, self.source, self.processes, self.marks, self.newborn = pids, source, {}, {}, set()
         self.tree, self.cgroup = args.tree, args.cgroup
         self.several = len(pids) != 1 or args.tree
         self.by_mapping = args.map or self.several
@@ -124,13 +136,25 @@ class Watch:
 
     def mark(self):
         self.find()
-        self.marks = {}
+        self.marks, self.newborn = {}, set()
         for pid, process in list(self.processes.items()):
             try:
                 self.marks[pid] = self.source.mark(process)
             except (ProcessLookupError, NotPermitted) as exc:
                 self.drop(pid, exc)
         self.check()
+        if self.cgroup is not None and self.source.name == "idle":
+            self.cgroup_mark = self.source.mark_cgroup(self._inodes())
+
+    def _inodes(self):
+        from . import proc
+        return proc.cgroup_inodes(self.cgroup)
+
+    def read_cgroup(self):
+        """[the row of the cgroup's pages], or [] where the source cannot tell."""
+        if self.cgroup is None or self.source.name != "idle":
+            return []
+        return [self.source.read_cgroup(self._inodes(), self.cgroup_mark)]
 
     def drop(self, pid, exc):
         """Forget a process that has ended; raise what it refused if it was named, else count it."""
@@ -158,7 +182,7 @@ class Watch:
             self.find()
         rows, backlog = [], 0
         for pid, process in list(self.processes.items()):
-            mark = self.marks.get(pid)
+            mark, newborn = self.marks.get(pid), pid in self.newborn
             if mark is None:
                 # Whoever was born after the list was made has touched since then all that it has touched.
                 tick = 1 / os.sysconf("SC_CLK_TCK")
@@ -168,13 +192,16 @@ class Watch:
                     continue
                 born = time.monotonic_ns() - int((time.clock_gettime(time.CLOCK_BOOTTIME) - process.born) * 1e9)
                 mark = self.marks[pid] = born, born + int(tick * 1e9)
+                newborn = True
+                self.newborn.add(pid)
             try:
                 begin, end, raw, parse = self.source.read(process, self.by_mapping)
                 comm = process.read("comm")[:-1].decode("utf-8", "surrogateescape")
             except (ProcessLookupError, NotPermitted) as exc:
                 self.drop(pid, exc)
                 continue
-            rows.append({"pid": pid, "comm": comm, "mark": mark, "read": (begin, end), "parse": (raw, parse)})
+            rows.append({"pid": pid, "comm": comm, "mark": mark, "read": (begin, end), "parse": (raw, parse),
+                         "newborn": newborn})
             backlog += len(raw)
             if backlog > BACKLOG:
                 _parse(rows)
@@ -207,9 +234,10 @@ def _no_such(pid):
 
 def total(rows):
     """The sum of rows, shared pages by their share: each mapping's Ref times its PSS / RSS."""
-    span = tuple((min(r[key][0] for r in rows), max(r[key][1] for r in rows)) for key in ("mark", "read"))
+    marked = [r for r in rows if not r["newborn"]] or rows
+    mark, read = ((min(r[key][0] for r in marked), max(r[key][1] for r in marked)) for key in ("mark", "read"))
     row = {key: sum(r[key] for r in rows) for key in ("rss", "pss", "huge", "hugetlb")}
-    return dict(row, pid=None, comm="total", mark=span[0], read=span[1], ref=int(sum(r["weighted"] for r in rows)),
+    return dict(row, pid=None, comm="total", mark=mark, read=read, newborn=False, ref=int(sum(r["weighted"] for r in rows)),
                 unweighted=sum(r["ref"] for r in rows), maps=[])
 
 
@@ -224,7 +252,7 @@ def times(row):
     if "est" in row:            # DAMON's own clock
         return row["est"], None, end - cleared, None, None
     return ((begin + end - cleared - marked) // 2, (end - begin + marked - cleared) // 2, end - cleared,
-            marked - cleared, end - begin)
+            None if row["newborn"] else marked - cleared, end - begin)
 
 
 def choose(pids, args):
@@ -307,12 +335,12 @@ class Sampled:
         windows = max(1, round(watched / sum(end - start for start, end in regions)))
         touched //= windows
         return dict(measures(found), pid=process.pid, comm=process.comm, mark=marked, read=(read, read),
-                    est=int(seconds * 1e9), ref=touched, maps=[], weighted=touched,
+                    newborn=False, est=int(seconds * 1e9), ref=touched, maps=[], weighted=touched,
                     ref_error=self.damon.standard_error(regions, touched))
 
 
 def collect(args, pids, interval, count):
-    """Yield the data of each report: a dict with rows, slept (ns), scanned (pages that reclaim looked at), watch, source.
+    """Yield the data of each report: a dict with rows, cgroup (rows), slept (ns), scanned (pages that reclaim looked at), watch, source.
 
     args: parsed arguments of the command; interval in seconds, or None until a stop; count: of reports, or None.
     """
@@ -357,7 +385,7 @@ def collect(args, pids, interval, count):
                 cli.note("process %d has ended" % pids[0])
             return
         after = refs.reclaim_scanned()
-        yield {"rows": rows, "slept": slept, "watch": watch, "source": source,
+        yield {"rows": rows, "cgroup": watch.read_cgroup(), "slept": slept, "watch": watch, "source": source,
                "scanned": None if scanned is None or after is None else after - scanned}
         number += 1
         now = time.monotonic()
@@ -389,7 +417,7 @@ def _sampled(args, pids, interval, count):
             row = source.measure(watch.processes[pids[0]], interval, watch.end_of_one())
             if row is None:
                 return
-            yield {"rows": [row], "slept": int(interval * 1e9), "watch": watch, "source": source, "scanned": None}
+            yield {"rows": [row], "cgroup": [], "slept": int(interval * 1e9), "watch": watch, "source": source, "scanned": None}
             number += 1
             if number == limit or args.duration and time.monotonic() - base >= args.duration:
                 return

@@ -24,10 +24,10 @@ def _cell(form, value, unit):
 def line(args, row, slept, several):
     """One row of the text table."""
     estimate, error, duration, clear, read = times(row)
-    return "%s%s%-7.3f %10.2f %10.2f %10.2f %8s%s%s" % (
+    return "%s%s%-7.3f %10.2f %10s %10.2f %8s%s%s" % (
         "%-8s " % cli.timestamp() if args.timestamp else "",
         "%-7.3f %-7.3f " % (slept / 1e9, duration / 1e9) if args.moretimes else "",
-        estimate / 1e9, row["rss"] / MB, row["pss"] / MB, row["ref"] / MB, _cell("%.4f", error, 1e9),
+        estimate / 1e9, row["rss"] / MB, _cell("%.2f", row["pss"], MB), row["ref"] / MB, _cell("%.4f", error, 1e9),
         " %9s %9s" % (_cell("%.3f", clear, 1e6), _cell("%.3f", read, 1e6)) if args.moretimes else "",
         " %7s %s" % ("-" if row["pid"] is None else row["pid"], table.escape(row["comm"])) if several else "")
 
@@ -43,7 +43,7 @@ def hottest(rows, top):
 def render(args, data, first):
     """The report as text, under the columns' names if it is the first, or as JSON lines."""
     rows, slept, watch, source = (data[key] for key in ("rows", "slept", "watch", "source"))
-    shown = rows + ([total(rows)] if watch.several else [])
+    shown = rows + ([total(rows)] if watch.several else []) + data["cgroup"]
     maps = hottest(rows, args.top) if args.map else []
     if not args.json:
         text = header(args, watch.several) + "\n" if first else ""
@@ -61,13 +61,13 @@ def render(args, data, first):
     records = []
     for row in shown:
         estimate, error, duration, clear, read = times(row)
-        record = {"time": when, "record": "total" if row["pid"] is None else "process"}
+        record = {"time": when, "record": row.get("record") or ("total" if row["pid"] is None else "process")}
         if row["pid"] is not None:
             record.update(pid=row["pid"], comm=row["comm"])
         record.update(est_ns=estimate, err_ns=error, rss_bytes=row["rss"], pss_bytes=row["pss"], ref_bytes=row["ref"],
                       huge_bytes=row["huge"], hugetlb_bytes=row["hugetlb"], slp_ns=slept, dur_ns=duration,
                       clear_ns=clear, read_ns=read, source=source.name, tlb_flushed=source.flush, lost=lost)
-        if row["pid"] is None:
+        if "unweighted" in row:
             record["ref_unweighted_bytes"] = row["unweighted"]
         if "ref_error" in row:
             record["ref_error_bytes"] = int(row["ref_error"])
@@ -82,8 +82,8 @@ def remarks(data, first):
     """What weakens this report or was done to the target, as lines for stderr."""
     rows, watch, source, scanned = (data[key] for key in ("rows", "watch", "source", "scanned"))
     if first:
-        (_, _, _, clear, read) = max(map(times, rows), key=lambda t: t[3])
-        if source.name == "clear_refs":
+        _, _, _, clear, read = max(map(times, rows), key=lambda t: t[3] or 0)
+        if source.name == "clear_refs" and clear is not None:
             yield ("the mmap lock was held for up to %.3f ms to clear and %.3f ms to read: page faults, mmap and munmap "
                    "of the target waited" % (clear / 1e6, read / 1e6))
         if source.name == "damon":

@@ -249,6 +249,47 @@ def test_cgroup():
                     time.sleep(.05)
 
 
+@pytest.mark.guest
+def test_idle_pages_of_a_cgroup_include_the_page_cache(tmp_path):
+    if not os.path.exists("/sys/kernel/mm/page_idle"):
+        pytest.skip("this kernel was built without CONFIG_IDLE_PAGE_TRACKING")
+    point = next((p for p in cgroups() if "memory" in open(p + "/cgroup.controllers").read().split()), None) \
+        if all(os.path.exists(p + "/cgroup.controllers") for p in cgroups()) else None
+    if point is None:
+        pytest.skip("cgroup v2 has no memory controller here")
+    with open(point + "/cgroup.subtree_control", "w") as f:
+        f.write("+memory")
+    directory = "%s/crisis-idle-%d" % (point, os.getpid())
+    os.mkdir(directory)
+    try:
+        code = ("import os, sys, time\nsys.stdin.readline()\nwith open(%r, 'wb') as f: f.write(bytes(48 << 20))\n"
+                "fd = os.open(%r, os.O_RDONLY)\nos.fsync(fd)\nprint(flush=True)\n"
+                "while True: os.pread(fd, 16 << 20, 0); time.sleep(.01)" % ((str(tmp_path / "file"),) * 2))
+        child = subprocess.Popen(["/usr/bin/python3", "-IS", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                 universal_newlines=True)
+        try:
+            with open(directory + "/cgroup.procs", "w") as f:
+                f.write(str(child.pid))
+            child.stdin.write("\n")
+            child.stdin.flush()
+            assert child.stdout.readline() == "\n"
+            found = records("--source", "idle", "-c", directory, SLOW)
+        finally:
+            child.kill()
+            child.wait()
+        pages, = [r for r in found if r["record"] == "cgroup"]
+        assert pages["pss_bytes"] is None and 48 * MB <= pages["rss_bytes"] < 100 * MB
+        assert 16 * MB <= pages["ref_bytes"] < 40 * MB
+        process, = [r for r in found if r["record"] == "process"]
+        assert process["ref_bytes"] < 36 * MB
+    finally:
+        deadline = time.monotonic() + 10
+        while os.path.exists(directory) and time.monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)
+            time.sleep(.05)
+
+
 def nobody():
     os.setgroups([])
     os.setgid(65534)
