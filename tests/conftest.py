@@ -12,8 +12,8 @@ START = time.monotonic()
 
 
 def pytest_addoption(parser):
-    parser.addoption("--seconds", type=float, help="begin no test later than this; the files take turns, and what is "
-                                                   "left out is reported as skipped")
+    parser.addoption("--seconds", type=float, help="how long to go on, shared among the files; what is left out is "
+                                                   "reported as skipped")
 
 
 def pytest_configure(config):
@@ -21,15 +21,18 @@ def pytest_configure(config):
                                        "make check-vm by hand")
 
 
-def pytest_collection_modifyitems(config, items):
-    if config.getoption("--seconds"):
-        turn = {}
-        for item in items:
-            item.turn = turn[item.path] = turn.get(item.path, 0) + 1
-        items.sort(key=lambda item: item.turn)
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session):
+    seconds, files = session.config.getoption("--seconds"), []
+    for item in session.items:
+        if item.path not in files:
+            files.append(item.path)
+        item.number = len(files)
+    for item in session.items:
+        # Time that one file leaves over is the next one's.
+        item.until = START + seconds * item.number / len(files) if seconds else None
 
 
 def pytest_runtest_setup(item):
-    seconds = item.config.getoption("--seconds")
-    if seconds and time.monotonic() - START > seconds:
-        pytest.skip("the %g seconds of --seconds are over" % seconds)
+    if item.until and time.monotonic() > item.until:
+        pytest.skip("this file's share of the %g seconds is over" % item.config.getoption("--seconds"))
