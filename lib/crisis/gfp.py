@@ -13,7 +13,9 @@ __all__ = ["CONSTANTS", "table", "names"]
 CONSTANTS = ("___GFP_*",)       # of compile.Source, for `table`
 
 _ENTRY = re.compile(r'\{\s*([^{}"]*?)\s*,\s*"(\w+)"\s*\}')
-_NOISE = re.compile(r"\(\s*(?:__force\s+)?(?:unsigned\s+long|unsigned\s+int|gfp_t)\s*\)|(?<=[0-9a-fA-F])[uU]?[lL]{0,2}\b")
+# Casts, and the suffixes of numbers.
+_NOISE = re.compile(r"\(\s*(?:__force\s+)?(?:unsigned\s+long|unsigned\s+int|gfp_t)\s*\)"
+                    r"|(?<=[0-9a-fA-F])[uU]?[lL]{0,2}\b")
 _SYMBOL = re.compile(r"\b[A-Za-z_]\w*")
 _ARITHMETIC = re.compile(r"(?:0x[0-9a-fA-F]+|\d+|[()|&~<\s])+")
 

@@ -14,7 +14,7 @@ import os
 import struct
 from bisect import bisect_left, bisect_right
 
-__all__ = ["Frame", "Symbols", "Elf", "mappings", "demangle", "folded", "line"]
+__all__ = ["Frame", "Symbols", "Elf", "mappings", "demangle", "folded", "line", "without_tracing"]
 
 KERNEL = "kernel"       # the module name of what is built in
 
@@ -48,6 +48,17 @@ def line(frame):
     if frame.name is None and frame.file_offset is not None:
         base += "+0x%x" % frame.file_offset
     return "%s [%s]" % (text, base)
+
+
+# Functions between a tracepoint or probe and a BPF program there.
+_TRACING = ("bpf_prog_", "bpf_trace_run", "bpf_trampoline_", "__bpf_trace_", "__traceiter_", "trace_call_bpf",
+            "perf_trace_", "kprobe_perf_func", "kprobe_ftrace_handler")
+
+
+def without_tracing(frames):
+    """A kernel stack, innermost first, less the frames at its top that exist only because it is traced."""
+    own = [i for i, frame in enumerate(frames[:8]) if (frame.name or "").startswith(_TRACING)]
+    return frames[max(own, default=-1) + 1:]
 
 
 def folded(frames, root=None):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""drsnoop against reclaim that is provoked: by a cgroup's limit, and, in a guest, by using up the memory.  Needs root."""
+"""drsnoop against reclaim that is provoked, by a cgroup's limit and, in a guest, by using up the memory.  Needs root."""
 
 import contextlib
 import json
@@ -83,7 +83,7 @@ def tracing(*args):
 
 @contextlib.contextmanager
 def captured(tmp_path, *kinds):
-    """The kernel's own trace of the same tracepoints: after the block, [(kind, tid, seconds, order, gfp, reclaimed)]."""
+    """The kernel's own trace of these tracepoints: after the block, [(kind, tid, seconds, order, gfp, reclaimed)]."""
     mount = str(tmp_path / "tracefs")
     os.mkdir(mount)
     subprocess.check_call(["mount", "-t", "tracefs", "tracefs", mount])
@@ -113,7 +113,8 @@ def captured(tmp_path, *kinds):
                     continue
                 tid, stamp, kind, edge, fields = match.groups()
                 if edge == "begin":
-                    begun[tid] = float(stamp), re.search(r"order=(\d+)", fields).group(1), fields.partition("gfp_flags=")[2]
+                    order, gfp = re.search(r"order=(\d+) gfp_flags=(\S+)", fields).groups()
+                    begun[tid] = float(stamp), order, gfp
                 elif tid in begun:
                     since, order, gfp = begun.pop(tid)
                     found.append(("global" if kind == "direct" else kind, int(tid), float(stamp) - since, int(order),
@@ -198,7 +199,8 @@ def test_filters_take_theirs_and_nothing_else(file, second_file):
                 "long": (stack.enter_context(tracing("-j", "-n", "drs-right-hand")),
                          lambda r: "drs-right-hand" in r["comm"]),
                 "none": (stack.enter_context(tracing("-j", "-n", "drs-lefty")), lambda r: False),
-                "cgroup": (stack.enter_context(tracing("-j", "-c", one)), lambda r: r["cgroup"] == "/" + one.split("/")[-1]),
+                "cgroup": (stack.enter_context(tracing("-j", "-c", one)),
+                           lambda r: r["cgroup"] == "/" + os.path.basename(one)),
                 "kind": (stack.enter_context(tracing("-j", "--kind", "global")), lambda r: r["kind"] == "global"),
             }
             summary = stack.enter_context(tracing("-j", "--summary"))

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""oomkill against real kills, each field checked against what the kernel itself logs.  Needs root."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from helpers import GUEST, SLOW, memory_cgroup, run, tool, until
+
+SOURCES = ("typed", "format")
+LIMIT = 48 << 20
+# Takes BYTES in the cgroup, says so and stays: NAME DIRECTORY BYTES SCORE UID
+TAKER = """
+import ctypes, os, sys, time
+name, directory, size, score, uid = sys.argv[1:6]
+open(directory + "/cgroup.procs", "w").write(str(os.getpid()))
+open("/proc/self/oom_score_adj", "w").write(score)
+ctypes.CDLL(None).prctl(15, name.encode("utf-8", "surrogateescape"))
+os.setuid(int(uid))
+data = b"x" * int(size)
+print("ready", flush=True)
+time.sleep(3600)
+"""
+
+
+def taker(name, directory, size, score=0, uid=0):
+    return subprocess.Popen([sys.executable, "-c", TAKER, name, directory, str(size), str(score), str(uid)],
+                            stdout=subprocess.PIPE, universal_newlines=True)
+
+
+class KernelLog:
+    """The lines that the kernel logs from now on."""
+
+    def __init__(self):
+        self.fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+        os.lseek(self.fd, 0, os.SEEK_END)
+        self.lines = []
+
+    def read(self):
+        while True:
+            try:
+                self.lines.append(os.read(self.fd, 8192).decode("utf-8", "replace").partition(";")[2].split("\n")[0])
+            except BlockingIOError:
+                return self.lines
+            except BrokenPipeError:
+                pass
+
+    def killed(self, pid):
+        """The fields of the line about that victim."""
+        def found():
+            return [line for line in self.read() if "Killed process %d (" % pid in line]
+        line = until(found)[0]
+        fields = dict(re.findall(r"([\w-]+):(-?\d+)", line.rpartition(")")[2]))
+        fields["comm"] = line[line.index("(") + 1:line.rindex(") total-vm")] if "(" in line else None
+        return fields, line
+
+    def report(self, pid):
+        """{name: text} of the killer's report that chose that victim."""
+        number = [i for i, line in enumerate(self.lines)
+                  if line.startswith("oom-kill:") and ",pid=%d," % pid in line][-1]
+        found = dict(part.partition("=")[::2] for part in self.lines[number][len("oom-kill:"):].split(","))
+        for line in reversed(self.lines[:number]):
+            match = re.match(r"memory: usage (\d+)kB, limit (\d+)kB", line)
+            if match:
+                found["usage"], found["limit"] = match.groups()
+            match = re.search(r"^(.*) invoked oom-killer: gfp_mask=0x(\w+)\((.*)\), order=(-?\d+)", line)
+            if match:
+                found["invoker"], found["gfp"], found["gfp_flags"], found["order"] = match.groups()
+                return found
+        raise AssertionError("no report")
+
+
+@contextlib.contextmanager
+def tracing(*args):
+    """An oomkill that has attached; `records` after the block, or `out`."""
+    child = subprocess.Popen([tool("oomkill"), "-v", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                             universal_newlines=True)
+    early = []
+    try:
+        for line in child.stderr:
+            early.append(line)
+            if "attached to" in line:
+                break
+        else:
+            if child.wait() == 69:
+                pytest.skip("".join(early).strip())
+            raise AssertionError("oomkill did not attach: %s" % "".join(early))
+        child.taken = early[-1]
+        yield child
+        time.sleep(.2)
+        child.send_signal(signal.SIGINT)
+        child.out, child.err = child.communicate(timeout=60 * SLOW)
+        assert child.returncode == 0, child.err
+        child.records = [json.loads(line) for line in child.out.splitlines()] if "-j" in args else None
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.wait()
+
+
+def sizes_as_logged(record, fields):
+    return {"total-vm": record["total_vm_bytes"] // 1024, "anon-rss": record["anon_rss_bytes"] // 1024,
+            "file-rss": record["file_rss_bytes"] // 1024, "shmem-rss": record["shmem_rss_bytes"] // 1024,
+            "pgtables": record["pgtables_bytes"] // 1024} == \
+        {name: int(fields[name]) for name in ("total-vm", "anon-rss", "file-rss", "shmem-rss", "pgtables")}
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("source", SOURCES)
+def test_memcg_kill_is_what_the_kernel_logged(source):
+    """One process sits there and is to die; another one, elsewhere below the limit, needs the memory."""
+    for attempt in range(4):
+        log = KernelLog()
+        with memory_cgroup(LIMIT, "oom") as directory:
+            for name in "victim", "needy":
+                os.mkdir("%s/%s" % (directory, name))
+            try:
+                with tracing("-j", "-K", "--source", source) as child:
+                    victim = taker("oom victim (a)", directory + "/victim", 24 << 20, 700, 65534)
+                    assert victim.stdout.readline() == "ready\n"
+                    needy = taker("oom-needy", directory + "/needy", 30 << 20, -1000)
+                    assert victim.wait() == -signal.SIGKILL
+                    fields, line = log.killed(victim.pid)
+                    until(lambda: needy.stdout.readline() == "ready\n")
+                needy.kill()
+                needy.wait()
+            finally:
+                for name in "victim", "needy":
+                    until(lambda: not open("%s/%s/cgroup.procs" % (directory, name)).read())
+                    os.rmdir("%s/%s" % (directory, name))
+        found = [r for r in child.records if r["pid"] == victim.pid]
+        assert len(found) == 1
+        record = found[0]
+        # The victim may already be giving back memory while the kernel formats its line.
+        if sizes_as_logged(record, fields) or attempt == 3:
+            break
+    assert sizes_as_logged(record, fields), (record, line)
+    assert line.startswith("Memory cgroup out of memory")
+    assert record["comm"] == "oom victim (a)" and record["tid"] == victim.pid and record["killed"] is True
+    assert record["uid"] == int(fields["UID"]) == 65534
+    assert record["oom_score_adj"] == int(fields["oom_score_adj"]) == 700
+    assert record["rss_bytes"] == record["anon_rss_bytes"] + record["file_rss_bytes"] + record["shmem_rss_bytes"]
+    assert record["pages"] * os.sysconf("SC_PAGE_SIZE") == record["rss_bytes"] > 24 << 20
+    assert (record["trigger_pid"], record["trigger_comm"]) == (needy.pid, "oom-needy")
+    report = log.report(victim.pid)
+    assert report["invoker"] == "oom-needy" and report["constraint"] == "CONSTRAINT_MEMCG"
+    assert record["limit"] == "memcg" and record["limit_cgroup"] == report["oom_memcg"]
+    assert record["limit_cgroup"].startswith("/crisis-oom-") and record["cgroup"] == report["task_memcg"]
+    assert record["limit_bytes"] == int(report["limit"]) * 1024 == LIMIT
+    # The counter moves between our reading and the kernel's, by what other CPUs charge and give back.
+    assert record["usage_bytes"] == pytest.approx(int(report["usage"]) * 1024, abs=2 << 20)
+    assert (record["order"], record["gfp"]) == (int(report["order"]), int(report["gfp"], 16))
+    assert record["gfp_flags"] == report["gfp_flags"]
+    assert any("oom_kill_process" in frame for frame in record["stack"])
+    assert not any("bpf" in frame for frame in record["stack"])
+    print("oomkill --source %s: %s" % (source, child.taken.strip()))
+
+
+@pytest.mark.guest
+def test_text_begins_as_bccs():
+    with memory_cgroup(LIMIT, "oom") as directory, tracing("-n", "1") as child:
+        victim = taker("oom text", directory, 100 << 20)
+        assert victim.wait() == -signal.SIGKILL
+    first, second, third = child.out.splitlines()[:3]
+    assert re.fullmatch(r'\d\d:\d\d:\d\d Triggered by PID %d \("oom text"\), OOM kill of PID %d \("oom text"\), '
+                        r'\d+ pages, loadavg: [\d.]+ [\d.]+ [\d.]+ \d+/\d+ \d+' % (victim.pid, victim.pid), first)
+    match = re.fullmatch(r" {4}RSS (\d+) kB: anon (\d+), file (\d+), shmem (\d+); swap (?:\d+|-) kB, "
+                         r"page tables \d+ kB, total VM \d+ kB, UID 0, oom_score_adj 0", second)
+    total, *kinds = map(int, match.groups())
+    assert total == sum(kinds)
+    assert re.fullmatch(r" {4}limit: memcg /crisis-oom-\d+, \d+ of 49152 kB; victim in /crisis-oom-\d+; "
+                        r"order 0, GFP_\S+", third)
+
+
+@pytest.mark.guest
+def test_a_group_dies_together():
+    log = KernelLog()
+    with memory_cgroup(LIMIT, "oom") as directory:
+        if not os.path.exists(directory + "/memory.oom.group"):
+            pytest.skip("cgroup v1 has no memory.oom.group")
+        with open(directory + "/memory.oom.group", "w") as f:
+            f.write("1")
+        with tracing("-j") as child:
+            one = taker("oom-one", directory, 10 << 20)
+            assert one.stdout.readline() == "ready\n"
+            other = taker("oom-other", directory, 100 << 20)
+            assert [one.wait(), other.wait()] == [-signal.SIGKILL] * 2
+            log.killed(one.pid), log.killed(other.pid)
+    assert {r["pid"] for r in child.records} == {one.pid, other.pid}
+    assert {(r["limit"], r["limit_bytes"], r["trigger_pid"]) for r in child.records} == {("memcg", LIMIT, other.pid)}
+
+
+@pytest.mark.guest
+def test_hostile_comm():
+    name = b"\x1b[31m\n\"\\\xff".decode("utf-8", "surrogateescape")
+    with memory_cgroup(LIMIT, "oom") as directory, tracing() as text, tracing("-j") as records:
+        assert taker(name, directory, 100 << 20).wait() == -signal.SIGKILL
+    assert "\x1b" not in text.out and r'("\x1b[31m\x0a"\\\xff")' in text.out
+    assert len(text.out.splitlines()) == 3
+    assert [r["comm"] for r in records.records] == ["\x1b[31m\n\"\\\\xff"]
+
+
+@pytest.mark.guest
+def test_a_global_kill(tmp_path):
+    if not GUEST:
+        pytest.skip("it uses up the memory: only in the guest of tests/vm")
+    log = KernelLog()
+    code = """
+import mmap
+open("/proc/self/oom_score_adj", "w").write("1000")
+size = 8 << 30
+m = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000))
+if hasattr(m, "madvise"): m.madvise(14)         # MADV_HUGEPAGE: 512 faults fewer for each
+for at in range(0, size, 4096): m[at] = 1
+"""
+    with tracing("-j") as child:
+        hog = subprocess.Popen([sys.executable, "-c", code])
+        assert hog.wait() == -signal.SIGKILL
+        fields, line = log.killed(hog.pid)
+    record = [r for r in child.records if r["pid"] == hog.pid][0]
+    report = log.report(hog.pid)
+    assert line.startswith("Out of memory: ") and report["constraint"] == "CONSTRAINT_NONE"
+    assert record["limit"] == "global" and record["limit_cgroup"] is None and record["limit_bytes"] is None
+    assert record["oom_score_adj"] == 1000 and record["rss_bytes"] > 1 << 30
+    assert (record["order"], record["gfp"]) == (int(report["order"]), int(report["gfp"], 16))
+    assert record["anon_rss_bytes"] // 1024 == pytest.approx(int(fields["anon-rss"]), rel=.01)
+    if record["domain_pages"] is not None:      # fentry or kprobe
+        total = int(re.search(r"MemTotal: +(\d+)", open("/proc/meminfo").read()).group(1))
+        assert record["domain_pages"] * os.sysconf("SC_PAGE_SIZE") // 1024 == pytest.approx(total, rel=.05)
+
+
+@pytest.mark.guest
+def test_without_root():
+    result = run("oomkill", "-d", "1", preexec_fn=lambda: (os.setgroups([]), os.setgid(65534), os.setuid(65534)))
+    assert result.returncode == 77 and result.stderr.count("\n") == 1 and "CAP_BPF" in result.stderr
+
+
+def test_exits():
+    assert run("oomkill", "-d", ".3").returncode == 0
+    shell = "%s %%s; echo status ${PIPESTATUS[0]}" % tool("oomkill")
+    head = subprocess.run(["bash", "-c", shell % "-d 60 | head -0"], stdout=subprocess.PIPE, timeout=20 * SLOW)
+    assert head.stdout.split()[-1] in (b"0", b"141")
+    with memory_cgroup(LIMIT, "oom") as directory:
+        full = open("/dev/full", "w")
+        child = subprocess.Popen([tool("oomkill"), "-v"], stdout=full, stderr=subprocess.PIPE, universal_newlines=True)
+        while "attached to" not in child.stderr.readline():
+            assert child.poll() is None
+        taker("oom-full", directory, 100 << 20).wait()
+        _, errors = child.communicate(timeout=20 * SLOW)
+    assert child.returncode == 1 and "write error: No space left on device" in errors

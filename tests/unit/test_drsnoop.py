@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+import struct
+
+import pytest
+from crisis import proc
+from crisis.errors import Error
+from helpers import load, run
+
+drsnoop = load("drsnoop")
+
+
+@pytest.mark.parametrize("arguments", [["-p", "0"], ["-u", "-1"], ["-u", "x"], ["-d", "0"], ["1"], ["--kind", "x"],
+                                       ["--summary", "1", "-d", "1"], ["--summary", "1", "0"], ["--nonsense"]])
+def test_usage_errors(arguments):
+    result = run("drsnoop", *arguments)
+    assert result.returncode == 2 and result.stdout == ""
+    assert result.stderr.count("\n") == 1 and result.stderr.startswith("drsnoop: ")
+
+
+@pytest.mark.parametrize("arguments", [["-p", "999999999"], ["-t", "999999999"], ["-c", "/no/such/cgroup"],
+                                       ["-n", "sixteen_bytes_ok"]])
+def test_wrong_targets(arguments):
+    result = run("drsnoop", "-d", ".1", *arguments)
+    assert result.returncode == 1 and result.stdout == "" and result.stderr.count("\n") == 1
+    assert "no " in result.stderr
+
+
+def test_name_as_words_and_masks():
+    words = drsnoop._name_params("stress-ng")
+    assert struct.pack("=QQ", words["name0"], words["name1"]) == b"stress-ng\0\0\0\0\0\0\0"
+    assert struct.pack("=QQ", words["name_mask0"], words["name_mask1"]) == b"\xff" * 9 + b"\0" * 7
+    with pytest.raises(Error):
+        drsnoop._name_params("sixteen_bytes_ok")
+
+
+def record(scanned=64, free=(1 << 64) - 1, stack=()):
+    return drsnoop.Reclaim.FORM.pack(5000000000, 1234567, 32, scanned, free, 77, 1, 3, 0xcc0, 10, 11, 12, b"a\x1bb",
+                                     b"S\0R", 8 * len(stack)) + struct.pack("=%dQ" % len(stack), *stack)
+
+
+def test_record():
+    reclaim = drsnoop.Reclaim(record(stack=(1, 2)))
+    assert (reclaim.kind, reclaim.order, reclaim.gfp, reclaim.tgid, reclaim.tid, reclaim.uid) == \
+        ("memcg", 3, 0xcc0, 10, 11, 12)
+    assert (reclaim.comm, reclaim.kswapd, reclaim.free, reclaim.stack) == ("a\x1bb", "SR", None, [1, 2])
+    # Nothing scanned is nothing known, where the multi-generational LRU does not tell.
+    assert drsnoop.Reclaim(record(0), lru_gen=True).scanned is None
+    assert drsnoop.Reclaim(record(0)).scanned == 0
+
+
+def test_text():
+    class Names:
+        def gfp(self, flags):
+            return "GFP_KERNEL"
+
+        def cgroup(self, number):
+            return None
+
+        def stack(self, addresses):
+            return []
+    args = drsnoop.get_parser().parse_args(["-T", "-U", "-e"])
+    head = drsnoop.header(args).split()
+    line = drsnoop.render_text(args, drsnoop.Reclaim(record(free=1000), lru_gen=True), 4000000000, Names(), False)
+    assert head == ["TIME(s)", "UID", "COMM", "PID", "LAT(ms)", "PAGES", "FREE(KB)", "KIND", "ORDER", "SCANNED",
+                    "KSWAPD", "GFP_FLAGS", "CGROUP"]
+    assert line.split(None, 12) == ["1.000000000", "12", "a\\x1bb", "10", "1.23", "32",
+                                    str(1000 * drsnoop.PAGE // 1024), "memcg", "3", "64", "SR", "GFP_KERNEL",
+                                    "id 77, removed\n"]
+
+
+def test_summary_of_nothing():
+    args = drsnoop.get_parser().parse_args(["--summary"])
+    found = {kind: ([0] * 100, 0, 0, 0) for kind in drsnoop.KINDS}
+    assert drsnoop.render_summary(args, 1.0, found, [], False) == "\nno direct reclaim in 1.0 s\n"
+    for line in drsnoop.render_summary_json(args, 1.0, found, [], False, {}).splitlines():
+        assert '"count":0' in line and '"max_ns":null' in line and '"p99_us":null' in line
+
+
+def test_proc(tmp_path):
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/vmstat").write_text("nr_free_pages 123\nnr_free_pages_blocks 5\n")
+    assert proc.vmstat("nr_free_pages", str(tmp_path)) == 123
+    with pytest.raises(KeyError):
+        proc.vmstat("nr_free", str(tmp_path))
+    assert proc.online_nodes(str(tmp_path)) == [0] and proc.lru_gen(str(tmp_path)) is False
+    for path, text in (("sys/devices/system/node/online", "0-1,4\n"), ("sys/kernel/mm/lru_gen/enabled", "0x0007\n")):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_text(text)
+    assert proc.online_nodes(str(tmp_path)) == [0, 1, 4] and proc.lru_gen(str(tmp_path)) is True

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+import pytest
+from helpers import load, run
+
+oomkill = load("oomkill")
+
+# As Linux 6.18 writes it, shortened.
+REPORT = """\
+needy invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=-1000
+CPU: 1 UID: 0 PID: 88 Comm: needy
+Call Trace:
+memory: usage 20480kB, limit 20480kB, failcnt 114
+memory+swap: usage 20480kB, limit 9007199254740988kB, failcnt 0
+Memory cgroup stats for /oomt:
+[  29432]     0 29432    20523     6706     5056     1650         0   106496        0             0 python3
+oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,oom_memcg=/oomt,task_memcg=/oomt/sub,\
+task=python3,pid=29432,uid=0
+Memory cgroup out of memory: Killed process 29432 (python3) total-vm:82092kB, anon-rss:20224kB, file-rss:6600kB, \
+shmem-rss:0kB, UID:0 pgtables:104kB oom_score_adj:0"""
+
+
+def fed(text):
+    log = oomkill.Log()
+    for line in text.splitlines():
+        log.feed(line)
+    return log
+
+
+@pytest.mark.parametrize("arguments", [["-d", "0"], ["-n", "0"], ["1"], ["--source", "x"]])
+def test_usage_errors(arguments):
+    result = run("oomkill", *arguments)
+    assert result.returncode == 2 and result.stdout == "" and result.stderr.count("\n") == 1
+
+
+def test_a_report_of_the_kernel():
+    entry = fed(REPORT).victims[29432]
+    assert (entry.comm, entry.kb, entry.uid, entry.pgtables, entry.oom_score_adj) == \
+        ("python3", [82092, 20224, 6600, 0], 0, 104 << 10, 0)
+    assert (entry.limit, entry.limit_cgroup, entry.limit_bytes, entry.usage_bytes) == \
+        ("memcg", "/oomt", 20480 << 10, 20480 << 10)
+    assert (entry.cgroup, entry.gfp, entry.order) == ("/oomt/sub", 0xcc0, 0)
+
+
+def test_a_global_report_has_no_limit():
+    text = REPORT.replace("CONSTRAINT_MEMCG", "CONSTRAINT_NONE").replace("oom_memcg=/oomt,", "global_oom,")
+    entry = fed(text).victims[29432]
+    assert (entry.limit, entry.limit_cgroup, entry.limit_bytes, entry.cgroup) == ("global", None, None, "/oomt/sub")
+
+
+def test_a_kill_without_its_report_takes_none_of_another():
+    last = REPORT.splitlines()[-1].replace("29432", "77")
+    log = fed(REPORT + "\n" + last)
+    assert log.victims[77].limit is None and log.victims[77].kb == [82092, 20224, 6600, 0]
+
+
+def test_a_group_shares_its_report():
+    lines = REPORT.splitlines()
+    log = fed("\n".join(lines + ["Tasks in /oomt are going to be killed due to memory.oom.group set",
+                                 lines[-1].replace("29432", "77")]))
+    assert log.victims[77].limit == "memcg" and log.victims[77].limit_cgroup == "/oomt"
+
+
+@pytest.mark.parametrize("comm", [") total-vm:1kB", "x,pid=1,uid=2", "a) (b", "\\x1b[31m\\x0a"])
+def test_hostile_names_do_not_mislead(comm):
+    entry = fed(REPORT.replace("python3", comm)).victims[29432]
+    assert entry.comm == comm and entry.kb[1] == 20224 and entry.limit_cgroup == "/oomt"
+
+
+def test_what_is_unknown_is_a_dash():
+    class Names:
+        def gfp(self, flags):
+            return None
+    raw = oomkill.Kill.FORM.pack(1, *[oomkill.UNKNOWN] * 6, 0, 0, 10, 10, 0, 20, 20, 0, 0, b"", b"by", 0,
+                                 *[0] * oomkill.FRAMES) + bytes(oomkill.Kill.LIMIT.size + 2 * oomkill.Kill.PATH)
+    kill = oomkill.Kill(raw, {})
+    text = oomkill.render_text(kill, "00:00:00", "0 0 0 1/1 1", Names())
+    assert text.splitlines() == [
+        '00:00:00 Triggered by PID 20 ("by"), OOM kill of PID 10 (-), - pages, loadavg: 0 0 0 1/1 1',
+        "    RSS - kB: anon -, file -, shmem -; swap - kB, page tables - kB, total VM - kB, UID -, oom_score_adj -",
+        "    limit: -; victim in -; order -, -"]
+    kill.learn(fed(REPORT).victims[29432])
+    assert kill.comm == "python3" and kill.anon == 20224 * 1024 // oomkill.PAGE and kill.limit == "memcg"
+
+
+def test_paths():
+    def path(*names, levels=None):
+        return oomkill._path((len(names) if levels is None else levels).to_bytes(4, "little") + bytes(4) + b"".join(
+            n.ljust(oomkill.NAME, b"\0") for n in names).ljust(oomkill.LEVELS * oomkill.NAME, b"\0"))
+    assert path() == "/" and path(b"sub", b"oomt") == "/oomt/sub"
+    assert path(*[b"x"] * 12, levels=13) == "..." + "/x" * 12
