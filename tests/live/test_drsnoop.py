@@ -375,8 +375,10 @@ def test_global_reclaim_is_exactly_what_the_kernel_counts(tmp_path):
 def test_node_reclaim(tmp_path):
     if not os.path.exists("/proc/sys/vm/zone_reclaim_mode"):
         pytest.skip("this kernel has no NUMA")
-    records, truth, _ = filled(tmp_path, zone_reclaim_mode=1, min_unmapped_ratio=0)
-    assert [r for r in records if r["kind"] == "node"]
+    records, truth, grown = filled(tmp_path, zone_reclaim_mode=1, min_unmapped_ratio=0)
+    assert [r for r in records if r["kind"] == "node"], (
+        {kind: len([1 for t in truth if t[0] == kind]) for kind in ("global", "memcg", "node")},
+        {name: value for name, value in grown.items() if value and name.startswith(("zone_rec", "pgscan", "allocstall"))})
     same_as_trace(records, truth)
 
 
