@@ -6,7 +6,7 @@ import re
 import subprocess
 
 import pytest
-from helpers import ROOT, run
+from helpers import ROOT, load, run
 
 PAGES = re.findall(r"^    ([a-z-]+) ([18])$", open(os.path.join(ROOT, "setup.cfg")).read(), re.M)
 
@@ -54,6 +54,15 @@ def test_crisis_warm_unknown_command():
     for name in "nope", "../bin/runqlat":
         result = run("crisis-warm", name)
         assert result.returncode == 1 and result.stderr.count("\n") == 1
+
+
+def test_crisis_warm_finds_the_programs_of_every_command():
+    found = load("crisis-warm").sources()
+    assert set(found) == {name for name, _ in PAGES} - {"crisis-warm"}
+    for name, sources in found.items():
+        text = open(os.path.join(ROOT, "bin", name)).read()
+        assert bool(sources) == ("compile.Source(" in text)
+        assert all(source.name.startswith(name + ".") for source in sources)
 
 
 def test_install_renames_commands_and_pages_together(tmp_path):
