@@ -7,7 +7,7 @@ from .errors import Error, Unavailable
 
 __all__ = ["thread_count", "cpu_list", "cpu_ranges", "online_cpus", "softirq_names", "irq_line_count", "irq_name",
            "check_process", "check_thread", "in_initial_pid_namespace", "unescape_mount", "cgroup_mounts",
-           "find_cgroup", "cgroup_paths", "cgroup_processes", "cgroup_inodes", "controller_mount", "cpu_controller_mount", "meminfo",
+           "find_cgroup", "cgroup_paths", "cgroup_directory", "cgroup_processes", "cgroup_inodes", "controller_mount", "cpu_controller_mount", "meminfo",
            "vmstat", "online_nodes",
            "lru_gen"]
 
@@ -161,6 +161,11 @@ def _cgroup(path, root):
             raise Unavailable("the depth of cgroup %s is not visible from this cgroup namespace" % path)
         return info.st_ino, len(below), controllers, point, candidate
     raise Error("no such cgroup: %s" % path)
+
+
+def cgroup_directory(path, root="/"):
+    """The directory of a cgroup that is named as for find_cgroup.  Raises Error as find_cgroup."""
+    return _cgroup(path, root)[4]
 
 
 def cgroup_processes(path, root="/"):

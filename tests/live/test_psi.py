@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""psi on the running kernel, against the waits that the scheduler counts by itself."""
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import time
+
+import pytest
+from helpers import HOG, SLOW, run, run_delay, tool, workload
+
+from crisis import proc
+
+
+def records(*args):
+    result = run("psi", "-j", *map(str, args))
+    if result.returncode == 69:
+        pytest.skip(result.stderr.strip())
+    assert result.returncode == 0, result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+@contextlib.contextmanager
+def cgroup(name):
+    """A new v2 cgroup with pressure files; its directory."""
+    mounts = [point for point, _, controllers in proc.cgroup_mounts() if controllers is None]
+    if not mounts:
+        pytest.skip("no cgroup v2 file system is mounted")
+    directory = "%s/%s" % (mounts[0], name)
+    try:
+        os.mkdir(directory)
+    except OSError as exc:
+        pytest.skip("cannot make a cgroup: %s" % exc)
+    try:
+        if not os.path.exists(directory + "/cpu.pressure"):
+            pytest.skip("cgroups keep no pressure on this kernel")
+        yield directory
+    finally:
+        deadline = time.monotonic() + 10
+        while os.path.exists(directory) and time.monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)
+            time.sleep(.05)
+
+
+def join(directory, *children):
+    for child in children:
+        with open(directory + "/cgroup.procs", "w") as f:
+            f.write(str(child.pid))
+
+
+def total(path, kind):
+    return int(re.search(r"^%s .*total=(\d+)" % kind, open(path).read(), re.M).group(1))
+
+
+@pytest.mark.guest
+def test_cpu_pressure_is_the_delay_that_the_scheduler_counts():
+    # One of the two always waits (some), and both when another task has the CPU (full): the sum of their
+    # waits is the sum of the two.
+    records(.01, 1)
+    with cgroup("crisis-psi-%d" % os.getpid()) as directory, workload(HOG, cpu=0) as one, workload(HOG, cpu=0) as two:
+        join(directory, one, two)
+        time.sleep(.5 * min(SLOW, 4))
+        child = subprocess.Popen([tool("psi"), "-j", "-c", directory, str(2 * min(SLOW, 3)), "2"],
+                                 stdout=subprocess.PIPE, universal_newlines=True)
+        first = json.loads(child.stdout.readline())         # what comes now is the second interval
+        before = run_delay(one.pid) + run_delay(two.pid)
+        second = json.loads(child.stdout.readline())
+        waited = run_delay(one.pid) + run_delay(two.pid) - before
+        assert child.wait() == 0
+    assert first["cgroup"] == second["cgroup"] == "/" + os.path.basename(directory)
+    assert second["cpu_some_ratio"] > .9
+    assert (second["cpu_some_us"] + second["cpu_full_us"]) * 1000 == pytest.approx(waited, rel=.05)
+    assert second["memory_some_us"] is not None and second["cpu_some_ratio"] == pytest.approx(
+        second["cpu_some_us"] / second["seconds"] / 1e6, rel=.02)
+
+
+def test_intervals_add_up_to_the_totals():
+    records(.01, 1)
+    with workload(HOG, cpu=0), workload(HOG, cpu=0):
+        child = subprocess.Popen([tool("psi"), "-j", ".2", "6"], stdout=subprocess.PIPE, universal_newlines=True)
+        found = [json.loads(child.stdout.readline())]
+        low = total("/proc/pressure/cpu", "some")
+        found += [json.loads(child.stdout.readline()) for _ in range(5)]
+        high = total("/proc/pressure/cpu", "some")
+        child.wait()
+    # The readings here are a little later than its own.
+    assert sum(r["cpu_some_us"] for r in found[1:]) == pytest.approx(high - low, rel=.1, abs=50000)
+    assert all(r["cpu_full_us"] is None and r["record"] == "system" for r in found)
+
+
+@pytest.mark.guest
+def test_an_idle_cgroup_loses_nothing_and_ranks_below_a_busy_one():
+    records(.01, 1)
+    with cgroup("crisis-psi-a-%d" % os.getpid()) as idle, cgroup("crisis-psi-b-%d" % os.getpid()) as busy, \
+            workload(HOG, cpu=0) as one, workload(HOG, cpu=0) as two, workload("import time; time.sleep(1000)") as three:
+        join(busy, one, two)
+        join(idle, three)
+        time.sleep(.3 * SLOW)
+        alone, = records("-c", idle, .5 * min(SLOW, 4), 1)
+        assert alone["cpu_some_us"] == alone["cpu_full_us"] == alone["io_some_us"] == 0
+        found = records("--by-cgroup", "--top", 50, .5 * min(SLOW, 4), 1)
+        assert found[0]["record"] == "system"
+        order = [r.get("cgroup") for r in found]
+        assert order.index("/" + os.path.basename(busy)) < order.index("/" + os.path.basename(idle))
+
+
+def test_a_removed_cgroup():
+    records(.01, 1)
+    with cgroup("crisis-psi-c-%d" % os.getpid()) as directory:
+        child = subprocess.Popen([tool("psi"), "-c", directory, ".1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                 universal_newlines=True)
+        assert child.stdout.readline() and child.stdout.readline()
+        os.rmdir(directory)
+        _, errors = child.communicate(timeout=20 * SLOW)
+        assert child.returncode in (1, 69) and errors.count("\n") == 1 and os.path.basename(directory) in errors
+
+
+@pytest.mark.guest
+def test_errors_and_exits():
+    records(.01, 1)
+    missing = run("psi", "-c", "/no/such/cgroup", ".1", "1")
+    assert missing.returncode == 1 and missing.stderr == "psi: no such cgroup: /no/such/cgroup\n"
+    for point, _, controllers in proc.cgroup_mounts():
+        if controllers:
+            v1 = run("psi", "-c", point, ".1", "1")
+            assert v1.returncode == 1 and "v1 hierarchy" in v1.stderr and v1.stderr.count("\n") == 1
+    shell = "%s %%s; echo status ${PIPESTATUS[0]}" % tool("psi")
+    head = subprocess.run(["bash", "-c", shell % ".1 | head -2 2>&1"], stdout=subprocess.PIPE, timeout=20 * SLOW)
+    assert head.stdout.split()[-1] in (b"0", b"141")
+    full = subprocess.run(["bash", "-c", shell % ".1 1 2>&1 >/dev/full"], stdout=subprocess.PIPE, timeout=20 * SLOW)
+    assert b"write error: No space left on device\nstatus 1" in full.stdout
+    if os.getuid() == 0:
+        user = run("psi", ".1", "1", preexec_fn=lambda: (os.setgroups([]), os.setgid(65534), os.setuid(65534)))
+        assert user.returncode == 0
