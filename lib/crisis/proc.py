@@ -5,11 +5,10 @@ import os
 
 from .errors import Error, Unavailable
 
-__all__ = ["thread_count", "cpu_list", "cpu_ranges", "online_cpus", "softirq_names", "irq_line_count", "irq_name",
-           "check_process", "check_thread", "in_initial_pid_namespace", "unescape_mount", "cgroup_mounts",
-           "find_cgroup", "cgroup_paths", "cgroup_directory", "cgroup_processes", "cgroup_inodes", "controller_mount", "cpu_controller_mount", "meminfo",
-           "vmstat", "online_nodes",
-           "lru_gen"]
+__all__ = ["thread_count", "cpu_list", "cpu_ranges", "online_cpus", "softirq_names", "softirq_count", "irq_line_count",
+           "irq_name", "check_process", "check_thread", "in_initial_pid_namespace", "unescape_mount", "cgroup_mounts",
+           "find_cgroup", "cgroup_paths", "cgroup_processes", "controller_mount", "cpu_controller_mount", "meminfo",
+           "vmstat", "online_nodes", "lru_gen", "cgroup_directory", "cgroup_inodes"]
 
 _INITIAL_PID_NS = 0xeffffffc    # PROC_PID_INIT_INO, include/linux/proc_ns.h
 
@@ -56,6 +55,11 @@ def online_cpus(root="/"):
 def softirq_names(root="/"):
     """["HI", "TIMER", …], by vector number: the rows of /proc/softirqs."""
     return [line.split(":")[0].strip() for line in _read(root, "proc/softirqs").splitlines()[1:]]
+
+
+def softirq_count(root="/"):
+    """How many softirqs have run since boot, all vectors and CPUs together."""
+    return sum(int(word) for line in _read(root, "proc/softirqs").splitlines()[1:] for word in line.split()[1:])
 
 
 def irq_line_count(root="/"):

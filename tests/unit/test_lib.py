@@ -136,5 +136,6 @@ def test_interrupts(tmp_path):
         "proc/softirqs": "          CPU0 CPU1\n   HI:  1 0\n  TIMER: 5 6\n",
         "proc/interrupts": "     CPU0  CPU1\n  0:  5  0  IO-APIC 2-edge timer\n 24: 1 1  x y z\nLOC: 4 5 Local\n",
         "sys/kernel/irq/24/actions": "ahci,ehci\x1b\n"})
-    assert proc.softirq_names(root) == ["HI", "TIMER"] and proc.irq_line_count(root) == 2
+    assert proc.softirq_names(root) == ["HI", "TIMER"] and proc.softirq_count(root) == 12
+    assert proc.irq_line_count(root) == 2
     assert proc.irq_name(24, root) == "ahci,ehci\x1b" and proc.irq_name(7, root) == "irq7"
