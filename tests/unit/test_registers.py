@@ -4,6 +4,7 @@
 import pytest
 from crisis import msr
 from crisis.errors import NotPermitted, Unavailable
+from helpers import run
 
 
 @pytest.mark.parametrize("value, model, mhz", [
@@ -93,3 +94,12 @@ def test_a_short_read_is_no_value(tmp_path):
     (tmp_path / "dev/cpu/0").mkdir(parents=True)
     (tmp_path / "dev/cpu/0/msr").write_bytes(b"1234")
     assert msr.Registers(str(tmp_path)).read(0, 0) is None
+
+
+@pytest.mark.parametrize("arguments", [
+    ["showboost", "-C", "-1"], ["showboost", "-C", "x\n"], ["showboost", "--all", "--summary"],
+    ["showboost", "-C", "0", "--all"], ["showboost", "--source", "x"], ["showboost", "0"], ["cputemp", "nan"],
+    ["cputemp", "1", "0"], ["cpuhot", "--cold"], ["cpuhot", "1", "2", "3"]])
+def test_usage(arguments):
+    result = run(*arguments)
+    assert result.returncode == 2 and result.stdout == "" and result.stderr.count("\n") == 1
