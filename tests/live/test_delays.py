@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""delays on the running kernel, against schedstat and /proc/PID/stat.  Needs root."""
+
+import contextlib
+import json
+import mmap
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+from helpers import HOG, SLOW, run, run_delay, tool, workload
+
+SWITCH = "/proc/sys/kernel/task_delayacct"
+
+
+@contextlib.contextmanager
+def accounting():
+    """Delay accounting switched on, for processes that begin inside."""
+    before = None
+    if os.path.exists(SWITCH):
+        before = open(SWITCH).read()
+        try:
+            open(SWITCH, "w").write("1")
+        except OSError as exc:
+            pytest.skip("cannot switch delay accounting on: %s" % exc)
+    try:
+        yield
+    finally:
+        if before is not None:
+            open(SWITCH, "w").write(before)
+
+
+def records(*args):
+    result = run("delays", "-j", *map(str, args))
+    if result.returncode == 69:
+        pytest.skip(result.stderr.strip())
+    assert result.returncode == 0, result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+@pytest.mark.guest
+def test_cpu_delay_is_that_of_schedstat():
+    with workload(HOG, cpu=0) as one, workload(HOG, cpu=0) as two:
+        time.sleep(.5 * min(SLOW, 4))
+        low = run_delay(one.pid)
+        found, other = records("-p", "%d,%d" % (one.pid, two.pid))
+        high = run_delay(one.pid)
+        assert low <= found["cpu_total_ns"] <= high and found["cpu_count"] > 5 and found["seconds"] is None
+        assert (found["pid"], other["pid"]) == (one.pid, two.pid) and found["comm"].startswith("python")
+        child = subprocess.Popen([tool("delays"), "-j", "-p", str(one.pid), str(2 * min(SLOW, 3)), "2"],
+                                 stdout=subprocess.PIPE, universal_newlines=True)
+        child.stdout.readline()
+        low = run_delay(one.pid)
+        interval = json.loads(child.stdout.readline())
+        waited = run_delay(one.pid) - low
+        assert child.wait() == 0 and interval["cpu_total_ns"] == pytest.approx(waited, rel=.05)
+
+
+IO = r"""
+import mmap, os, sys
+fd = os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECT)
+buffer = mmap.mmap(-1, 1 << 20)
+while True:
+    os.lseek(fd, 0, os.SEEK_SET)
+    while os.readv(fd, [buffer]): pass
+"""
+
+
+@pytest.mark.guest
+def test_block_io_delay_is_that_of_proc_stat(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(os.urandom(1 << 20) * 64)
+    os.sync()
+    try:
+        os.close(os.open(str(path), os.O_RDONLY | os.O_DIRECT))
+    except OSError:
+        pytest.skip("the file system of the temporary directory has no O_DIRECT")
+
+    def ticks(pid):
+        return int(open("/proc/%d/stat" % pid).read().rpartition(")")[2].split()[39])
+
+    with accounting(), workload(IO, str(path)) as child:
+        deadline = time.monotonic() + 8 * min(SLOW, 4)
+        while ticks(child.pid) < 50 and time.monotonic() < deadline:
+            time.sleep(.1)
+        low = ticks(child.pid)
+        found, = records("-p", child.pid)
+        high = ticks(child.pid)
+    if high < 20:
+        pytest.skip("the disk is too fast: %d ticks of waiting" % high)
+    second = os.sysconf("SC_CLK_TCK")
+    assert low - 2 <= found["blkio_total_ns"] / 1e9 * second <= high + 2
+    assert found["blkio_count"] > 10 and found["wpcopy_count"] is None or found["wpcopy_count"] > 0
+
+
+def test_copies_on_write_are_counted():
+    code = ("import mmap, os, time\narea = mmap.mmap(-1, 16 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)\n"
+            "area.madvise(mmap.MADV_NOHUGEPAGE)\n"
+            "for at in range(0, 16 << 20, 4096): area[at] = 1\n"
+            "if not os.fork(): time.sleep(1000)\n"
+            "for at in range(0, 16 << 20, 4096): area[at] = 2\n"
+            "print(flush=True)\ntime.sleep(1000)")
+    with accounting():
+        child = subprocess.Popen(["/usr/bin/python3", "-IS", "-c", code], stdout=subprocess.PIPE, start_new_session=True)
+        try:
+            child.stdout.readline()
+            found, = records("-p", child.pid)
+        finally:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+    if found["wpcopy_count"] is None:
+        pytest.skip("this kernel does not count copies on write")
+    assert found["wpcopy_count"] >= (16 << 20) / mmap.PAGESIZE and found["wpcopy_total_ns"] > 0
+
+
+@pytest.mark.guest
+def test_without_accounting_only_the_cpu_is_known():
+    if not os.path.exists(SWITCH) or open(SWITCH).read().strip() != "0":
+        pytest.skip("delay accounting is on")
+    with workload(HOG, cpu=0) as child:
+        time.sleep(.3 * min(SLOW, 4))
+        found, = records("-p", child.pid)
+        assert found["cpu_count"] > 0 and found["blkio_total_ns"] is None and found["wpcopy_count"] is None
+        text = run("delays", "-p", str(child.pid))
+        assert "delay accounting is off" in text.stderr and " - " in text.stdout
+        with accounting():
+            found, = records("-p", child.pid)           # it began before
+            assert found["blkio_total_ns"] is None and found["cpu_count"] > 0
+
+
+@pytest.mark.guest
+def test_all_processes_and_exits():
+    with workload(HOG, cpu=0) as one, workload(HOG, cpu=0):
+        found = records("--top", 500, .5 * min(SLOW, 4), 1)
+        assert one.pid in [r["pid"] for r in found]
+        totals = [sum(v or 0 for k, v in r.items() if k.endswith("_total_ns")) for r in found]
+        assert totals == sorted(totals, reverse=True) and all(totals)
+    shell = "%s %%s; echo status ${PIPESTATUS[0]}" % tool("delays")
+    head = subprocess.run(["bash", "-c", shell % ".1 | head -2 2>&1"], stdout=subprocess.PIPE, timeout=20 * SLOW)
+    assert head.stdout.split()[-1] in (b"0", b"141")
+    full = subprocess.run(["bash", "-c", shell % "2>&1 >/dev/full"], stdout=subprocess.PIPE, timeout=20 * SLOW)
+    assert b"write error: No space left on device\nstatus 1" in full.stdout or b"status 1" in full.stdout
+
+
+@pytest.mark.guest
+def test_targets_and_permission():
+    gone = run("delays", "-p", "999999999")
+    assert gone.returncode == 1 and gone.stderr == "delays: no such process: 999999999\n"
+    with workload("import time; time.sleep(1000)") as child:
+        tool_run = subprocess.Popen([tool("delays"), "-p", str(child.pid), ".2"], stdout=subprocess.PIPE,
+                                    stderr=subprocess.PIPE, universal_newlines=True)
+        assert tool_run.stdout.readline()
+        child.kill()
+        child.wait()
+        _, errors = tool_run.communicate(timeout=20 * SLOW)
+        assert tool_run.returncode == 1 and errors.endswith("delays: the process has ended\n")
+    if os.getuid() == 0:
+        user = run("delays", preexec_fn=lambda: (os.setgroups([]), os.setgid(65534), os.setuid(65534)))
+        assert user.returncode == 77 and "CAP_NET_ADMIN" in user.stderr and user.stderr.count("\n") == 1
