@@ -370,6 +370,8 @@ def test_global_reclaim_is_exactly_what_the_kernel_counts(tmp_path):
         assert scanned == grown["pgscan_direct"]
     # Slab pages are reclaimed too, but not stolen from a list.
     assert sum(r["pages"] for r in records if r["kind"] != "memcg") >= grown["pgsteal_direct"]
+    # What brought them here has woken kswapd before.
+    assert any("R" in r["kswapd"] for r in records if r["kind"] == "global")
 
 
 def test_node_reclaim(tmp_path):
@@ -380,6 +382,28 @@ def test_node_reclaim(tmp_path):
         {kind: len([1 for t in truth if t[0] == kind]) for kind in ("global", "memcg", "node")},
         {name: value for name, value in grown.items() if value and name.startswith(("zone_rec", "pgscan", "allocstall"))})
     same_as_trace(records, truth)
+
+
+@pytest.mark.guest
+def test_kernel_headers_serve_where_there_is_no_btf(file):
+    from crisis import bpf, compile as compiler
+    if not os.path.isdir("/lib/modules/%s/build" % os.uname().release):
+        pytest.skip("no headers of kernel %s are installed" % os.uname().release)
+    drsnoop = load("drsnoop")
+    obj = compiler.build(drsnoop.SOURCES["format"], cache=False, headers="kernel")
+    params = dict.fromkeys(drsnoop.PARAMS, 0)
+    params.update(drsnoop._places(), kinds=7, around=1, nodes=1, online=1)
+    program = bpf.Program(obj, params, {"starts": {"max_entries": 4096}, "events": {"max_entries": 1 << 20}})
+    program.attach()
+    ring = bpf.RingBuffer(program.maps["events"])
+    with memory_cgroup(LIMIT) as directory:
+        process = reader("drs-headers", directory, file)
+        assert process.wait() == 0
+    found = [r for r in map(drsnoop.Reclaim, ring.read()) if r.tid == process.pid]
+    program.close()
+    assert len(found) >= 5 and {(r.kind, r.comm) for r in found} == {("memcg", "drs-headers")}
+    assert all(r.free > 0 and re.fullmatch("[RSD?]", r.kswapd) for r in found)
+    assert compiler.build(drsnoop.SOURCES["typed"], cache=False, headers="kernel").unusable == "it needs BTF"
 
 
 @pytest.mark.guest

@@ -11,9 +11,18 @@ import sys
 import time
 
 import pytest
-from helpers import GUEST, SLOW, memory_cgroup, run, tool, until
+from helpers import GUEST, ROOT, SLOW, load, memory_cgroup, run, tool, until
 
-SOURCES = ("typed", "format")
+# kprobe and log are the source typed, held to that way of learning the limit.
+SOURCES = ("typed", "kprobe", "log", "format")
+HELD = """
+import sys
+from helpers import load
+m = load("oomkill")
+s = m.SOURCES["typed"]
+s.points = tuple(p for p in (tuple(c for c in p if c.startswith((%r, "tp_btf"))) for p in s.points) if p)
+m.cli.run(m.main, m.get_parser)
+"""
 LIMIT = 48 << 20
 # Takes BYTES in the cgroup, says so and stays: NAME DIRECTORY BYTES SCORE UID
 TAKER = """
@@ -79,8 +88,12 @@ class KernelLog:
 @contextlib.contextmanager
 def tracing(*args):
     """An oomkill that has attached; `records` after the block, or `out`."""
-    child = subprocess.Popen([tool("oomkill"), "-v", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                             universal_newlines=True)
+    command = [tool("oomkill")]
+    if args[-2:] == ("--source", "kprobe") or args[-2:] == ("--source", "log"):
+        command = [sys.executable, "-c", HELD % ("k" if args[-1] == "kprobe" else "nothing"), "--no-cache"]
+        args = args[:-1] + ("typed",)
+    child = subprocess.Popen(command + ["-v", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                             universal_newlines=True, env=dict(os.environ, PYTHONPATH=os.path.join(ROOT, "tests")))
     early = []
     try:
         for line in child.stderr:
@@ -233,6 +246,16 @@ for at in range(0, size, 4096): m[at] = 1
     if record["domain_pages"] is not None:      # fentry or kprobe
         total = int(re.search(r"MemTotal: +(\d+)", open("/proc/meminfo").read()).group(1))
         assert record["domain_pages"] * os.sysconf("SC_PAGE_SIZE") // 1024 == pytest.approx(total, rel=.05)
+
+
+@pytest.mark.guest
+def test_kernel_headers_serve_where_there_is_no_btf():
+    from crisis import compile as compiler
+    if not os.path.isdir("/lib/modules/%s/build" % os.uname().release):
+        pytest.skip("no headers of kernel %s are installed" % os.uname().release)
+    oomkill = load("oomkill")
+    assert compiler.build(oomkill.SOURCES["format"], cache=False, headers="kernel").functions
+    assert compiler.build(oomkill.SOURCES["typed"], cache=False, headers="kernel").unusable == "it needs BTF"
 
 
 @pytest.mark.guest
