@@ -10,7 +10,8 @@ drsnoop = load("drsnoop")
 
 
 @pytest.mark.parametrize("arguments", [["-p", "0"], ["-u", "-1"], ["-u", "x"], ["-d", "0"], ["1"], ["--kind", "x"],
-                                       ["--summary", "1", "-d", "1"], ["--summary", "1", "0"], ["--nonsense"]])
+                                       ["--summary", "1", "-d", "1"], ["--summary", "1", "0"], ["--summary", "-K"],
+                                       ["--nonsense"]])
 def test_usage_errors(arguments):
     result = run("drsnoop", *arguments)
     assert result.returncode == 2 and result.stdout == ""
