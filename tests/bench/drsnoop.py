@@ -75,6 +75,22 @@ def reclaim_cost(arguments, path):
     return spent / count, count
 
 
+def seen(commands, path):
+    """({name: reclaims of one process that each tool printed in 8 s}, how often that process met its cgroup's limit)."""
+    children = {name: subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+                for name, command in commands.items()}
+    time.sleep(3)
+    with memory_cgroup(32 << 20, "bench") as directory:
+        reader = subprocess.Popen([sys.executable, "-c", READER, directory, path])
+        reader.wait()
+        if os.path.exists(directory + "/memory.failcnt"):
+            truth = int(open(directory + "/memory.failcnt").read())
+        else:
+            truth = int(dict(line.split() for line in open(directory + "/memory.events"))["max"])
+    return {name: len([line for line in child.communicate()[0].splitlines() if str(reader.pid) in line.split()])
+            for name, child in children.items()}, truth
+
+
 def summary(values):
     return "%.1f (%.1f–%.1f)" % (statistics.median(values), min(values), max(values))
 
@@ -118,6 +134,12 @@ def main():
         for arguments in [], ["-e"], ["-K"], ["-e", "--source", "format"], ["--summary"], ["-p", "1"]:
             cost, count = reclaim_cost(arguments, f.name)
             print("| %s | %.0f | %d |" % (" ".join(arguments) or "(lines)", cost, count))
+        lines = {"drsnoop": [tool("drsnoop"), "-d", "8"]}
+        lines.update({name: command[:-1] + ["8"] for name, command in peers.items() if name in commands})
+        counts, truth = seen(lines, f.name)
+        print("\n| tool | reclaims at a cgroup's limit, of %d |\n|---|---|" % truth)
+        for name, count in counts.items():
+            print("| %s | %d |" % (name, count))
 
 
 if __name__ == "__main__":
