@@ -254,9 +254,9 @@ def test_text_is_bccs(file):
     assert re.fullmatch(r"drs text {8}\d+ +\d+\.\d\d +\d+ +\d+", [x for x in lines if "drs text" in x][0])
     lines = extended.out.splitlines()
     assert lines[0].split() == ["COMM", "PID", "LAT(ms)", "PAGES", "FREE(KB)", "KIND", "ORDER", "SCANNED", "KSWAPD",
-                                "GFP_FLAGS", "CGROUP"]
+                                "CGROUP", "GFP_FLAGS"]
     at = [i for i, line in enumerate(lines) if "drs text" in line][0]
-    assert re.fullmatch(r"drs text +\d+ +[\d.]+ +\d+ +\d+ memcg +\d+ +(\d+|-) [RSD?-]+ +GFP_\S+ +/crisis-memory-\d+",
+    assert re.fullmatch(r"drs text +\d+ +[\d.]+ +\d+ +\d+ memcg +\d+ +(\d+|-) [RSD?-]+ +/crisis-memory-\d+ +GFP_\S+",
                         lines[at])
     frames = [line for line in lines[at + 1:] if line.startswith("    ")]
     assert any("try_to_free_mem_cgroup_pages+0x" in line for line in frames[:3]) and "vfs_read" in " ".join(frames)
