@@ -176,7 +176,6 @@ def test_memcg_reclaim_is_exactly_what_the_kernel_traces(source, file, tmp_path)
         assert r["free_kb"] > 0
 
 
-@pytest.mark.guest
 def test_free_memory_is_the_kernels(file):
     """As /proc/vmstat has it, within what comes and goes meanwhile."""
     with memory_cgroup(LIMIT) as directory, tracing("-j") as child:
@@ -187,7 +186,6 @@ def test_free_memory_is_the_kernels(file):
     assert abs(free - int(vmstat["nr_free_pages"]) * os.sysconf("SC_PAGE_SIZE") // 1024) < max(100 << 10, total / 20)
 
 
-@pytest.mark.guest
 def test_filters_take_theirs_and_nothing_else(file, second_file):
     with memory_cgroup(LIMIT, "a") as one, memory_cgroup(LIMIT, "b") as other:
         with contextlib.ExitStack() as stack:
@@ -262,7 +260,6 @@ def test_text_is_bccs(file):
     assert any("try_to_free_mem_cgroup_pages+0x" in line for line in frames[:3]) and "vfs_read" in " ".join(frames)
 
 
-@pytest.mark.guest
 def test_hostile_comm(file):
     name = b"\x1b[31m\n\"\\\xff".decode("utf-8", "surrogateescape")
     with memory_cgroup(LIMIT) as directory:
@@ -384,7 +381,6 @@ def test_node_reclaim(tmp_path):
     same_as_trace(records, truth)
 
 
-@pytest.mark.guest
 def test_kernel_headers_serve_where_there_is_no_btf(file):
     from crisis import bpf, compile as compiler
     if not os.path.isdir("/lib/modules/%s/build" % os.uname().release):
@@ -406,7 +402,6 @@ def test_kernel_headers_serve_where_there_is_no_btf(file):
     assert compiler.build(drsnoop.SOURCES["typed"], cache=False, headers="kernel").unusable == "it needs BTF"
 
 
-@pytest.mark.guest
 def test_without_root():
     result = run("drsnoop", "-d", "1", preexec_fn=lambda: (os.setgroups([]), os.setgid(65534), os.setuid(65534)))
     assert result.returncode == 77 and result.stderr.count("\n") == 1 and "CAP_BPF" in result.stderr

@@ -175,7 +175,6 @@ def test_memcg_kill_is_what_the_kernel_logged(source):
     print("oomkill --source %s: %s" % (source, child.taken.strip()))
 
 
-@pytest.mark.guest
 def test_text_begins_as_bccs():
     with memory_cgroup(LIMIT, "oom") as directory, tracing("-n", "1") as child:
         victim = taker("oom text", directory, 100 << 20)
@@ -209,7 +208,6 @@ def test_a_group_dies_together():
     assert {(r["limit"], r["limit_bytes"], r["trigger_pid"]) for r in child.records} == {("memcg", LIMIT, other.pid)}
 
 
-@pytest.mark.guest
 def test_hostile_comm():
     name = b"\x1b[31m\n\"\\\xff".decode("utf-8", "surrogateescape")
     with memory_cgroup(LIMIT, "oom") as directory, tracing() as text, tracing("-j") as records:
@@ -248,7 +246,6 @@ for at in range(0, size, 4096): m[at] = 1
         assert record["domain_pages"] * os.sysconf("SC_PAGE_SIZE") // 1024 == pytest.approx(total, rel=.05)
 
 
-@pytest.mark.guest
 def test_kernel_headers_serve_where_there_is_no_btf():
     from crisis import compile as compiler
     if not os.path.isdir("/lib/modules/%s/build" % os.uname().release):
@@ -258,7 +255,6 @@ def test_kernel_headers_serve_where_there_is_no_btf():
     assert compiler.build(oomkill.SOURCES["typed"], cache=False, headers="kernel").unusable == "it needs BTF"
 
 
-@pytest.mark.guest
 def test_without_root():
     result = run("oomkill", "-d", "1", preexec_fn=lambda: (os.setgroups([]), os.setgid(65534), os.setuid(65534)))
     assert result.returncode == 77 and result.stderr.count("\n") == 1 and "CAP_BPF" in result.stderr
