@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""memleak's own arithmetic, where its probes go, and what it prints of data that needs no kernel."""
+
+import argparse
+import json
+import types
+
+import pytest
+from crisis import probes
+from crisis.stacks import Frame
+from helpers import load
+
+memleak = load("memleak")
+
+
+@pytest.mark.parametrize("code, at", [
+    ("4154 55 53", 0),                                  # push %r12
+    ("4885ff 0f84bf000000", 3),                         # test %rdi,%rdi; je
+    ("f30f1efa 53", 4),                                 # endbr64; push %rbx
+    ("f30f1efa 4885ff b801000000 53", 12),              # ...; test; mov $1,%eax; push
+    ("803d710e140000 740e", 7),                         # cmpb $0,x(%rip); je
+    ("488b05f9320100 4989f8 4885c0 0f8591000000", 13),  # mov x(%rip),%rax; mov %rdi,%r8; test; jne
+    ("4883ec58", 0),                                    # sub $0x58,%rsp: the stack moves
+    ("4889f7 53", 0),                                   # mov %rsi,%rdi: an argument is gone
+    ("48893d00000000 53", 0),                           # mov %rdi,x(%rip): a store
+    ("0fae f8 53", 0),                                  # unknown
+    ("4885ff", 0), ("", 0), ("41", 0), ("0f", 0),
+    ("4885ff 4885f6 7510 90 ebf8", 0),                  # a loop back to the second instruction
+])
+def test_where_a_probe_goes(code, at):
+    assert probes.place(bytes.fromhex(code), "x86_64") == at
+    assert probes.place(bytes.fromhex(code), "aarch64") == 0
+
+
+def test_functions_that_only_jump():
+    assert probes.jumps(bytes.fromhex("e910000000"), "x86_64") == 0x15
+    assert probes.jumps(bytes.fromhex("f30f1efae9fbffffff"), "x86_64") == 4
+    assert probes.jumps(bytes.fromhex("53e910000000"), "x86_64") is None
+    assert probes.jumps(bytes.fromhex("e910000000"), "aarch64") is None
+
+
+def test_sizes():
+    assert [memleak.size(text) for text in ("0", "17", "2k", "3M", "1G")] == [0, 17, 2048, 3 << 20, 1 << 30]
+    for text in "", "k", "-1", "1.5", "1T", "9" * 30, "\u0663":
+        with pytest.raises(argparse.ArgumentTypeError):
+            memleak.size(text)
+    for text in "0", "5G":
+        with pytest.raises(argparse.ArgumentTypeError):
+            memleak.sample_size(text)
+
+
+def test_growth_is_of_stacks_that_never_shrank():
+    growth = memleak.Growth()
+    reports = [{"up": [10], "flat": [5], "saw": [1]}, {"up": [20], "flat": [5], "saw": [9]},
+               {"up": [20], "flat": [5], "saw": [3], "late": [1]}, {"up": [30], "flat": [5], "saw": [4], "late": [2]},
+               {"up": [31], "flat": [5], "saw": [5], "late": [3]}]
+    assert [growth.note(report) for report in reports] == [
+        {}, {}, {"up": 10}, {"up": 20}, {"up": 21, "saw": 2, "late": 2}]
+    assert growth.note({}) == {} and growth.history == {}
+
+
+def test_objects():
+    assert memleak._is_object("jemalloc", "/usr/lib/libjemalloc.so.2")
+    assert memleak._is_object("c", "/lib/libc.so.6") and memleak._is_object("c", "/lib/libc-2.31.so")
+    assert not memleak._is_object("c", "/lib/libcap.so.2")
+    assert memleak._is_object("server", "/opt/server") and memleak._is_object("/opt/server", "/opt/server")
+
+
+def arguments(**changes):
+    values = dict(top=None, sort="size", growth=False, folded=False, sample_rate=None, show_allocs=False)
+    return types.SimpleNamespace(**dict(values, **changes))
+
+
+class FakeTracer:
+    user = True
+
+    def learn(self, keys):
+        self.keys = keys
+
+    def comm(self, pid):
+        return "a\x1bb"
+
+    def frames(self, tgid, key):
+        return None if key == 3 else [Frame(0x1234, "in\nner", 4, "/x/lib\x1b.so"), Frame(0x99)]
+
+
+GROUPS = {(7, 1): [300, 3, 0, 0, [(0x1000, 100)]], (7, 2): [100, 9, 0, 0, []], (8, 3): [200, 1, 0, 0, []]}
+
+
+def test_text():
+    args = arguments(show_allocs=True)
+    text = memleak.render_text(args, memleak.report(args, FakeTracer(), GROUPS, {}), True, "")
+    lines = text.splitlines()
+    assert "with outstanding allocations" in lines[0]
+    assert lines[1] == "\taddr = 1000 size = 100"
+    assert [row for row in lines if "bytes in" in row] == [
+        r"	100 bytes in 9 allocations from stack of 7 a\x1bb", r"	200 bytes in 1 allocations from stack of 8 a\x1bb",
+        r"	300 bytes in 3 allocations from stack of 7 a\x1bb"]
+    assert lines[-2:] == ["\t\t0x0000000000001234\tin\\x0aner+0x4 [lib\\x1b.so]", "\t\t0x0000000000000099\t[unknown]"]
+    assert "\t\t[stack information lost]" in lines and "\x1b" not in text
+
+
+def test_top_sort_and_errors():
+    args = arguments(top=1, sort="count", sample_rate=1000)
+    rows = memleak.report(args, FakeTracer(), {(7, 1): [300, 3, 10000, 4, []], (7, 2): [100.4, 9.2, 0, 0, []]}, {})
+    assert [(r["bytes"], r["count"], r["bytes_error"]) for r in rows] == [(100, 9, 0)]
+    args = arguments(sample_rate=1000)
+    text = memleak.render_text(args, memleak.report(args, FakeTracer(), {(7, 1): [300, 3, 10000, 4, []]}, {}), False, "")
+    assert "\t300 bytes (+-196) in 3 allocations (+-4) from stack\n" in text
+
+
+def test_folded():
+    args = arguments(folded=True)
+    text = memleak.render_folded(args, memleak.report(args, FakeTracer(), GROUPS, {}, True), True)
+    assert text.splitlines() == [r"a\x1bb;[unknown];in\x0aner 100", r"a\x1bb;[stack information lost] 200",
+                                 r"a\x1bb;[unknown];in\x0aner 300"]
+
+
+def test_json():
+    args = arguments(show_allocs=True)
+    rows = memleak.report(args, FakeTracer(), GROUPS, {})
+    text = memleak.render_json(args, rows, 1.5, {"bytes": 600, "allocations": 13}, {"blocks_full": 0})
+    records = [json.loads(line) for line in text.splitlines()]
+    assert [r["record"] for r in records] == ["stack"] * 3 + ["total"]
+    assert records[1]["stack"] is None and records[2]["stack"][0]["name"] == "in\nner"
+    assert records[2]["allocs"] == [{"address": "0x1000", "bytes": 100}]
+    assert records[3]["bytes"] == 600 and records[3]["lost"] == {"blocks_full": 0}
+    assert all(r["bytes_error"] is None for r in records[:3])
