@@ -218,7 +218,8 @@ def choose(cpus, only=None, tell=lambda text: None, root="/"):
             reasons.append(str(exc))
             tell("not %s: %s" % (name, exc))
     if forbidden:
-        raise NotPermitted("cannot read the cycle counters: %s" % forbidden) from None
+        text = str(forbidden)
+        raise NotPermitted(text if text.startswith("cannot") else "cannot read the cycle counters: " + text) from None
     raise Unavailable("cannot measure the clock: %s" % _diagnosis(reasons, root))
 
 

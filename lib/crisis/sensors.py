@@ -12,8 +12,8 @@ import re
 from . import msr
 from .proc import cpu_list
 
-__all__ = ["Sensor", "topology", "sensors", "registers", "best", "cooling", "throttle_counts", "THROTTLE", "cpufreq", "boost",
-           "cppc", "utilization", "cpu_seconds"]
+__all__ = ["Sensor", "topology", "sensors", "registers", "best", "cooling", "throttle_counts", "THROTTLE", "cpufreq",
+           "boost", "cppc", "utilization", "cpu_seconds"]
 
 THROTTLE = ("core_throttle_count", "core_throttle_total_time_ms", "core_power_limit_count",
             "package_throttle_count", "package_throttle_total_time_ms", "package_power_limit_count")

@@ -27,7 +27,7 @@ INTEL = {"registers": {"0xce": 25 << 8, "0x1ad": 0x1c1c1e1e20202020, "0x1ae": 0,
          "leaves": {"0x0": [0xd, 0, 0, 0]}, "binds": {"/proc/cpuinfo": CPUINFO}}
 # A base clock of 3250 MHz in the P-state register, and no register of Intel's.
 AMD = {"tsc_mhz": 3250, "util": .25, "ratio": 1.12, "registers": {"0xc0010064": 1 << 63 | 8 << 8 | 0x82},
-       "binds": {"/proc/cpuinfo": CPUINFO.replace("GenuineIntel", "AuthenticAMD").replace("family\t: 6", "family\t: 25")}}
+       "binds": {"/proc/cpuinfo": CPUINFO.replace("GenuineIntel", "AuthenticAMD").replace("ily\t: 6", "ily\t: 25")}}
 
 
 def simulated(spec, *command, **kwargs):
@@ -188,7 +188,8 @@ def test_cputemp_utilization_and_average():
 
 def test_simulated_flags():
     rows = records(INTEL, "cpuhot")
-    assert [(r["cpu"], r["prochot_celsius"], r["celsius"], r["flags"]) for r in rows] == [(0, 100, 60, 0), (1, 100, 59, 2)]
+    assert [(r["cpu"], r["prochot_celsius"], r["celsius"], r["flags"]) for r in rows] == [
+        (0, 100, 60, 0), (1, 100, 59, 2)]
     assert rows[1]["why"] == ["thermal_log"] and rows[0]["core_throttle_count"] is None
     hot = simulated(INTEL, tool("cpuhot"), "--hot").stdout.splitlines()
     assert [line.split()[0] for line in hot] == ["CPU", "1"]
@@ -253,6 +254,23 @@ def test_perf_measures_the_tsc(tmp_path):
     assert first == pytest.approx(second, rel=.05) and 100 < second < 20000
     base = load("showboost").base_clocks(0, ("", None, None, set()), None, str(tmp_path))
     assert base == [] and counters.rate(None, 0) == counters.tsc_mhz()
+
+
+def test_perf_without_the_right(tmp_path):
+    """perf_event_paranoid is named, and that cpufreq answers instead only where there is one."""
+    if os.geteuid():
+        pytest.skip("only root can become somebody else")
+    if int(open("/proc/sys/kernel/perf_event_paranoid").read()) < 1:
+        pytest.skip("perf_event_paranoid lets anybody count")
+    root = perf_tree(tmp_path)
+    code = ("import sys\nsys.path.insert(0, %r)\nfrom crisis import clocks\nfrom crisis.errors import NotPermitted\n"
+            "try:\n    clocks.choose([0], root=%r)\nexcept NotPermitted as exc:\n    print(exc)" %
+            (os.path.join(ROOT, "lib"), root))
+    for path in (root, os.path.dirname(root), os.path.dirname(os.path.dirname(root))):
+        os.chmod(path, 0o755)
+    result = subprocess.run(NOBODY + ["/usr/bin/python3", "-B", "-c", code], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, universal_newlines=True, cwd="/")
+    assert "perf_event_paranoid" in result.stdout and result.stdout.count("cannot") == 1, result.stdout + result.stderr
 
 
 @pytest.mark.guest

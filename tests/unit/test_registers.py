@@ -19,7 +19,8 @@ def test_platform_info_of_another_family():
 
 
 @pytest.mark.parametrize("value, family, mhz", [
-    (1 << 63 | 8 << 8 | 0x82, 0x19, 3250), (1 << 63 | 8 << 8 | 0x64, 0x17, 2500), (1 << 63 | 0xa << 8 | 0x6e, 0x19, 2200),
+    (1 << 63 | 8 << 8 | 0x82, 0x19, 3250), (1 << 63 | 8 << 8 | 0x64, 0x17, 2500),
+    (1 << 63 | 0xa << 8 | 0x6e, 0x19, 2200),
     (8 << 8 | 0x82, 0x19, None), (1 << 63 | 0x82, 0x19, None), (1 << 63 | 540, 0x1a, 2700),
     (1 << 63 | 8 << 8 | 0x82, 0x15, None)])
 def test_pstate(value, family, mhz):
