@@ -254,3 +254,14 @@ def test_parsers_take_an_interval_or_none():
     assert load("cputemp").get_parser().parse_args([]).interval is None
     assert load("showboost").get_parser().parse_args([]).interval == 1
     assert "one report now" in cli.parser("x", every=0).format_help()
+
+
+def test_a_hostile_label_stays_text(zen4):
+    with open(zen4 + "sys/class/hwmon/hwmon0/temp3_label", "w") as f:
+        f.write("\x1b[31m T\n")
+    command = load("cputemp")
+    args = command.get_parser().parse_args([])
+    reading = command.Reading(sensors.sensors(zen4), range(4))
+    shown = command.render_list(args, reading) + " ".join(title for title, _ in command.cells(args, None, reading))
+    assert "\x1b" not in shown and "\\x1b[31m" in shown
+    assert command.render_json(args, None, None, reading).isascii()
