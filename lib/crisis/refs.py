@@ -79,6 +79,14 @@ class Process:
         return NotPermitted("cannot %s /proc/%d/%s: %s (the process belongs to %s). Run it as that user, or as root "
                             "with CAP_SYS_PTRACE" % (what, self.pid, name, exc.strerror, owner))
 
+    def probe(self):
+        """Raise NotPermitted or Unavailable now, rather than after the interval, if it may not be measured."""
+        for name, flags in ("clear_refs", os.O_WRONLY), ("smaps", os.O_RDONLY):
+            try:
+                os.close(self.open(name, flags))
+            except FileNotFoundError:
+                raise _no_page_monitor(name) from None
+
     def clear(self, flush):
         """Clear the referenced bits; with `flush` also write 4, for its flush of the TLBs.  (begin, end) of it."""
         begin = time.monotonic_ns()

@@ -93,8 +93,8 @@ class Watch:
         self.tree, self.cgroup = args.tree, args.cgroup
         self.several = len(pids) != 1 or args.tree
         self.by_mapping = args.map or self.several
-        self.lost = {"ended": 0, "denied": 0, "joined": 0}
-        self.refusal, self.listed, self.pidfd = None, 0.0, None
+        self.ended, self.denied, self.joined = 0, {}, set()     # denied: {pid: why}
+        self.listed, self.pidfd = 0.0, None
         if not self.several:
             try:
                 self.pidfd = os.pidfd_open(pids[0])
@@ -107,6 +107,10 @@ class Watch:
             return ()
         return (self.pidfd,)
 
+    def lost(self):
+        """How many processes have ended, are denied to us, and joined after the clearing."""
+        return {"ended": self.ended, "denied": len(self.denied), "joined": len(self.joined)}
+
     def find(self):
         """Open the processes that have come; raises Error for one that was named and cannot be watched."""
         first, self.listed = not self.listed, time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -118,7 +122,7 @@ class Watch:
         else:
             wanted = self.pids if first else ()     # later, another process could have the PID
         for pid in wanted:
-            if pid in self.processes:
+            if pid in self.processes or pid in self.denied or pid in self.joined:
                 continue
             try:
                 process = refs.Process(pid)
@@ -133,10 +137,13 @@ class Watch:
                                 (pid, "kernel thread" if process.kernel else "zombie"))
                 continue
             self.processes[pid] = process
+            if first and pid in self.pids:
+                process.probe()
 
     def mark(self):
+        """Clear the bits of all processes that there are now; the interval begins."""
+        self.marks, self.newborn, self.joined = {}, set(), set()
         self.find()
-        self.marks, self.newborn = {}, set()
         for pid, process in list(self.processes.items()):
             try:
                 self.marks[pid] = self.source.mark(process)
@@ -161,17 +168,16 @@ class Watch:
         if isinstance(exc, NotPermitted):
             if pid in self.pids:
                 raise exc
-            self.lost["denied"] += 1
-            self.refusal = self.refusal or exc
+            self.denied[pid] = exc
         else:
-            self.lost["ended"] += 1
+            self.ended += 1
             if pid in self.pids and self.several:
                 cli.note("process %d has ended" % pid)
         self.processes.pop(pid).close()
 
     def check(self):
-        if not self.processes and self.refusal:
-            raise self.refusal
+        if not self.processes and self.denied:
+            raise next(iter(self.denied.values()))
         if not self.processes and self.cgroup is not None:
             raise Error("there is no process in this cgroup")
 
@@ -187,7 +193,7 @@ class Watch:
                 # Whoever was born after the list was made has touched since then all that it has touched.
                 tick = 1 / os.sysconf("SC_CLK_TCK")
                 if process.born + tick < listed:
-                    self.lost["joined"] += 1
+                    self.joined.add(pid)
                     self.processes.pop(pid).close()
                     continue
                 born = time.monotonic_ns() - int((time.clock_gettime(time.CLOCK_BOOTTIME) - process.born) * 1e9)
@@ -237,8 +243,8 @@ def total(rows):
     marked = [r for r in rows if not r["newborn"]] or rows
     mark, read = ((min(r[key][0] for r in marked), max(r[key][1] for r in marked)) for key in ("mark", "read"))
     row = {key: sum(r[key] for r in rows) for key in ("rss", "pss", "huge", "hugetlb")}
-    return dict(row, pid=None, comm="total", mark=mark, read=read, newborn=False, ref=int(sum(r["weighted"] for r in rows)),
-                unweighted=sum(r["ref"] for r in rows), maps=[])
+    return dict(row, pid=None, comm="total", mark=mark, read=read, newborn=False,
+                ref=int(sum(r["weighted"] for r in rows)), unweighted=sum(r["ref"] for r in rows), maps=[])
 
 
 def times(row):
@@ -258,7 +264,8 @@ def times(row):
 def choose(pids, args):
     """The source to measure with."""
     flush = args.flush_tlb or refs.flush_is_free()
-    cli.verbose("TLB flush after clearing: " + ("yes" if flush else "no, it would write-protect pages; --flush-tlb does it"))
+    cli.verbose("TLB flush after clearing: " +
+                ("yes" if flush else "no, it would write-protect pages; --flush-tlb does it"))
     if args.source == "clear_refs":
         return ClearRefs(flush)
     try:
@@ -266,9 +273,10 @@ def choose(pids, args):
             raise Unavailable("this kernel was built without CONFIG_IDLE_PAGE_TRACKING")
         source = Idle(flush)
         if not args.source:
-            big = [pid for pid in pids if _too_big(pid)]
-            if big or args.tree or args.cgroup:
-                raise Unavailable("process %d is too large for it" % big[0] if big else "it takes single processes")
+            if len(pids) != 1 or args.tree:
+                raise Unavailable("for several processes it is taken on request only")
+            if _too_big(pids[0]):
+                raise Unavailable("process %d is too large for it" % pids[0])
         cli.verbose("source: idle")
         return source
     except (Unavailable, NotPermitted) as exc:
@@ -321,6 +329,8 @@ class Sampled:
 
     def _measure(self, process, seconds, fds):
         regions = self.damon.regions_of(process.resident_runs())
+        if not regions:
+            raise ProcessLookupError(3, "No such process")
         marked = self.kdamond.start(process.pid, regions, seconds)
         until(marked[1] / 1e9 + seconds, fds)
         watched = 0
@@ -340,8 +350,9 @@ class Sampled:
 
 
 def collect(args, pids, interval, count):
-    """Yield the data of each report: a dict with rows, cgroup (rows), slept (ns), scanned (pages that reclaim looked at), watch, source.
+    """Yield the data of each report: a dict of rows, cgroup (rows), slept (ns), scanned, watch, source.
 
+    scanned: pages that reclaim looked at meanwhile, or None.
     args: parsed arguments of the command; interval in seconds, or None until a stop; count: of reports, or None.
     """
     if args.source == "damon":
@@ -417,7 +428,8 @@ def _sampled(args, pids, interval, count):
             row = source.measure(watch.processes[pids[0]], interval, watch.end_of_one())
             if row is None:
                 return
-            yield {"rows": [row], "cgroup": [], "slept": int(interval * 1e9), "watch": watch, "source": source, "scanned": None}
+            yield {"rows": [row], "cgroup": [], "slept": int(interval * 1e9), "watch": watch, "source": source,
+                   "scanned": None}
             number += 1
             if number == limit or args.duration and time.monotonic() - base >= args.duration:
                 return

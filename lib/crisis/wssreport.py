@@ -14,7 +14,8 @@ def header(args, several):
     return "%s%s%-7s %10s %10s %10s %8s%s%s" % (
         "%-8s " % "TIME" if args.timestamp else "", "%-7s %-7s " % ("Slp(s)", "Dur(s)") if args.moretimes else "",
         "Est(s)", "RSS(MB)", "PSS(MB)", "Ref(MB)", "Err(s)",
-        " %9s %9s" % ("Clear(ms)", "Read(ms)") if args.moretimes else "", " %7s %s" % ("PID", "COMM") if several else "")
+        " %9s %9s" % ("Clear(ms)", "Read(ms)") if args.moretimes else "",
+        " %7s %s" % ("PID", "COMM") if several else "")
 
 
 def _cell(form, value, unit):
@@ -57,7 +58,7 @@ def render(args, data, first):
                 for ref, rss, pss, start, end, perms, name, pid in maps])
         return text
     when = cli.iso_time()
-    lost = dict(watch.lost, reclaim_scanned_pages=data["scanned"])
+    lost = dict(watch.lost(), reclaim_scanned_pages=data["scanned"])
     records = []
     for row in shown:
         estimate, error, duration, clear, read = times(row)
@@ -84,14 +85,14 @@ def remarks(data, first):
     if first:
         _, _, _, clear, read = max(map(times, rows), key=lambda t: t[3] or 0)
         if source.name == "clear_refs" and clear is not None:
-            yield ("the mmap lock was held for up to %.3f ms to clear and %.3f ms to read: page faults, mmap and munmap "
-                   "of the target waited" % (clear / 1e6, read / 1e6))
+            yield ("the mmap lock was held for up to %.3f ms to clear and %.3f ms to read: page faults, mmap and "
+                   "munmap of the target waited" % (clear / 1e6, read / 1e6))
         if source.name == "damon":
             if rows[0]["ref_error"]:
                 yield "sampled: the standard error of Ref is %.2f MB" % (rows[0]["ref_error"] / MB)
         elif not source.flush:
-            yield ("the TLBs were not flushed: what stayed cached there is missing from Ref, mostly in short intervals. "
-                   "--flush-tlb flushes")
+            yield ("the TLBs were not flushed: what stayed cached there is missing from Ref, mostly in short "
+                   "intervals. --flush-tlb flushes")
         huge, hugetlb = sum(r["huge"] for r in rows), sum(r["hugetlb"] for r in rows)
         if huge:
             yield "%.2f MB are mapped by huge pages: one touched byte there counts as a whole huge page" % (huge / MB)
@@ -99,10 +100,10 @@ def remarks(data, first):
             yield "%.2f MB of hugetlb pages are in none of the columns" % (hugetlb / MB)
     if scanned:
         yield "reclaim scanned %d pages meanwhile, and cleared referenced bits: Ref may be too small" % scanned
-    if watch.lost["denied"]:
-        yield "%d processes are missing: %s" % (watch.lost["denied"], watch.refusal)
-    if watch.lost["joined"]:
-        yield "%d processes are missing: they joined after the clearing" % watch.lost["joined"]
+    if watch.denied:
+        yield "%d processes are missing: %s" % (len(watch.denied), next(iter(watch.denied.values())))
+    if watch.joined:
+        yield "%d processes are missing: they joined after the clearing" % len(watch.joined)
 
 
 def point(data):

@@ -23,7 +23,8 @@ MANY = r"""
 import ctypes, sys, time
 page, count = int(sys.argv[1]), int(sys.argv[2])
 libc = ctypes.CDLL(None)
-libc.mmap.restype, libc.mmap.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
 libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 start = libc.mmap(None, page * count, 3, 0x22, -1, 0)
 ctypes.memset(start, 1, page * count)

@@ -103,7 +103,8 @@ def test_copies_on_write_are_counted():
             "for at in range(0, 16 << 20, 4096): area[at] = 2\n"
             "print(flush=True)\ntime.sleep(1000)")
     with accounting():
-        child = subprocess.Popen(["/usr/bin/python3", "-IS", "-c", code], stdout=subprocess.PIPE, start_new_session=True)
+        child = subprocess.Popen(["/usr/bin/python3", "-IS", "-c", code], stdout=subprocess.PIPE,
+                                 start_new_session=True)
         try:
             child.stdout.readline()
             found, = records("-p", child.pid)

@@ -95,7 +95,8 @@ def test_intervals_add_up_to_the_totals():
 def test_an_idle_cgroup_loses_nothing_and_ranks_below_a_busy_one():
     records(.01, 1)
     with cgroup("crisis-psi-a-%d" % os.getpid()) as idle, cgroup("crisis-psi-b-%d" % os.getpid()) as busy, \
-            workload(HOG, cpu=0) as one, workload(HOG, cpu=0) as two, workload("import time; time.sleep(1000)") as three:
+            workload(HOG, cpu=0) as one, workload(HOG, cpu=0) as two, \
+            workload("import time; time.sleep(1000)") as three:
         join(busy, one, two)
         join(idle, three)
         time.sleep(.3 * SLOW)

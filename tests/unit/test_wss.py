@@ -142,7 +142,7 @@ LRU, HEAD, TAIL, HUGE, NOPAGE, THP, ZERO = (1 << bit for bit in (5, 15, 16, 17, 
 
 
 class Machine:
-    """1024 frames: 1-3 small, 512-1023 one huge page, 200-203 a folio of four, 300 hugetlb, 301 zero page, 302 not on an LRU."""
+    """1024 frames: 1-3 small, 200-203 one folio, 300 hugetlb, 301 zero page, 302 on no LRU, 512-1023 a huge page."""
 
     def __init__(self, root):
         self.root = root
@@ -287,8 +287,9 @@ def test_damon_is_set_up_as_documented_and_left_as_found(tmp_path, monkeypatch):
     assert written[:2] == [("nr_kdamonds", "1"), ("0/contexts/nr_contexts", "1")]
     assert written[-1] == ("0/state", "on")
     asked = dict(written)
-    assert {asked[context + "monitoring_attrs/intervals/" + n] for n in ("sample_us", "aggr_us", "update_us")} == {"250000"}
-    assert asked[context + "monitoring_attrs/nr_regions/min"] == asked[context + "monitoring_attrs/nr_regions/max"] == "3"
+    attributes = context + "monitoring_attrs/"
+    assert {asked[attributes + "intervals/" + n] for n in ("sample_us", "aggr_us", "update_us")} == {"250000"}
+    assert asked[attributes + "nr_regions/min"] == asked[attributes + "nr_regions/max"] == "3"
     order = [path for path, _ in written if "nr_regions/m" in path]
     assert order[0].endswith("min")                     # the maximum may never be below the minimum
     assert asked[context + "targets/0/pid_target"] == "77" and asked[context + "operations"] == "fvaddr"
@@ -345,11 +346,13 @@ def test_plot():
     assert "*" in plot.lines([(1, 0)], None, False, ("y", "x"))
 
 
-@pytest.mark.parametrize("arguments", [[], ["x"], ["0", "1"], ["-1", "1"], ["1,x", "1"], ["1", "0"], ["1", "nan"], ["1", "1", "0"],
+@pytest.mark.parametrize("arguments", [[], ["x"], ["0", "1"], ["-1", "1"], ["1,x", "1"], ["1", "0"], ["1", "nan"],
+                                       ["1", "1", "0"],
                                        ["-C", "1"], ["-P", "3", "1"], ["-s", "1", "1"], ["-s", "-1", "1", "1"],
                                        ["-s", "x", "1", "1"], ["-C", "-P", "3", "1", "1"], ["-d", "3", "1", "1"],
                                        ["--plot", "1", "1"], ["-P", "0", "1", "1"], ["-P", "99", "1", "1"],
-                                       ["-P", "3", "1", "1", "2"], ["-c", "/", "1", "1", "1"], ["-c", "/", "--tree", "1"],
+                                       ["-P", "3", "1", "1", "2"], ["-c", "/", "1", "1", "1"],
+                                       ["-c", "/", "--tree", "1"],
                                        ["--source", "damon", "1"], ["--source", "damon", "-C", "1", "1"],
                                        ["--source", "x", "1", "1"], ["1\x1b\n", "1"], ["1", "1", "1", "1"]])
 def test_usage_errors(arguments):
