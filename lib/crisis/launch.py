@@ -21,7 +21,8 @@ _STOPS = 100000         # system calls of a loader; no program has so many libra
 class Command:
     """A child process that has called execve(2) and stands still.
 
-    argv: the program, found by PATH, and its arguments.  Attribute: pid.
+    argv: the program, found by PATH, and its arguments.
+    Attributes: pid; told, for the caller to note that it has reported the end.
     Raises Error when it cannot be run.
     """
 
@@ -29,6 +30,7 @@ class Command:
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._libc.ptrace.restype = ctypes.c_long
         ours, theirs = os.pipe()
+        self._status, self.told = None, False
         self.pid = os.fork()
         if not self.pid:
             try:
@@ -69,6 +71,7 @@ class Command:
                 self._ptrace(_SYSCALL, send)
                 _, status = os.waitpid(self.pid, 0)
                 if not os.WIFSTOPPED(status):
+                    self._status = status
                     return False
                 if os.WSTOPSIG(status) == signal.SIGTRAP | 0x80:
                     break
@@ -104,8 +107,8 @@ class Command:
 
     def ended(self):
         """Its wait status once it has ended, else None."""
-        try:
+        if self._status is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
-        except ChildProcessError:
-            return None
-        return status if pid else None
+            if pid:
+                self._status = status
+        return self._status

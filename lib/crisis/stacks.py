@@ -7,12 +7,15 @@ for code compiled at run time.  A process's files are opened through
 /proc/PID/map_files, which finds what is deleted or in another mount namespace.
 Loads nothing into the kernel.
 
-Frames of inlined functions are not told apart: a symbol table has none.
+A symbol table has no inlined functions; `Symbols.inlined` asks addr2line(1)
+for them, which needs debugging information.
 """
 
 import os
 import struct
 from bisect import bisect_left, bisect_right
+
+from .errors import Unavailable
 
 __all__ = ["Frame", "Symbols", "Elf", "mappings", "demangle", "folded", "line", "without_tracing"]
 
@@ -25,22 +28,26 @@ class Frame:
     address; name: the function, demangled, or None; offset: bytes from its
     start, or None; module: "kernel", a kernel module, or the path of the file
     that is mapped there, None when nothing is; file_offset: of the address in
-    that file, or None; build_id: the file's, in hexadecimal, or None.
+    that file, or None; build_id: the file's, in hexadecimal, or None; inlined:
+    True for a function that the compiler put into the one of the next frame.
     Names are str with surrogateescape, unescaped: they are as hostile as their file.
     """
 
-    __slots__ = ("address", "name", "offset", "module", "file_offset", "build_id")
+    __slots__ = ("address", "name", "offset", "module", "file_offset", "build_id", "inlined")
 
     def __init__(self, address, name=None, offset=None, module=None, file_offset=None, build_id=None):
         self.address, self.name, self.offset, self.module = address, name, offset, module
         self.file_offset, self.build_id = file_offset, build_id
+        self.inlined = False
 
 
 def line(frame):
-    """A frame as bcc prints it: "name+0x1d [module]", escaped."""
+    """A frame as bcc prints it: "name+0x1d [module]", or "name (inlined) [module]", escaped."""
     from .table import escape
     text = "[unknown]" if frame.name is None else escape(frame.name)
-    if frame.offset is not None:
+    if frame.inlined:
+        text += " (inlined)"
+    elif frame.offset is not None:
         text += "+0x%x" % frame.offset
     if frame.module is None:
         return text
@@ -399,6 +406,32 @@ class _Module:
         self.load()
         return self._elf.build_id if self._elf else None
 
+    def inlined(self, offsets):
+        """{file offset: names of the functions that are inlined there, innermost first}."""
+        import subprocess
+        self.load()
+        places = {}
+        for offset in offsets:
+            address = self._elf.address(offset) if self._elf else None
+            if address is not None:
+                places[address] = offset
+        if not places:
+            return {}
+        command = ["addr2line", "-a", "-f", "-i", "-C", "-e", "/proc/self/fd/%d" % self.fd]
+        try:
+            text = subprocess.run(command, input="".join("0x%x\n" % address for address in places).encode(),
+                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, pass_fds=[self.fd]).stdout
+        except FileNotFoundError:
+            raise Unavailable("cannot name inlined functions: addr2line is not installed. Install binutils") from None
+        found, current = {}, None
+        for i, row in enumerate(text.decode("utf-8", "surrogateescape").split("\n")):
+            if row.startswith("0x") and " " not in row:
+                current = found[places.get(int(row, 16))] = []
+                first = i + 1
+            elif current is not None and row and not (i - first) % 2:       # function, place, function, place
+                current.append(row)
+        return {offset: names[:-1] for offset, names in found.items() if len(names) > 1}
+
     def find(self, file_offset):
         self.load()
         if not self._functions:
@@ -555,6 +588,32 @@ class Symbols:
             return Frame(address, *(found or (None, None)), module=path, file_offset=address - start)
         name = self._compiled(pid, address)
         return Frame(address, *(name or (None, None)), module=path or None)
+
+    def inlined(self, stacks, first_is_return=False):
+        """The user stacks (lists of Frames) with frames of inlined functions put in, where debugging information has them.
+
+        Raises Unavailable without addr2line(1).
+        """
+        modules = {(m.path, m.build_id()): m for m in self._modules.values() if m.fd is not None}
+        wanted = {}
+        for frames in stacks:
+            for i, frame in enumerate(frames):
+                if (frame.module, frame.build_id) in modules and frame.file_offset is not None:
+                    wanted.setdefault((frame.module, frame.build_id), set()).add(
+                        _call_site(frame.file_offset, i or first_is_return))
+        names = {key: modules[key].inlined(sorted(offsets)) for key, offsets in wanted.items()}
+        result = []
+        for frames in stacks:
+            result.append([])
+            for i, frame in enumerate(frames):
+                found = names.get((frame.module, frame.build_id), {}).get(
+                    _call_site(frame.file_offset or 0, i or first_is_return), ())
+                for name in found:
+                    extra = Frame(frame.address, name, None, frame.module, frame.file_offset, frame.build_id)
+                    extra.inlined = True
+                    result[-1].append(extra)
+                result[-1].append(frame)
+        return result
 
     def _vdso(self, pid, start, end):
         key = "vdso", end - start

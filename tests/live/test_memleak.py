@@ -83,6 +83,15 @@ static void *many(void *unused)
 	return 0;
 }
 
+__attribute__((constructor)) static void early(void) { keep[5] = malloc(12345); }
+
+static void *exec_from_thread(void *argument)
+{
+	char **argv = argument;
+	execl(argv[0], argv[0], "malloc", argv[4], (char *)0);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	char c;
@@ -115,6 +124,10 @@ int main(int argc, char **argv)
 	} else if IS("exec") {
 		leak("malloc");
 		execl(argv[0], argv[0], "malloc", argv[4], (char *)0);
+	} else if IS("thread_exec") {
+		pthread_t t;
+		pthread_create(&t, 0, exec_from_thread, argv);
+		pause();
 	} else if IS("grow") {
 		for (;;) { keep[0] = malloc(1000); usleep(20000); if (!keep[1]) keep[1] = malloc(100000); }
 	} else {
@@ -284,9 +297,9 @@ def test_a_large_block_is_counted_once(leaker):
     assert [(r["bytes"], names(r)[0]) for r in stacks] == [(10 << 20, "leak")]
 
 
-@pytest.mark.guest
-@pytest.mark.parametrize("kind", ["malloc", "calloc", "realloc", "posix_memalign", "valloc", "memalign", "pvalloc",
-                                  "aligned_alloc"])
+@pytest.mark.parametrize("kind", [pytest.param("malloc", marks=pytest.mark.guest), "calloc", "realloc",
+                                  pytest.param("posix_memalign", marks=pytest.mark.guest), "valloc", "memalign",
+                                  "pvalloc", "aligned_alloc"])
 def test_as_bcc_tests_its_own(leaker, kind):
     """-c from the beginning; the first report, then the leak; the integer at the start of the last line with bytes."""
     child = subprocess.Popen([tool("memleak"), "-c", "%s %s %d" % (leaker, kind, AMOUNT), "-T", "1", "1", "2"],
@@ -297,6 +310,18 @@ def test_as_bcc_tests_its_own(leaker, kind):
     text, _ = child.communicate(b"\n\n", timeout=60 * SLOW)
     assert child.returncode == 0
     assert int([line for line in text.splitlines() if b"byte" in line][-1].split()[0]) == AMOUNT
+
+
+@pytest.mark.guest
+def test_a_command_is_traced_from_its_first_allocation(leaker):
+    """A constructor's allocation, of a program that ends at once, with all that it had."""
+    result = run("memleak", "-j", "-T", "99", "-c", "%s malloc %d" % (leaker, AMOUNT), "100")
+    assert result.returncode == 0, result.stderr
+    records = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
+    assert {r["bytes"]: names(r)[0] for r in records[:-1]} == {12345: "early", AMOUNT: "leak"}
+    assert records[-1]["allocations"] == 2
+    static = run("memleak", "-c", "'/bin/sh' -c 'exit 3'", "100")
+    assert static.returncode == 0 and "the command ended with status 3" in static.stderr
 
 
 @pytest.mark.guest
@@ -396,8 +421,9 @@ def test_follow_and_cgroup_see_children(leaker):
                 time.sleep(.1)
 
 
-def test_exec_drops_what_was(leaker):
-    with program(leaker, "exec", str(AMOUNT), "x", "5000") as child:
+@pytest.mark.parametrize("how", ["exec", "thread_exec"])
+def test_exec_drops_what_was(leaker, how):
+    with program(leaker, how, str(AMOUNT), "x", "5000") as child:
         traced = Traced("-v", "-j", "-o", "0", "-p", str(child.pid), ".3")
         child.stdin.write("\n")
         child.stdin.flush()
@@ -411,6 +437,7 @@ def test_exec_drops_what_was(leaker):
     last = [r for r in records[-10:] if r["record"] == "stack"]
     assert AMOUNT not in [r["bytes"] for r in last]
     assert 5000 in [r["bytes"] for r in last if "leak" in names(r)]
+    assert records[-1]["lost"]["frees_missed"] == 0         # nothing is probed twice
 
 
 def test_growth(leaker):

@@ -67,7 +67,8 @@ def test_objects():
 
 
 def arguments(**changes):
-    values = dict(top=None, sort="size", growth=False, folded=False, sample_rate=None, show_allocs=False)
+    values = dict(top=None, sort="size", growth=False, folded=False, sample_rate=None, show_allocs=False,
+                  inlines=False)
     return types.SimpleNamespace(**dict(values, **changes))
 
 

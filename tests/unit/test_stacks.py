@@ -199,3 +199,31 @@ def test_mount_namespace(built):
     finally:
         child.kill()
         child.communicate()
+
+
+INLINED = r"""
+#include <stdio.h>
+static inline __attribute__((always_inline)) void *deepest(void) { return __builtin_return_address(0); }
+static inline __attribute__((always_inline)) void middle(void) { here: printf("%p\n", &&here); fflush(0); getchar(); deepest(); }
+__attribute__((noinline)) void outer(void) { middle(); }
+int main(void) { outer(); return 0; }
+"""
+
+
+def test_inlined_functions(built):
+    if not shutil.which("addr2line"):
+        pytest.skip("addr2line is not installed")
+    (built / "inl.c").write_text(INLINED)
+    subprocess.check_call(["gcc", "-g", "-O1", "-o", str(built / "inl"), str(built / "inl.c")])
+    child = subprocess.Popen([str(built / "inl")], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        address = int(child.stdout.readline(), 16)
+        symbols = stacks.Symbols()
+        frames = symbols.user(child.pid, [address + 1])
+        assert [f.name for f in frames] == ["outer"]
+        frames = symbols.inlined([frames])[0]
+        assert [(f.name, f.inlined) for f in frames] == [("middle", True), ("outer", False)]
+        assert stacks.line(frames[0]) == "middle (inlined) [inl]"
+    finally:
+        child.kill()
+        child.communicate()
