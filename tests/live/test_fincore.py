@@ -533,7 +533,12 @@ def test_watch_shows_what_changed(place):
     assert sum(r["change_bytes"] for r in changes) == -12 * PAGE
     child.send_signal(signal.SIGINT)
     assert child.stdout.read() == "" and child.wait() == 0
-    assert run("fincore", "--watch=.05", "--count", "3", path).stdout.count("CHANGE") == 3
+    assert run("fincore", "--watch=.05", "--count", "3", "-c", still).stdout.count("CHANGE") == 3
+    with Resident(path, range(4)):
+        assert run("fincore", "--watch=.05", "--count", "3", path).stdout.count("CHANGE") == 1
+        found = records("--watch=.05", "--count", "2", "-c", path)
+    assert [(r["record"], r["pages"], r["change_bytes"]) for r in found] == [("file", 4, None), ("total", 4, None),
+                                                                             ("total", 4, 0)]
 
 
 @pytest.mark.guest
