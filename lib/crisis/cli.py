@@ -32,6 +32,16 @@ class _Parser(argparse.ArgumentParser):
         # argparse prints its whole usage first; an engineer in a hurry needs the one line.
         raise Usage("%s. Try '%s --help'" % (message, self.prog))
 
+    def parse_args(self, args=None, namespace=None):
+        # argparse gives all positionals to the first group of words: "1 -T 5" would leave the 5 over.
+        found, extra = self.parse_known_args(args, namespace)
+        if not extra:
+            return found
+        try:
+            return self.parse_intermixed_args(args)
+        except TypeError:       # a positional that takes the rest of the line
+            self.error("unrecognized arguments: " + " ".join(extra))
+
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
     width = None

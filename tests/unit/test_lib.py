@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from crisis import compile as compiler
 from crisis import headers, hist, proc, table
-from crisis.errors import Error, Unavailable
+from crisis.errors import Error, Unavailable, Usage
 
 
 @pytest.mark.parametrize("raw, shown", [
@@ -139,3 +139,16 @@ def test_interrupts(tmp_path):
     assert proc.softirq_names(root) == ["HI", "TIMER"] and proc.softirq_count(root) == 12
     assert proc.irq_line_count(root) == 2
     assert proc.irq_name(24, root) == "ahci,ehci\x1b" and proc.irq_name(7, root) == "irq7"
+
+
+def test_options_may_stand_between_the_arguments():
+    from crisis import cli
+    p = cli.parser("", cache=False)
+    p.add_argument("-T", action="store_true")
+    args = p.parse_args(["1", "-T", "5"])
+    assert (args.interval, args.count, args.T) == (1.0, 5, True)
+    for words in ["1", "-T", "5", "6"], ["1", "--no", "5"], ["1", "-T", "x"]:
+        with pytest.raises(Usage):
+            p.parse_args(words)
+    p.add_argument("rest", nargs="...")
+    assert p.parse_args(["1", "2", "a", "-b"]).rest == ["a", "-b"]
