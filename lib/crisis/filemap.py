@@ -420,25 +420,27 @@ class Mounts:
 class Search:
     """Looks for the names of inodes that the kernel had none for, in a thread, for a bounded time.
 
-    ask() never waits.  A file system is walked once for all inodes asked for meanwhile.
+    ask() never waits.  A file system is walked once for all inodes asked for
+    meanwhile, then left alone for a while: it is the one that is in trouble.
     """
 
-    SECONDS = 5
+    SECONDS, REST = 5, 60
 
     def __init__(self, mounts):
-        self._mounts, self._wanted, self._found, self._busy = mounts, {}, {}, False
+        self._mounts, self._wanted, self._found, self._busy, self._rests = mounts, {}, {}, False, {}
 
     def ask(self, dev, ino):
         """The path, or None as long as it has not been found."""
+        import time
         key = dev, ino
-        if key not in self._found:
+        if key not in self._found and self._rests.get(dev, 0) <= time.monotonic():
             self._found[key] = None
             self._wanted.setdefault(dev, set()).add(ino)
             if not self._busy:
                 import _thread
                 self._busy = True
                 _thread.start_new_thread(self._run, ())
-        return self._found[key]
+        return self._found.get(key)
 
     def wait(self, seconds):
         """Give the thread so long to end."""
@@ -448,8 +450,10 @@ class Search:
             time.sleep(.01)
 
     def _run(self):
+        import time
         while self._wanted:
             dev, inodes = self._wanted.popitem()
+            self._rests[dev] = time.monotonic() + self.REST
             for ino, path in self._mounts.find_inodes(dev, inodes, self.SECONDS).items():
                 self._found[dev, ino] = path
         self._busy = False
