@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Runs a PMC command with software events for the CPU's: all of the command, and the kernel behind it, is real.
 
-    python3 tests/softpmu.py pmcarch [ARGUMENT...]
+    python3 -IS tests/softpmu.py pmcarch [ARGUMENT...]
 
 SOFTPMU_GROUPS=2 makes two groups; SOFTPMU_TARGETS=512 opens each CPU's set as often as makes 512 in all.
 """
 
 import os
 import sys
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 
-from helpers import load
-
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(ROOT, "lib"))
 from crisis import cli, perf_event, pmc     # noqa: E402
 
 # Counter: number of the software event (include/uapi/linux/perf_event.h).
@@ -36,7 +37,11 @@ def online_cpus(root="/"):
 
 def main():
     sys.argv[:] = sys.argv[1:]
-    command = load(sys.argv[0])
+    loader = SourceFileLoader("command", os.path.join(ROOT, "bin", sys.argv[0]))
+    command = module_from_spec(spec_from_loader("command", loader))
+    sys.dont_write_bytecode = True      # of a file without a suffix, next to it
+    loader.exec_module(command)
+    sys.dont_write_bytecode = False
     pmc.plan = plan
     if "SOFTPMU_TARGETS" in os.environ:
         real = pmc.online_cpus()

@@ -168,12 +168,16 @@ def _formats(pmu, root):
     return found
 
 
-def format_bits(pmu, root=_SYSFS):
-    """{"config": mask, "config1": mask, "config2": mask}: the bits that the PMU's format directory names."""
+def format_bits(pmu, root=_SYSFS, terms=None):
+    """{"config": mask, "config1": mask, "config2": mask}: the bits that the PMU's format directory names.
+
+    terms: only of these names.
+    """
     masks = {"config": 0, "config1": 0, "config2": 0}
-    for attribute, ranges in _formats(pmu, root).values():
-        for low, width in ranges:
-            masks[attribute] = masks.get(attribute, 0) | ((1 << width) - 1) << low
+    for term, (attribute, ranges) in _formats(pmu, root).items():
+        if terms is None or term in terms:
+            for low, width in ranges:
+                masks[attribute] = masks.get(attribute, 0) | ((1 << width) - 1) << low
     return masks
 
 

@@ -154,6 +154,8 @@ class Plan:
             self._size += len(members)
 
 
+# The fields that the codes of events.py use.
+_TERMS = ("event", "umask", "cmask", "frontend")
 # Intel's architectural events: the kernel hides those of which CPUID says that they do not count.
 _WITNESSES = {"cycles": "cpu-cycles", "instructions": "instructions", "branches": "branch-instructions",
               "branch_misses": "branch-misses", "llc_refs": "cache-references", "llc_misses": "cache-misses"}
@@ -198,7 +200,7 @@ def plan(clusters, root="/", shared_l3=True):
         codes = events.table(kind) if kind else {}
         if kind is None:
             unknown.append(name)
-        result, allowed = Plan(name, cpus, kind), perf_event.format_bits(name, base)
+        result, allowed = Plan(name, cpus, kind), perf_event.format_bits(name, base, _TERMS)
         visible = _visible_events(name, base)
         for cluster in clusters:
             members = []
@@ -395,8 +397,11 @@ class Session:
         self.end = _pidfd(self.child)
 
     def release(self):
-        """Let the command of -c begin."""
-        if self.gate is not None:
+        """The interval begins: here what was counted during the setup is left behind, and the command of -c starts."""
+        if self.gate is None:
+            for source in self.sources:
+                source.counters.read()
+        else:
             os.write(self.gate, b"g")
             os.close(self.gate)
             self.gate = None
@@ -438,7 +443,7 @@ class Session:
         rows = {}
         for source in self.sources:
             source.read(rows)
-        if not self.checked and self.whole and self.cgroup is None:
+        if not self.checked and self.whole and self.cgroup is None and self.wanted is None:
             self.checked = True
             cycles = [row["cycles"] for row in rows.values() if "cycles" in row]
             if cycles and not any(count_ for count_, _, _ in cycles) and any(running for _, _, running in cycles):

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The PMC commands: on a machine without a PMU, and with software events in the place of the CPU's."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from helpers import HOG, ROOT, SLOW, run, tool, workload
+
+from crisis import pmc
+
+COMMANDS = ("pmcarch", "cpucache", "icache", "tlbstat", "resstalls")
+SOFT = [sys.executable, "-IS", os.path.join(ROOT, "tests/softpmu.py")]
+NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+
+
+def soft(name, *arguments, wrap=(), **environment):
+    return subprocess.run([*wrap, *SOFT, name, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          universal_newlines=True, stdin=subprocess.DEVNULL, timeout=60 * SLOW,
+                          env=dict(os.environ, **environment))
+
+
+def records(result):
+    assert result.returncode == 0, result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("name", COMMANDS)
+def test_without_a_pmu_one_line_names_what_is_missing(name):
+    if pmc.core_pmus():
+        pytest.skip("this machine has a PMU")
+    for arguments in ["1", "1"], ["-j"], ["-p", str(os.getpid())], ["-c", "true"], ["--per-cpu"], ["-G", "/"]:
+        result = run(name, *arguments)
+        assert result.returncode == 69 and result.stdout == ""
+        assert result.stderr.count("\n") == 1 and "no hardware PMU" in result.stderr and "bare metal" in result.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_with_a_pmu_it_counts(name):
+    if not pmc.core_pmus():
+        pytest.skip("this machine has no PMU")
+    result = run(name, "-j", ".5", ".5")
+    if result.returncode == 69:
+        assert result.stdout == "" and result.stderr.count("\n") >= 1
+        pytest.skip(result.stderr.strip())
+    record = records(result)[0]
+    assert any(value for key, value in record.items() if key not in ("time", "record", "seconds", "run_ratio"))
+
+
+def test_an_unprivileged_user_is_told_the_same_without_a_pmu():
+    if pmc.core_pmus():
+        pytest.skip("this machine has a PMU")
+    for arguments in ["1", "1"], ["-c", "true"]:
+        result = subprocess.run([*NOBODY, tool("pmcarch"), *arguments], stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, universal_newlines=True, cwd="/")
+        if result.returncode == 126 or "No module named" in result.stderr:
+            pytest.skip("an unprivileged user cannot read the checkout")
+        assert result.returncode == 69 and result.stdout == "" and result.stderr.count("\n") == 1
+
+
+def test_whole_system_counts_wall_time_on_every_cpu():
+    result = records(soft("pmcarch", "-j", "--per-cpu", ".4", ".8"))
+    cpus = pmc.online_cpus()
+    assert [r["cpu"] for r in result] == cpus * 3
+    assert [r["record"] for r in result] == ["interval"] * 2 * len(cpus) + ["total"] * len(cpus)
+    for record in result:       # cpu-clock stands for cycles
+        assert record["cycles"] == pytest.approx(record["seconds"] * 1e9, rel=.02 * SLOW, abs=5e6 * SLOW)
+        assert record["run_ratio"] == 1
+    for total in result[-len(cpus):]:
+        parts = [r for r in result if r["cpu"] == total["cpu"] and r["record"] == "interval"]
+        assert total["cycles"] == sum(r["cycles"] for r in parts)
+
+
+def test_one_cpu_and_its_core():
+    cpu = pmc.online_cpus()[-1]
+    one, = records(soft("cpucache", "-j", "-C", str(cpu), ".3", ".3"))
+    assert one["cycles"] == pytest.approx(one["seconds"] * 1e9, rel=.02 * SLOW, abs=5e6 * SLOW)
+    core, = records(soft("cpucache", "-j", "-C", str(cpu), "--per-core", ".3", ".3"))
+    assert (core["package"], core["core"]) == pmc.core_of(cpu)
+    missing = soft("cpucache", "-C", str(max(pmc.online_cpus()) + 1000))
+    assert missing.returncode == 1 and "not online" in missing.stderr
+
+
+def test_a_process_its_threads_and_its_end():
+    code = "import threading\nfor _ in range(3): threading.Thread(target=lambda: exec('while True: pass')).start()"
+    with workload(code) as child:
+        time.sleep(.3 * SLOW ** .5)
+        path = "/proc/%d/schedstat"
+        threads = [int(t) for t in os.listdir("/proc/%d/task" % child.pid)]
+        assert len(threads) == 4
+        process = subprocess.Popen([*SOFT, "pmcarch", "-j", "-p", str(child.pid), "60"], stdout=subprocess.PIPE,
+                                   universal_newlines=True)
+        time.sleep(1 * SLOW ** .5)
+        used = sum(int(open(path % t).read().split()[0]) for t in threads)
+        child.kill()
+        out = process.communicate(timeout=30 * SLOW)[0]
+    assert process.returncode == 0
+    record, = [json.loads(line) for line in out.splitlines()]
+    assert 0 < record["seconds"] < 30 * SLOW
+    # task-clock stands for instructions; three threads share one interpreter.
+    assert 0 < record["instr"] <= used + 1e9 and record["instr"] > .2 * 1e9 * min(1, record["seconds"])
+
+
+def test_a_command_is_counted_from_its_exec_to_its_end():
+    begin = time.monotonic()
+    result = soft("pmcarch", "-j", "-c", "i=0; while [ $i -lt 30000 ]; do i=$((i + 1)); done", "100")
+    record, = records(result)
+    assert record["seconds"] < time.monotonic() - begin
+    assert 0 < record["instr"] <= record["seconds"] * 1.05e9 + 5e6      # one thread
+    failed = soft("pmcarch", "-c", "exit 3", "100")
+    assert failed.returncode == 1 and "status 3" in failed.stderr and len(failed.stdout.splitlines()) == 2
+    missing = soft("pmcarch", "-c", "/nonexistent/command", "100")
+    assert missing.returncode == 1 and "status 127" in missing.stderr
+
+
+def test_a_command_that_outlives_the_duration_is_terminated(tmp_path):
+    marker = tmp_path / "pid"
+    result = soft("pmcarch", "-j", "-c", "echo $$ > %s; exec sleep 100" % marker, ".2", ".4")
+    assert len(records(result)) == 3
+    deadline = time.monotonic() + 10 * SLOW
+    while os.path.exists("/proc/%s" % marker.read_text().strip()):
+        assert time.monotonic() < deadline
+        time.sleep(.05)
+
+
+def test_unprivileged_user_counts_user_mode_of_its_own_and_nothing_else():
+    if int(open("/proc/sys/kernel/perf_event_paranoid").read()) != 2:
+        pytest.skip("perf_event_paranoid is not 2")
+    result = soft("pmcarch", "-j", "-c", "true", "100", wrap=NOBODY)
+    if "No module named" in result.stderr or "can't open file" in result.stderr:
+        pytest.skip("an unprivileged user cannot read the checkout")
+    assert records(result) and "user mode only" in result.stderr
+    for arguments in ["1", "1"], ["--per-cpu"], ["-p", "1"]:
+        refused = soft("pmcarch", *arguments, wrap=NOBODY)
+        assert refused.returncode == 77 and refused.stdout == "" and refused.stderr.count("\n") == 1
+        assert "perf_event_paranoid at 2" in refused.stderr and "CAP_PERFMON" in refused.stderr
+
+
+def test_ctrl_c_prints_the_interval_and_the_total():
+    process = subprocess.Popen([*SOFT, "pmcarch", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               universal_newlines=True)
+    assert process.stdout.readline().startswith("K_CYCLES") and process.stdout.readline()
+    time.sleep(.3)              # into the second interval
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20 * SLOW)
+    assert process.returncode == 0 and err == "" and "Total of" in out
+
+
+def test_pipes():
+    result = subprocess.run(" ".join(SOFT) + " pmcarch .1 | head -2; exit ${PIPESTATUS[0]}", shell=True,
+                            executable="/bin/bash", stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=30 * SLOW)
+    assert result.returncode in (0, 141, -signal.SIGPIPE) and result.stdout.count(b"\n") == 2
+    full = subprocess.run([*SOFT, "pmcarch", ".1", ".3"], stdout=open("/dev/full", "w"), stderr=subprocess.PIPE)
+    assert full.returncode == 1 and full.stderr.count(b"\n") == 1 and b"write error" in full.stderr
+
+
+def test_what_could_not_be_counted():
+    """No stand-in for these counters, as on a CPU that lacks them."""
+    result = soft("tlbstat", ".2", ".2")
+    assert result.stdout.splitlines()[1].split()[3:] == ["-"] * 6
+    none = soft("resstalls", ".2", ".2")
+    assert none.returncode == 69 and none.stdout == "" and none.stderr.count("\n") == 1
+    missing = soft("pmcarch", "-p", str(2 ** 22 + 1))
+    assert missing.returncode == 1 and "no such process" in missing.stderr and missing.stderr.count("\n") == 1
+
+
+@pytest.mark.guest
+def test_cgroup_of_a_hog():
+    from crisis import proc
+    v1 = [point for point, _, controllers in proc.cgroup_mounts() if controllers and "perf_event" in controllers]
+    v2 = [point for point, _, controllers in proc.cgroup_mounts() if controllers is None]
+    if not v1 + v2:
+        pytest.skip("no cgroup hierarchy is mounted")
+    path = os.path.join((v1 + v2)[0], "crisis-pmc-%d" % os.getpid())
+    os.mkdir(path)
+    try:
+        with workload(HOG) as child:
+            with open(os.path.join(path, "cgroup.procs"), "w") as f:
+                f.write(str(child.pid))
+            time.sleep(.2)
+            before = int(open("/proc/%d/schedstat" % child.pid).read().split()[0])
+            # task-clock needs a task: cpu-clock, which stands for cycles, runs while the cgroup does
+            record, = records(soft("pmcarch", "-j", "-G", "/" + os.path.basename(path), ".8", ".8"))
+            used = int(open("/proc/%d/schedstat" % child.pid).read().split()[0]) - before
+        assert .3 * used < record["cycles"] <= 1.1 * used
+        empty = records(soft("pmcarch", "-j", "-G", path, ".2", ".2"))
+        assert empty[0]["cycles"] == 0 and empty[0]["ipc"] is None
+    finally:
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                os.rmdir(path)
+                break
+            except OSError:
+                assert time.monotonic() < deadline
+                time.sleep(.05)
+    missing = soft("pmcarch", "-G", "/no/such/cgroup")
+    assert missing.returncode == 1 and "no such cgroup" in missing.stderr
+
+
+@pytest.mark.guest
+def test_cpu_hot_plug():
+    cpus = pmc.online_cpus()
+    switch = "/sys/devices/system/cpu/cpu%d/online" % cpus[-1]
+    if len(cpus) < 2 or not os.access(switch, os.W_OK):
+        pytest.skip("there is no CPU that can be taken offline")
+    process = subprocess.Popen([*SOFT, "pmcarch", "-j", "--per-cpu", ".3"], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, universal_newlines=True)
+    first = [json.loads(process.stdout.readline()) for _ in cpus]
+    assert [r["cpu"] for r in first] == cpus
+    try:
+        open(switch, "w").write("0")
+    except OSError as exc:
+        process.kill()
+        process.communicate()
+        pytest.skip("CPU %d cannot be taken offline: %s" % (cpus[-1], exc.strerror))
+    try:
+        seen, deadline = [], time.monotonic() + 20 * SLOW
+        while True:
+            seen.append(json.loads(process.stdout.readline()))
+            times = [r["time"] for r in seen]
+            if len(set(times)) >= 4 and cpus[-1] not in [r["cpu"] for r in seen if r["time"] == times[-2]]:
+                break
+            assert time.monotonic() < deadline
+    finally:
+        open(switch, "w").write("1")
+    while True:
+        record = json.loads(process.stdout.readline())
+        if record["cpu"] == cpus[-1] and (record["cycles"] or 0) > 1e8:
+            break
+        assert time.monotonic() < deadline
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20 * SLOW)
+    assert process.returncode == 0 and "CPU %d went offline" % cpus[-1] in err

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The table of event codes: against libpfm4, where it is installed and knows the CPU, and in itself."""
+
+import ctypes
+import os
+import re
+import struct
+
+import pytest
+
+from crisis import events
+
+# libpfm4's name of the PMU, and of each of our events whose name it writes otherwise.
+PMUS = {"Ivy Bridge": "ivb_ep", "Haswell": "hsw_ep", "Broadwell": "bdw_ep", "Skylake": "skx", "Cascade Lake": "clx",
+        "Ice Lake": "icl", "Ice Lake server": "icx", "Sapphire Rapids": "spr", "Zen 1": "amd64_fam17h_zen1",
+        "Zen 2": "amd64_fam17h_zen2", "Zen 3": "amd64_fam19h_zen3", "Zen 4": "amd64_fam19h_zen4"}
+MISSING = ("Emerald Rapids", "Granite Rapids", "Tiger Lake", "Rocket Lake", "Golden Cove", "Redwood Cove",
+           "Lion Cove", "Gracemont", "Crestmont", "Skymont", "Zen 5",      # newer than libpfm4 4.13's tables
+           "Neoverse N1", "Neoverse V1", "Neoverse N2", "Neoverse V2")     # its x86 build has no ARM tables
+INTEL_NAMES = {"CPU_CLK_UNHALTED.THREAD_P": ("CPU_CLK_UNHALTED:THREAD_P", "CPU_CLK_UNHALTED:THREAD"),
+               "ICACHE_64B.IFTAG_MISS": ("ICACHE_64B:IFTAG_MISS", "ICACHE_TAG:MISS")}
+# Code of ours: how libpfm4 writes it (unit masks that are named one by one are or-ed).
+ZEN_NAMES = {
+    0x76: "CYCLES_NOT_IN_HALT", 0xc0: "RETIRED_INSTRUCTIONS", 0xc2: "RETIRED_BRANCH_INSTRUCTIONS",
+    0xc3: "RETIRED_BRANCH_INSTRUCTIONS_MISPREDICTED", 0x40: "DATA_CACHE_ACCESSES", 0x29: "LS_DISPATCH",
+    0x60: "REQUESTS_TO_L2_GROUP1", 0x64: "CORE_TO_L2_CACHEABLE_REQUEST_ACCESS_STATUS", 0x70: "L2_PREFETCH_HIT_L2",
+    0x71: "L2_PREFETCH_HIT_L3", 0x72: "L2_PREFETCH_MISS_L3", 0x45: "L1_DTLB_MISS", 0x85: "L1_ITLB_MISS_L2_ITLB_MISS",
+    0x10000008e: "IC_TAG_HIT_MISS", 0xae: "DISPATCH_RESOURCE_STALL_CYCLES_1",
+    0xaf: ("DISPATCH_RESOURCE_STALL_CYCLES_2", "DISPATCH_RESOURCE_STALL_CYCLES_0",
+           "DYNAMIC_TOKENS_DISPATCH_STALLS_CYCLES_0"), 0x1000000a0: "DISPATCH_STALLS_1"}
+# Where ours differs, and why.
+_HIT_BITS = "Intel's present lists have c4: both hit bits"
+_ALL_BITS = "Linux's lists set all bits; those that libpfm4 does not name are reserved"
+_MORE_MASKS = "Linux's list names unit masks that libpfm4 does not"
+DIFFERENT = {("Haswell", "0xc424"): _HIT_BITS, ("Broadwell", "0xc424"): _HIT_BITS,
+             **{(kind, hex(code)): _ALL_BITS for kind in ("Zen 1", "Zen 2") for code in (0xff70, 0xff71, 0xff72)},
+             **{(kind, code): _MORE_MASKS for kind, code in (
+                 ("Zen 2", "0x5faf"), ("Zen 2", "0x20af"), ("Zen 3", "0xf960"), ("Zen 3", "0x19ae"),
+                 ("Zen 3", "0x1faf"))}}
+
+
+class Pfm:
+    """libpfm4 by ctypes: the encoding of an event of a CPU that is not here."""
+
+    def __init__(self):
+        os.environ["LIBPFM_ENCODE_INACTIVE"] = "1"
+        self.library = ctypes.CDLL("libpfm.so.4")
+        if self.library.pfm_initialize():
+            raise OSError("pfm_initialize failed")
+
+    class Argument(ctypes.Structure):
+        _fields_ = [("attr", ctypes.c_void_p), ("fstr", ctypes.c_void_p), ("size", ctypes.c_size_t),
+                    ("idx", ctypes.c_int), ("cpu", ctypes.c_int), ("flags", ctypes.c_int)]
+
+    def encode(self, name):
+        """(config, config1), or None for what libpfm4 does not know."""
+        attr = ctypes.create_string_buffer(256)
+        argument = self.Argument(ctypes.addressof(attr), None, ctypes.sizeof(self.Argument), 0, 0, 0)
+        if self.library.pfm_get_os_event_encoding(name.encode(), 0x9, 2, ctypes.byref(argument)):
+            return None
+        return struct.unpack_from("=Q", attr.raw, 8)[0], struct.unpack_from("=Q", attr.raw, 56)[0]
+
+    def event(self, name):
+        """(the event's code without a unit mask, the bits of all its unit masks), or None."""
+        index = self.library.pfm_find_event(name.encode())
+        info = self.Info(size=ctypes.sizeof(self.Info))
+        if index < 0 or self.library.pfm_get_event_info(index, 2, ctypes.byref(info)):
+            return None
+        bits = 0
+        for number in range(info.nattrs):
+            attribute = self.Info(size=ctypes.sizeof(self.Info))
+            if not self.library.pfm_get_event_attr_info(index, number, 2, ctypes.byref(attribute)) \
+                    and attribute.kind == 1:        # PFM_ATTR_UMASK
+                bits |= attribute.code
+        return info.code, bits
+
+    class Info(ctypes.Structure):
+        """pfm_event_info_t and pfm_event_attr_info_t, which begin alike."""
+        _fields_ = [("name", ctypes.c_char_p), ("desc", ctypes.c_char_p), ("equiv", ctypes.c_char_p),
+                    ("size", ctypes.c_size_t), ("code", ctypes.c_uint64), ("kind", ctypes.c_int),
+                    ("dtype", ctypes.c_int), ("idx", ctypes.c_int), ("nattrs", ctypes.c_int), ("rest", ctypes.c_int * 8)]
+
+
+@pytest.fixture(scope="module")
+def pfm():
+    try:
+        return Pfm()
+    except OSError as exc:
+        pytest.skip("libpfm4 cannot be loaded: %s" % exc)
+
+
+def compare(pfm, kind):
+    """[(column, event name, code, verdict)] of every core event of a microarchitecture."""
+    result = []
+    for column, found in events.table(kind).items():
+        for code, name, _, config1 in found:
+            if column.startswith("l3:"):
+                verdict = _l3(pfm, kind, code)
+            elif kind.startswith("Zen"):
+                verdict = _zen(pfm, kind, code)
+            else:
+                names = INTEL_NAMES.get(name, (name.replace(".", ":"),))
+                known = [e for e in (pfm.encode("%s::%s" % (PMUS[kind], n)) for n in names) if e]
+                verdict = ("missing" if not known else "equal" if (code, config1) in known
+                           else "different: %#x %#x" % known[0])
+            result.append((column, name, code, verdict))
+    return result
+
+
+def _l3(pfm, kind, code):
+    known = pfm.event("amd64_fam19h_zen3_l3::UNC_L3_REQUESTS") if kind == "Zen 3" else None
+    return _verdict(known, 4, code >> 8) if known and code & 0xff == 4 else "missing"
+
+
+def _zen(pfm, kind, code):
+    """libpfm4 names AMD's unit masks one by one: the event's code, and whether it has all bits of our mask."""
+    event, mask = code & 0xf000000ff, code >> 8 & 0xff
+    names = ZEN_NAMES.get(event, ())
+    for name in (names,) if isinstance(names, str) else names:
+        known = pfm.event("%s::%s" % (PMUS[kind], name))
+        if known is not None:
+            return _verdict(known, (event & 0xff) | (event >> 32) << 8, mask)
+    return "missing"
+
+
+def _verdict(known, event, mask):
+    if known[0] != event or mask & ~known[1]:
+        return "different: %#x, unit mask bits %#x" % known
+    return "equal"
+
+
+@pytest.mark.parametrize("kind", sorted(PMUS))
+def test_codes_against_libpfm4(pfm, kind):
+    verdicts = compare(pfm, kind)
+    assert any(v.startswith("equal") for *_, v in verdicts), "libpfm4 does not know %s" % PMUS[kind]
+    different = {(kind, hex(code)) for column, name, code, v in verdicts if v.startswith("different")}
+    assert different <= set(DIFFERENT), [v for v in verdicts if v[3].startswith("different")]
+
+
+def test_every_table_is_compared_or_said_to_be_missing():
+    assert sorted(list(PMUS) + list(MISSING)) == sorted(events.TABLES) == sorted(events.SOURCES)
+
+
+def test_tables_have_the_generic_counters_and_no_duplicates():
+    for kind in events.TABLES:
+        found = events.table(kind)
+        assert set(events.GENERIC) <= set(found)
+        for column, parts in found.items():
+            assert len({(code, config1) for code, _, _, config1 in parts}) == len(parts), (kind, column)
+            for code, name, divisor, config1 in parts:
+                assert code and name and divisor >= 1 and re.match(r"[A-Za-z]", name)
+
+
+@pytest.mark.parametrize("cpu, kind", [
+    (("GenuineIntel", 6, 0x3e, 4), "Ivy Bridge"), (("GenuineIntel", 6, 0x3f, 2), "Haswell"),
+    (("GenuineIntel", 6, 0x4f, 1), "Broadwell"), (("GenuineIntel", 6, 0x55, 4), "Skylake"),
+    (("GenuineIntel", 6, 0x55, 7), "Cascade Lake"), (("GenuineIntel", 6, 0x6a, 6), "Ice Lake server"),
+    (("GenuineIntel", 6, 0x8f, 8), "Sapphire Rapids"), (("GenuineIntel", 6, 0xcf, 2), "Emerald Rapids"),
+    (("GenuineIntel", 6, 0x97, 2, "cpu_core"), "Golden Cove"), (("GenuineIntel", 6, 0xb7, 1, "cpu_atom"), "Gracemont"),
+    (("GenuineIntel", 6, 0x97, 2, "cpu"), None), (("GenuineIntel", 6, 0xfe, 0), None),
+    (("GenuineIntel", 15, 0x4f, 1), None), (("AuthenticAMD", 0x17, 0x01, 2), "Zen 1"),
+    (("AuthenticAMD", 0x17, 0x31, 0), "Zen 2"), (("AuthenticAMD", 0x19, 0x01, 1), "Zen 3"),
+    (("AuthenticAMD", 0x19, 0x11, 1), "Zen 4"), (("AuthenticAMD", 0x19, 0x61, 2), "Zen 4"),
+    (("AuthenticAMD", 0x1a, 0x02, 1), "Zen 5"), (("AuthenticAMD", 0x1a, 0x50, 0), None),
+    (("HygonGenuine", 0x18, 0x01, 0), "Zen 1"), (("AuthenticAMD", 0x15, 0x02, 0), None),
+    (("Shanghai", 7, 0x3b, 0), None)])
+def test_microarchitecture(cpu, kind):
+    assert events.microarchitecture(*cpu) == kind
+
+
+@pytest.mark.parametrize("midr, kind", [(0x413fd0c1, "Neoverse N1"), (0x411fd401, "Neoverse V1"),
+                                        (0x410fd490, "Neoverse N2"), (0x410fd4f1, "Neoverse V2"),
+                                        (0x410fd083, None), (0x480fd010, None)])
+def test_arm_core(midr, kind):
+    assert events.arm_core(midr) == kind
+
+
+if __name__ == "__main__":          # the whole comparison, as a table
+    library = Pfm()
+    for kind in PMUS:
+        for line in compare(library, kind):
+            print("%s | %s | %s | %#x | %s" % ((kind,) + line), DIFFERENT.get((kind, hex(line[2])), ""))
