@@ -12,6 +12,7 @@ Documentation/ABI/testing/sysfs-bus-event_source-devices-*.
 import ctypes
 import os
 import struct
+from operator import sub
 
 from . import syscalls
 from .errors import Error, NotPermitted, Unavailable
@@ -428,27 +429,40 @@ class Counters:
         for group, _ in self.open.pop(key, ()):
             group.close()
 
+    def read_groups(self):
+        """{key: [[enabled ns, running ns, value, value ...] or None, for each of self.groups]} since the last reading.
+
+        None: the CPU went offline.
+        """
+        result = {}
+        for key, opened in self.open.items():
+            row = result[key] = []
+            for slot in opened:
+                group, last = slot
+                words = group.read()
+                if words is None:
+                    self.dead.add(key)
+                    row.append(None)
+                    continue
+                slot[1] = words
+                change = list(map(sub, words, last)) if last else list(words)
+                if not change[0] and group.whole_cpu:       # time stands still for what a hot-unplug detached
+                    self.dead.add(key)
+                row.append(change)
+        return result
+
     def read(self):
-        """{key: [(value, enabled ns, running ns), or None, for each event]} since the previous read().
+        """{key: [(value, enabled ns, running ns), or None, for each event]} since the last reading.
 
         None: the event was refused, or its CPU went offline.
         """
-        result, count, zero = {}, len(self.events), (0,) * (len(self.events) + 2)
-        for key, opened in self.open.items():
+        result, count = {}, len(self.events)
+        for key, changes in self.read_groups().items():
             row = result[key] = [None] * count
-            for slot, indices in zip(opened, self.groups):
-                words = slot[0].read()
-                if words is None:
-                    self.dead.add(key)
-                    continue
-                last, slot[1] = slot[1] or zero, words
-                enabled, running = words[0] - last[0], words[1] - last[1]
-                if not enabled and slot[0].whole_cpu:       # time stands still for what a hot-unplug detached
-                    self.dead.add(key)
-                position = 2
-                for index in indices:
-                    row[index] = words[position] - last[position], enabled, running
-                    position += 1
+            for change, indices in zip(changes, self.groups):
+                if change is not None:
+                    for index, value in zip(indices, change[2:]):
+                        row[index] = value, change[0], change[1]
         return result
 
     def close(self):

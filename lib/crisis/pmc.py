@@ -254,30 +254,64 @@ class Source:
 
     def read(self, rows):
         """Add {counter: (count or None, enabled ns, running ns)} to rows[label]."""
-        for key, values in self.counters.read().items():
-            if self.moving:
-                # On the other core type a thread is enabled and cannot run: that is no multiplexing.
-                most = max((value[2] for value in values if value), default=0)
-                values = [(value[0], most, value[2]) if value else None for value in values]
-            row = rows.setdefault(self.label_of(key), {})
+        sums = {}
+        for key, changes in self.counters.read_groups().items():
+            label = self.label_of(key)
+            total = sums.get(label)
+            if total is None:
+                total = sums[label] = Sums(self.counters)
+            total.add(changes, self.moving)
+        for label, total in sums.items():
+            row = rows.setdefault(label, {})
             for counter, parts in self.plan.parts.items():
-                row[counter] = _add(row.get(counter), [(values[i], divisor) for i, divisor in parts])
+                row[counter] = total.counter(parts)
 
 
-def _add(total, parts):
-    """total, a (count or None, enabled, running), with one target's parts of the counter added."""
-    count_, enabled, running = total or (None, 0, 0)
-    amount, share = 0, None
-    for part, divisor in parts:
-        if part is None:                        # refused, or the CPU went offline
-            return count_, enabled, running
-        if share is None or part[2] < share[1]:
-            share = part[1:]
-        if part[1] and not part[2]:             # enabled, and never on the PMU
-            return count_, enabled + part[1], running
-        estimate = perf_event.scaled(*part) or 0
-        amount += estimate / divisor if divisor != 1 else estimate
-    return (count_ or 0) + amount, enabled + share[0], running + share[1]
+class Sums:
+    """Group readings of several CPUs or threads, added."""
+
+    def __init__(self, counters):
+        self.groups = counters.groups
+        self.values = [None] * len(counters.events)         # None: not counted anywhere
+        self.times = [[0, 0] for _ in self.groups]          # enabled, running
+        self.group_of = {index: number for number, indices in enumerate(self.groups) for index in indices}
+
+    def add(self, changes, moving=False):
+        """changes: a value of Counters.read_groups().
+
+        moving: of a thread; on the other core type it is enabled and cannot
+        run, which is no multiplexing: what the longest running group ran is the whole.
+        """
+        values, most = self.values, None
+        if moving:
+            most = max((change[1] for change in changes if change), default=0)
+        for change, indices, times in zip(changes, self.groups, self.times):
+            if change is None:
+                continue
+            enabled, running = change[0] if most is None else most, change[1]
+            times[0] += enabled
+            times[1] += running
+            if running >= enabled:                          # or both 0: a process that slept
+                for index, value in zip(indices, change[2:]):
+                    values[index] = (values[index] or 0) + value
+            elif running:
+                for index, value in zip(indices, change[2:]):
+                    values[index] = (values[index] or 0) + perf_event.scaled(value, enabled, running)
+
+    def counter(self, parts):
+        """(count or None, enabled ns, running ns) of [(index, divisor)]: the times of the part counted least."""
+        amount, least = 0, None
+        for index, divisor in parts:
+            if index not in self.group_of:                  # refused
+                return None, 0, 0
+            times = self.times[self.group_of[index]]
+            if least is None or times[1] * least[0] < least[1] * times[0]:
+                least = times
+            if amount is None or self.values[index] is None:
+                amount = None
+            else:
+                amount += self.values[index] / divisor if divisor != 1 else self.values[index]
+        return amount, least[0], least[1]
 
 
 class Session:

@@ -24,14 +24,14 @@ EVENTS = {"pmcarch": "cpu-clock,task-clock,page-faults,alignment-faults,context-
 
 
 def run(command, seconds=0, **environment):
-    """(milliseconds beyond `seconds`, milliseconds of CPU time, peak RSS in MB)."""
+    """(milliseconds beyond `seconds`, milliseconds of CPU time)."""
     begin = time.monotonic()
     pid = os.posix_spawnp(command[0], command, dict(os.environ, **environment), file_actions=[
         (os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 1, 2)])
     _, status, usage = os.wait4(pid, 0)
     if status:
         raise RuntimeError("%s ended with status %d" % (" ".join(command), status))
-    return (time.monotonic() - begin - seconds) * 1e3, (usage.ru_utime + usage.ru_stime) * 1e3, usage.ru_maxrss / 1024
+    return (time.monotonic() - begin - seconds) * 1e3, (usage.ru_utime + usage.ru_stime) * 1e3
 
 
 def summary(values):
@@ -39,8 +39,8 @@ def summary(values):
 
 
 def start():
-    print("\n| start: whole process less the interval | median (range) ms | CPU ms | peak RSS MB | ÷ perf stat |")
-    print("|---|---|---|---|---|")
+    print("\n| start: whole process less the interval | median (range) ms | CPU ms | ÷ perf stat |")
+    print("|---|---|---|---|")
     for name, events in EVENTS.items():
         commands = {name: [*SOFT, name, ".2", ".2"],
                     "perf stat, the same events": ["perf", "stat", "-a", "-e", events, "-I", "200", "sleep", ".2"]}
@@ -50,9 +50,9 @@ def start():
                 times[label].append(run(command, .2))
         base = statistics.median(t[0] for t in times["perf stat, the same events"])
         for label, figures in times.items():
-            wall, cpu, rss = zip(*figures)
-            print("| %s | %s | %.1f | %.1f | %.2f |" % (label, summary(wall), statistics.median(cpu),
-                                                     statistics.median(rss), statistics.median(wall) / base))
+            wall, cpu = zip(*figures)
+            print("| %s | %s | %.1f | %.2f |" % (label, summary(wall), statistics.median(cpu),
+                                              statistics.median(wall) / base))
 
 
 def interval():
