@@ -22,12 +22,12 @@ __all__ = ["open_event", "attach", "enable", "pmu_type", "retprobe_bit", "tracep
            "Event", "Group", "Counters", "scaled", "named_event", "format_bits", "cpus_of", "parse_cpus",
            "layout", "refusal", "room_for",
            "TYPE_HARDWARE", "TYPE_SOFTWARE", "TYPE_TRACEPOINT", "TYPE_RAW",
-           "DISABLED", "INHERIT", "PINNED", "EXCLUDE_KERNEL", "EXCLUDE_HV", "ENABLE_ON_EXEC", "FLAG_PID_CGROUP"]
+           "DISABLED", "INHERIT", "EXCLUDE_KERNEL", "EXCLUDE_HV", "ENABLE_ON_EXEC", "FLAG_PID_CGROUP"]
 
 TYPE_HARDWARE, TYPE_SOFTWARE, TYPE_TRACEPOINT, TYPE_RAW = 0, 1, 2, 4
 FLAG_PID_CGROUP = 4             # pid is a descriptor of a cgroup directory
 # Bits of perf_event_attr that a counter may be opened with.
-DISABLED, INHERIT, PINNED = 1 << 0, 1 << 1, 1 << 2
+DISABLED, INHERIT = 1 << 0, 1 << 1
 EXCLUDE_KERNEL, EXCLUDE_HV, ENABLE_ON_EXEC = 1 << 5, 1 << 6, 1 << 12
 
 _ATTR_SIZE = 112                # PERF_ATTR_SIZE_VER5
@@ -37,6 +37,7 @@ _READ_GROUP = 1 | 2 | 8         # PERF_FORMAT_TOTAL_TIME_ENABLED, _TOTAL_TIME_RU
 _IOC_ENABLE, _IOC_DISABLE, _IOC_SET_BPF = 0x2400, 0x2401, 0x40042408
 _SYSFS = "/sys/bus/event_source/devices"
 _EPERM, _ESRCH, _EACCES, _EMFILE = 1, 3, 13, 24
+_NO_CGROUP = (2, 9)                         # ENOENT, EBADF: css_tryget_online_from_dir()
 _CANNOT_COUNT = (2, 7, 19, 22, 28, 95)      # ENOENT, E2BIG, ENODEV, EINVAL, ENOSPC, EOPNOTSUPP
 
 
@@ -250,7 +251,7 @@ class Group:
         try:
             for event in events:
                 leader = self.fds[0] if self.fds else -1
-                first = bits | DISABLED if leader < 0 else bits & ~(DISABLED | PINNED | ENABLE_ON_EXEC)
+                first = bits | DISABLED if leader < 0 else bits & ~(DISABLED | ENABLE_ON_EXEC)
                 self.fds.append(_counter(event, pid, cpu, leader, first, flags))
         except OSError:
             self.close()
@@ -268,8 +269,7 @@ class Group:
         """(enabled ns, running ns, value, value ...) since enable(), of one instant, members in their order.
 
         running < enabled: the group shared the PMU with others, see scaled().
-        None when the CPU went offline, which takes a group apart, or when a
-        pinned group lost its place.
+        None when the CPU went offline, which takes a group apart.
         """
         data = os.read(self.fds[0], self._size)
         if len(data) != self._size:
@@ -406,7 +406,7 @@ class Counters:
             self.enable(self.open)
 
     def add(self, key, pid, cpu):
-        """Open the groups of one target, stopped.  Raises NotPermitted, Error (no such process), OSError."""
+        """Open the groups of one target, stopped.  Raises NotPermitted, Unavailable, Error (no such process), OSError."""
         opened = self.open[key] = []
         try:
             for indices in self.groups:
@@ -415,6 +415,8 @@ class Counters:
             self.drop(key)
             if exc.errno == _ESRCH:
                 raise Error("no such process: %d" % pid) from None
+            if self.flags & FLAG_PID_CGROUP and exc.errno in _NO_CGROUP:
+                raise Unavailable("cannot count this cgroup: perf events do not follow its hierarchy here") from None
             raise refusal(exc, pid == -1 or self.flags & FLAG_PID_CGROUP) or exc from None
 
     def enable(self, keys):
