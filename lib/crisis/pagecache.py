@@ -353,7 +353,7 @@ class Walk:
     """
 
     def __init__(self, exclude=(), one_file_system=False, follow=False, share=(0, 1),
-                 on_error=None, stopping=lambda: False):
+                 on_error=lambda path, what, why: None, stopping=lambda: False):
         self.excluded = _matcher(exclude)
         self.one_file_system, self.follow, self.share = one_file_system, follow, share
         self.on_error, self.stopping = on_error, stopping
@@ -389,7 +389,7 @@ class Walk:
         elif kind not in (stat.S_IFREG, stat.S_IFBLK):
             if first:
                 self.on_error(path, "measure", "it is a %s" % {
-                    stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket", stat.S_IFCHR: "character device"}.get(kind, "link"))
+                    stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket", stat.S_IFCHR: "character device"}[kind])
         elif self._mine(st.st_ino):
             try:
                 fd = self._open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)

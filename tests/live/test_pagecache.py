@@ -203,6 +203,30 @@ def test_lock_keeps_until_the_end(place):
     assert mincore_of(paths[1]) == bytes(11)
 
 
+def test_an_interrupted_touch_says_so(place):
+    paths = [write("%s/%d" % (place, i), 4096) for i in range(5)]
+    child = subprocess.Popen([tool("pagecache"), "-j", "touch", *paths], stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE)
+    child.stdout.readline()
+    child.send_signal(signal.SIGINT)
+    rest, errors = child.communicate(timeout=60 * SLOW)
+    if rest.count(b"\n") < 4:
+        assert child.returncode == 1 and b"interrupted" in errors
+
+
+def test_names_to_lock_from_standard_input(place):
+    path = write(place + "/file", 8)
+    child = subprocess.Popen([tool("pagecache"), "-j", "lock", "-0", "--files-from", "-"], stdin=subprocess.PIPE,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    child.stdin.write(os.fsencode(path) + b"\0")
+    child.stdin.close()
+    assert json.loads(child.stdout.readline())["after_pages"] == 8
+    child.send_signal(signal.SIGINT)
+    assert child.wait() == 0
+    child.stdout.close()
+    child.stderr.close()
+
+
 def as_nobody(*arguments, limit=None):
     directory = tempfile.mkdtemp()
 
