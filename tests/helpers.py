@@ -76,6 +76,22 @@ def cpu_time(pid):
     return sum(int(open(path).read().split()[0]) for path in glob.glob("/proc/%d/task/*/schedstat" % pid))
 
 
+def enable_controllers(mount):
+    """In a guest without systemd, at the root of cgroup v2: before that new cgroups lack perf_event's state too."""
+    if not GUEST:
+        return
+    try:
+        with open(mount + "/cgroup.controllers") as f:
+            controllers = f.read().split()
+        with open(mount + "/cgroup.subtree_control") as f:
+            enabled = f.read().split()
+    except FileNotFoundError:       # v1
+        return
+    if controllers and not enabled:
+        with open(mount + "/cgroup.subtree_control", "w") as f:
+            f.write("+" + controllers[0])
+
+
 def remove_cgroup(directory):
     """A killed task leaves its cgroup a little later."""
     def gone():

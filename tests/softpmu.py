@@ -3,7 +3,8 @@
 
     python3 -IS tests/softpmu.py pmcarch [ARGUMENT...]
 
-SOFTPMU_GROUPS=2 makes two groups; SOFTPMU_TARGETS=512 opens each CPU's set as often as makes 512 in all.
+SOFTPMU_GROUPS=2 makes two groups; SOFTPMU_TARGETS=512 opens each CPU's set as often as makes 512 in all;
+SOFTPMU_ONLINE names a file that stands for /sys/devices/system/cpu/online.
 """
 
 import os
@@ -30,11 +31,6 @@ def plan(clusters, root="/", shared_l3=True):
     return [result], []
 
 
-def online_cpus(root="/"):
-    """SOFTPMU_TARGETS simulated CPUs; Session._target of each is a real one."""
-    return list(range(int(os.environ["SOFTPMU_TARGETS"])))
-
-
 def main():
     sys.argv[:] = sys.argv[1:]
     loader = SourceFileLoader("command", os.path.join(ROOT, "bin", sys.argv[0]))
@@ -44,9 +40,11 @@ def main():
     sys.dont_write_bytecode = False
     pmc.plan = plan
     if "SOFTPMU_TARGETS" in os.environ:
-        real = pmc.online_cpus()
-        pmc.online_cpus = online_cpus
+        real, simulated = pmc.online_cpus(), list(range(int(os.environ["SOFTPMU_TARGETS"])))
+        pmc.online_cpus = lambda root="/": simulated
         pmc.Session._target = lambda self, cpu: (-1, real[cpu % len(real)])
+    if "SOFTPMU_ONLINE" in os.environ:
+        pmc.online_cpus = lambda root="/": perf_event.parse_cpus(open(os.environ["SOFTPMU_ONLINE"]).read())
     cli.run(command.main, command.get_parser)
 
 
