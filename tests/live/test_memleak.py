@@ -324,7 +324,6 @@ def test_a_command_is_traced_from_its_first_allocation(leaker):
     assert static.returncode == 0 and "the command ended with status 3" in static.stderr
 
 
-@pytest.mark.guest
 def test_cplusplus(built):
     path = built("cplusplus", CPLUSPLUS, "g++", "-std=c++17")
     with program(path, lines=0) as child:
