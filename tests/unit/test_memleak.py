@@ -90,7 +90,7 @@ GROUPS = {(7, 1): [300, 3, 0, 0, [(0x1000, 100)]], (7, 2): [100, 9, 0, 0, []], (
 
 def test_text():
     args = arguments(show_allocs=True)
-    text = memleak.render_text(args, memleak.report(args, FakeTracer(), GROUPS, {}), True, "")
+    text = memleak.render_text(args, memleak.report(args, FakeTracer(), GROUPS, {}), True)
     lines = text.splitlines()
     assert "with outstanding allocations" in lines[0]
     assert lines[1] == "\taddr = 1000 size = 100"
@@ -106,7 +106,7 @@ def test_top_sort_and_errors():
     rows = memleak.report(args, FakeTracer(), {(7, 1): [300, 3, 10000, 4, []], (7, 2): [100.4, 9.2, 0, 0, []]}, {})
     assert [(r["bytes"], r["count"], r["bytes_error"]) for r in rows] == [(100, 9, 0)]
     args = arguments(sample_rate=1000)
-    text = memleak.render_text(args, memleak.report(args, FakeTracer(), {(7, 1): [300, 3, 10000, 4, []]}, {}), False, "")
+    text = memleak.render_text(args, memleak.report(args, FakeTracer(), {(7, 1): [300, 3, 10000, 4, []]}, {}), False)
     assert "\t300 bytes (+-196) in 3 allocations (+-4) from stack\n" in text
 
 
