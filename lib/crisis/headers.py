@@ -363,7 +363,8 @@ def prune(btf, text):
                for name, _ in btf.enumerators(number)}
     loose = [w for w in wanted if w not in emitted and not re.search(r"#\s*define\s+%s\b" % w, text)]
     for name, value in btf.constants(loose).items():
-        writer.out.append("#define %s %s" % (name, _literal(value)))
+        # Not a macro: the kernel has constants called none and all, as a program may call its variables.
+        writer.out.append("enum { %s = %s };" % (name, _literal(value)))
     return "\n".join(writer.out) + "\n"
 
 

@@ -215,3 +215,10 @@ def test_pruned_header_puts_members_where_btf_says():
 def test_pmu_that_is_not_there():
     with pytest.raises(Unavailable):
         perf_event.pmu_type("no-such-pmu")
+
+
+def test_variables_may_be_called_as_the_kernel_calls_constants():
+    """Enumerations of the kernel have names like all and none; a macro of them would break a program's variables."""
+    obj = compiler.build(compiler.Source(
+        "test.names", "int on_raw(u64 *ctx) { int all = ctx[0], none = ctx[1]; return all + none; }"), cache=False)
+    assert list(obj.functions) == ["on_raw"]
