@@ -9,8 +9,6 @@ SOFTPMU_ONLINE names a file that stands for /sys/devices/system/cpu/online.
 
 import os
 import sys
-from importlib.machinery import SourceFileLoader
-from importlib.util import module_from_spec, spec_from_loader
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(ROOT, "lib"))
@@ -33,11 +31,10 @@ def plan(clusters, root="/", shared_l3=True):
 
 def main():
     sys.argv[:] = sys.argv[1:]
-    loader = SourceFileLoader("command", os.path.join(ROOT, "bin", sys.argv[0]))
-    command = module_from_spec(spec_from_loader("command", loader))
-    sys.dont_write_bytecode = True      # of a file without a suffix, next to it
-    loader.exec_module(command)
-    sys.dont_write_bytecode = False
+    path = os.path.join(ROOT, "bin", sys.argv[0])
+    command = {"__name__": "command", "__file__": path}
+    with open(path) as f:
+        exec(compile(f.read(), path, "exec"), command)
     pmc.plan = plan
     if "SOFTPMU_TARGETS" in os.environ:
         real, simulated = pmc.online_cpus(), list(range(int(os.environ["SOFTPMU_TARGETS"])))
@@ -45,7 +42,7 @@ def main():
         pmc.Session._target = lambda self, cpu: (-1, real[cpu % len(real)])
     if "SOFTPMU_ONLINE" in os.environ:
         pmc.online_cpus = lambda root="/": perf_event.parse_cpus(open(os.environ["SOFTPMU_ONLINE"]).read())
-    cli.run(command.main, command.get_parser)
+    cli.run(command["main"], command["get_parser"])
 
 
 if __name__ == "__main__":

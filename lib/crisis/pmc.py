@@ -429,12 +429,14 @@ class Session:
                 os._exit(127)
         os.close(read)
         self.end = _pidfd(self.child)
+        if self.end is None:
+            raise Unavailable("cannot follow a command: this kernel has no pidfd_open(2), which came with Linux 5.3")
 
     def release(self):
         """The interval begins: here what was counted during the setup is left behind, and the command of -c starts."""
         if self.gate is None:
             for source in self.sources:
-                source.counters.read()
+                source.counters.read_groups()
         else:
             os.write(self.gate, b"g")
             os.close(self.gate)
