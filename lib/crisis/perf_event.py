@@ -406,7 +406,10 @@ class Counters:
             self.enable(self.open)
 
     def add(self, key, pid, cpu):
-        """Open the groups of one target, stopped.  Raises NotPermitted, Unavailable, Error (no such process), OSError."""
+        """Open the groups of one target, stopped.
+
+        Raises NotPermitted, Unavailable (cgroup), Error (no such process), OSError.
+        """
         opened = self.open[key] = []
         try:
             for indices in self.groups:

@@ -14,8 +14,8 @@ __all__ = ["Column", "count", "ratio", "percent", "hit", "parser", "core_pmus", 
 
 _NO_PMU = ("cannot count CPU events: Linux sees no hardware PMU on this machine. Clouds show one on bare metal and on "
            "some large or dedicated instance sizes; a hypervisor can pass one on (QEMU: -cpu host,pmu=on)")
-_DEAD_PMU = ("cannot count CPU events: the PMU is there but counts no cycles, so it is not really passed to this guest. "
-             "Use an instance size that has one, or bare metal")
+_DEAD_PMU = ("cannot count CPU events: the PMU is there but counts no cycles, so it is not really passed to this "
+             "guest. Use an instance size that has one, or bare metal")
 _HEADER_EVERY = 25              # rows on a terminal, as the classic tools did
 
 
@@ -248,7 +248,7 @@ class Source:
     """A Plan that has been opened on its targets, and its readings summed to rows."""
 
     def __init__(self, plan_, targets, label_of, bits=0, flags=0, probe=None, moving=False):
-        """targets: {key: (pid, cpu)}.  label_of: the row of a key.  moving: threads, which change between core types."""
+        """targets: {key: (pid, cpu)}.  label_of: the row of a key.  moving: threads, that change between core types."""
         self.plan, self.label_of, self.moving = plan_, label_of, moving
         self.counters = perf_event.Counters(plan_.clusters, targets, bits, flags, probe)
 

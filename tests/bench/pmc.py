@@ -51,8 +51,8 @@ def start():
         base = statistics.median(t[0] for t in times["perf stat, the same events"])
         for label, figures in times.items():
             wall, cpu = zip(*figures)
-            print("| %s | %s | %.1f | %.2f |" % (label, summary(wall), statistics.median(cpu),
-                                              statistics.median(wall) / base))
+            print("| %s | %s | %.1f | %.2f |" % (
+                label, summary(wall), statistics.median(cpu), statistics.median(wall) / base))
 
 
 def interval():

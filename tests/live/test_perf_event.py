@@ -121,8 +121,8 @@ def test_counters_of_a_cgroup_count_its_tasks_only():
     os.mkdir(path)
     try:
         fd = os.open(path, os.O_RDONLY)
-        counters = _counters_or_skip([[CPU_CLOCK, SWITCHES]], {cpu: (fd, cpu) for cpu in CPUS}, flags=perf_event.FLAG_PID_CGROUP,
-                            probe={"pid": -1, "cpu": CPUS[0]})
+        counters = _counters_or_skip([[CPU_CLOCK, SWITCHES]], {cpu: (fd, cpu) for cpu in CPUS},
+                                     flags=perf_event.FLAG_PID_CGROUP, probe={"pid": -1, "cpu": CPUS[0]})
         with workload(HOG) as outside, workload(HOG) as inside:
             assert outside.poll() is None
             with open(os.path.join(path, "cgroup.procs"), "w") as f:

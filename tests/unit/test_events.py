@@ -78,7 +78,8 @@ class Pfm:
         """pfm_event_info_t and pfm_event_attr_info_t, which begin alike."""
         _fields_ = [("name", ctypes.c_char_p), ("desc", ctypes.c_char_p), ("equiv", ctypes.c_char_p),
                     ("size", ctypes.c_size_t), ("code", ctypes.c_uint64), ("kind", ctypes.c_int),
-                    ("dtype", ctypes.c_int), ("idx", ctypes.c_int), ("nattrs", ctypes.c_int), ("rest", ctypes.c_int * 8)]
+                    ("dtype", ctypes.c_int), ("idx", ctypes.c_int), ("nattrs", ctypes.c_int),
+                    ("rest", ctypes.c_int * 8)]
 
 
 @pytest.fixture(scope="module")
