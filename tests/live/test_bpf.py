@@ -131,6 +131,61 @@ def test_uprobes(build):
     prog.close()
 
 
+COOKIES = r"""
+#include <linux/sched.h>
+BPF_HASH(seen, u64, u64, 16);
+static __always_inline void note(struct pt_regs *ctx, u64 returning)
+{
+	u64 key = bpf_get_attach_cookie(ctx) + returning;
+	seen.increment(key);
+}
+int on_entry(struct pt_regs *ctx) { note(ctx, 0); return 0; }
+int on_return(struct pt_regs *ctx) { note(ctx, 1000); return 0; }
+#ifdef SESSION
+int on_both(struct pt_regs *ctx)
+{
+	u64 back = KFUNC(bool, bpf_session_is_return)();
+	note(ctx, back ? 1000 : 0);
+	return !back && bpf_get_attach_cookie(ctx) == 2;        /* of the second one the return is not wanted */
+}
+#endif
+"""
+
+
+@pytest.mark.parametrize("how", ["perf", "multi", "session"])
+def test_many_uprobes_with_cookies(how):
+    extra = {"defines": {"SESSION": 1}, "kfuncs": ("bpf_session_is_return",), "requires": ("return_consumer",)} \
+        if how == "session" else {}
+    try:
+        prog = bpf.Program(compiler.build(compiler.Source("test.cookies_" + how, COOKIES, **extra), cache=False))
+    except Unavailable as exc:
+        pytest.skip(str(exc))
+    places = {libc_symbol("getppid"): 1, libc_symbol("getpgrp"): 2}
+    path = next(iter(places))[0]
+    places = {offset: cookie for (_, offset), cookie in places.items()}
+    try:
+        if how == "perf":
+            for offset, cookie in places.items():
+                prog.attach_uprobe("on_entry", path, offset, os.getpid(), False, cookie)
+                prog.attach_uprobe("on_return", path, offset, os.getpid(), True, cookie)
+        elif how == "multi":
+            prog.attach_uprobes("uprobe_multi", "on_entry", path, places, os.getpid())
+            prog.attach_uprobes("uretprobe_multi", "on_return", path, places, os.getpid())
+        else:
+            prog.attach_uprobes("uprobe_session", "on_both", path, places, os.getpid())
+    except OSError as exc:
+        if how == "multi" and exc.errno == 22:
+            pytest.skip("this kernel has no multi uprobes")
+        raise
+    for _ in range(7):
+        os.getppid()
+        os.getpgrp()
+    found = {struct.unpack("=Q", key)[0]: struct.unpack("=Q", value)[0] for key, value in prog.maps["seen"].items()}
+    prog.close()
+    assert found.pop(1002, 0) == (0 if how == "session" else 7)
+    assert found == {1: 7, 2: 7, 1001: 7}
+
+
 @pytest.mark.guest
 def test_software_event_stacks_and_ring_buffer(build):
     prog = program(build, "clock")
