@@ -86,10 +86,12 @@ class Residency:
         self._range_at, self._stat_at = ctypes.addressof(self._range), ctypes.addressof(self._stat)
         self._view = memoryview(self._stat).cast("B").cast("Q")
         self._memory = set()            # st_dev of file systems that live in memory
+        # Asked for no file at all: only a filter of calls, as of older containers, then says EPERM.
         self.has_cachestat = not (_syscall(_CACHESTAT, 0xffffffff, self._range_at, self._stat_at, 0)
-                                  and ctypes.get_errno() == errno.ENOSYS)
+                                  and ctypes.get_errno() in (errno.ENOSYS, errno.EPERM))
         if force_cachestat and not self.has_cachestat:
-            raise Unavailable("cannot use cachestat: it needs Linux 6.5. Leave out -C to use mincore")
+            raise Unavailable("cannot use cachestat: it needs Linux 6.5, and no seccomp filter against it. "
+                              "Leave out -C to use mincore")
 
     def measure(self, fd, st, size):
         """(resident, dirty, writeback, evicted, recently evicted) in pages, below `size` bytes.

@@ -2,6 +2,7 @@
 """fincore against mincore's word on files whose pages are known.  Needs root."""
 
 import ctypes
+import errno
 import json
 import mmap
 import os
@@ -9,6 +10,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -420,6 +422,29 @@ def test_what_the_kernel_does_not_tell(place):
     os.chown(path, 65534, 65534)
     result = as_nobody("fincore", "-n", "-r", path)
     assert result.returncode == 0 and result.stdout.split()[1] == str(mincore_of(path).count(1))
+
+
+def without_cachestat(code):
+    """For a child: system call 451 fails with this errno, as before Linux 6.5 or behind a container's filter."""
+    program = b"".join(struct.pack("HBBI", *instruction) for instruction in (
+        (0x20, 0, 0, 0), (0x15, 0, 1, 451), (0x06, 0, 0, 0x50000 | code), (0x06, 0, 0, 0x7fff0000)))
+    buffer = ctypes.create_string_buffer(program)
+    filter = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 4, ctypes.addressof(buffer)))
+    if libc.prctl(22, 2, filter, 0, 0):         # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+        raise OSError(ctypes.get_errno(), "seccomp")
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.EPERM])
+def test_without_cachestat_mincore_answers(place, code):
+    path = write(place + "/file", 256)
+    with Resident(path, range(0, 256, 3)) as file:
+        result = run("fincore", "-j", "--map", "--output-all", "-c", path, preexec_fn=lambda: without_cachestat(code))
+        record, total = map(json.loads, result.stdout.splitlines())
+        assert result.returncode == 0 and record["pages"] == total["pages"] == file.vector().count(1) == 86
+        assert record["dirty_pages"] is None and total["evicted_bytes"] is None and record["map"] == "o" * 32
+        forced = run("fincore", "-C", path, preexec_fn=lambda: without_cachestat(code))
+        assert forced.returncode == 69 and forced.stdout == "" and forced.stderr.count("\n") == 1
 
 
 PROCESS = """
