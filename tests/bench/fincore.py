@@ -22,7 +22,7 @@ OURS = os.path.join(ROOT, "bin/fincore")
 THEIRS = "/usr/bin/fincore"
 LAUNCH = ("import os,sys\npid=os.posix_spawn(sys.argv[1],sys.argv[1:],dict(os.environ),file_actions="
           "[(os.POSIX_SPAWN_OPEN,fd,'/dev/null',os.O_RDWR,0) for fd in (0,1,2)])\n_,s,u=os.wait4(pid,0)\n"
-          "print(s,u.ru_maxrss)")
+          "print(s,u.ru_maxrss,u.ru_utime+u.ru_stime)")
 
 
 def timed(command):
@@ -33,11 +33,12 @@ def timed(command):
     return (time.monotonic() - begin) * 1e3
 
 
-def peak(command):
-    """Peak RSS in MB of one run, its children's included when they are larger."""
+def usage(command):
+    """(peak RSS in MB, CPU time in ms) of one run and its children."""
     out = subprocess.run([sys.executable, "-IS", "-c", LAUNCH, shutil.which(command[0]) or command[0], *command[1:]],
                          stdout=subprocess.PIPE, universal_newlines=True)
-    return int(out.stdout.split()[1]) / 1024
+    _, kilobytes, seconds = out.stdout.split()
+    return int(kilobytes) / 1024, float(seconds) * 1e3
 
 
 def compare(title, commands, base, runs):
@@ -45,17 +46,19 @@ def compare(title, commands, base, runs):
     if base not in commands:
         print("left out: %s: %s is not installed" % (title, base))
         return
-    times = {name: [] for name in commands}
+    times, costs = {name: [] for name in commands}, {name: [] for name in commands}
     for _ in range(runs):
         for name, command in commands.items():
             times[name].append(timed(command))
+            costs[name].append(usage(command))
     middle = statistics.median(times[base])
-    print("\n| %s | median (range) of %d, ms | ÷ %s | peak RSS, MB |\n|---|---|---|---|" % (title, runs, base))
-    for name, command in commands.items():
+    print("\n| %s | median (range) of %d, ms | ÷ %s | CPU, ms | peak RSS, MB |\n|---|---|---|---|---|"
+          % (title, runs, base))
+    for name in commands:
         values = times[name]
-        print("| %s | %.1f (%.1f–%.1f) | %.3f | %.1f |" % (
+        print("| %s | %.1f (%.1f–%.1f) | %.3f | %.1f | %.1f |" % (
             name, statistics.median(values), min(values), max(values), statistics.median(values) / middle,
-            peak(command)))
+            statistics.median(cost for _, cost in costs[name]), max(memory for memory, _ in costs[name])), flush=True)
 
 
 def pinned(path, size):
