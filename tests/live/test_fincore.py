@@ -16,9 +16,10 @@ import sys
 import tempfile
 import time
 
+import pagefiles
 import pytest
 from helpers import ROOT, SLOW, load, run, tool
-from pagefiles import PAGE, Resident, evict, ext4, libc, mincore, mincore_of, mounted, write
+from pagefiles import PAGE, Resident, evict, libc, mincore, mincore_of, mounted, write
 
 from crisis import pagecache, proc
 
@@ -27,8 +28,8 @@ HAS_CACHESTAT = pagecache.Residency().has_cachestat
 
 @pytest.fixture(scope="module")
 def disk():
-    with ext4() as point:
-        yield point
+    with pagefiles.disk() as directory:
+        yield directory
 
 
 @pytest.fixture()

@@ -12,17 +12,18 @@ import sys
 import tempfile
 import time
 
+import pagefiles
 import pytest
 from helpers import ROOT, SLOW, load, run, tool
-from pagefiles import PAGE, Resident, evict, ext4, mincore_of, mounted, write
+from pagefiles import PAGE, Resident, evict, mincore_of, mounted, write
 
 from crisis import pagecache
 
 
 @pytest.fixture(scope="module")
 def disk():
-    with ext4() as point:
-        yield point
+    with pagefiles.disk() as directory:
+        yield directory
 
 
 @pytest.fixture()
@@ -89,18 +90,18 @@ def test_evict_of_what_cannot_be_written_back(place):
 
 @pytest.mark.guest
 def test_touch_reads_only_what_is_missing(place):
-    path = write(place + "/file", 1024)
-    with Resident(path, range(512)) as file:
+    path = write(place + "/file", 4096)
+    with Resident(path, range(2048)) as file:
         child = subprocess.Popen([tool("pagecache"), "-j", "touch", path], stdout=subprocess.PIPE)
         text = child.stdout.read()
         _, status, usage = os.wait4(child.pid, 0)
         child.returncode = status
         record = json.loads(text)
         assert status == 0 and record["why"] == [] and record["missing_pages"] == 0
-        assert file.vector() == b"\1" * 1024
-        assert record["before_pages"] == 512 and record["after_pages"] == 1024
+        assert file.vector() == b"\1" * 4096
+        assert record["before_pages"] == 2048 and record["after_pages"] == 4096
         # The command itself may have been read from the disk too.
-        assert 512 * PAGE // 512 <= usage.ru_inblock < 900 * PAGE // 512
+        assert 2048 * PAGE // 512 <= usage.ru_inblock < 3600 * PAGE // 512
         child.stdout.close()
     write(place + "/other", 10, 100)
     os.mkdir(place + "/below")
