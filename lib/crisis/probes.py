@@ -58,7 +58,10 @@ def _emulated(code, at):
 
 
 def _harmless(code, at):
-    """The length of an instruction that changes nothing but flags and a register that no probe reads (its first three arguments are read); 0 for others."""
+    """The length of an instruction that changes only flags and a register that no probe reads; 0 for others.
+
+    Probes read the first three arguments.
+    """
     start = at
     code = code + bytes(16)
     if code[at:at + 4] == b"\xf3\x0f\x1e\xfa":  # endbr64

@@ -553,7 +553,7 @@ class Symbols:
             table.pop(pid, None)
 
     def user(self, pid, addresses, first_is_return=False):
-        """The Frames of a process's stack; see `kernel`.  A process that is gone and was not held has bare addresses."""
+        """The Frames of a process's stack; see `kernel`.  One that is gone and was not held has bare addresses."""
         cache = self._cache.setdefault(pid, {})
         if pid not in self._maps:
             try:
@@ -590,7 +590,7 @@ class Symbols:
         return Frame(address, *(name or (None, None)), module=path or None)
 
     def inlined(self, stacks, first_is_return=False):
-        """The user stacks (lists of Frames) with frames of inlined functions put in, where debugging information has them.
+        """The user stacks (lists of Frames) with inlined functions put in, where debugging information has them.
 
         Raises Unavailable without addr2line(1).
         """

@@ -409,6 +409,9 @@ def test_follow_and_cgroup_see_children(leaker):
             text, _ = traced.end()
         found = [(r["pid"], r["bytes"]) for r in map(json.loads, text.splitlines()) if r["record"] == "stack"]
         assert found == [(child.pid, AMOUNT)]
+        begin = time.monotonic()                # its processes have ended, or are in other cgroups; others may come
+        result = run("memleak", "--cgroup", directory, ".5", "2")
+        assert result.returncode == 0 and time.monotonic() - begin > 1 and result.stdout.count("Top 10") == 2
     finally:
         deadline = time.monotonic() + 10
         while True:
@@ -556,7 +559,8 @@ def test_without_root(leaker):
 
 
 def test_errors_and_exits(leaker):
-    for args, status, words in (["-p", "999999999"], 1, "no such process"), (["-c", "/no/such/program"], 1, "cannot run"), \
+    for args, status, words in (["-p", "999999999"], 1, "no such process"), \
+            (["-c", "/no/such/program"], 1, "cannot run"), \
             (["-c", ""], 2, "empty"), (["-O", "x"], 2, "need -p"), (["--percpu", "-p", "1"], 2, "kernel"), \
             (["-z", "9", "-Z", "1"], 2, "larger"), (["-s", "0"], 2, "between"), \
             (["-o", "-1"], 2, "older"), (["--source", "kernel", "-p", str(os.getpid())], 2, "not for processes"), \

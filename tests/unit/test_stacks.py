@@ -108,7 +108,8 @@ def built(tmp_path_factory):
             pytest.skip("%s is not installed" % program)
     directory = tmp_path_factory.mktemp("stacks")
     (directory / "a.cc").write_text(PROGRAM)
-    subprocess.check_call(["g++", "-g", "-O1", "-Wl,--build-id", "-o", str(directory / "full"), str(directory / "a.cc")])
+    subprocess.check_call(["g++", "-g", "-O1", "-Wl,--build-id", "-o", str(directory / "full"),
+                           str(directory / "a.cc")])
     return directory
 
 
@@ -191,7 +192,8 @@ def test_mount_namespace(built):
     hidden = built / "elsewhere"
     hidden.mkdir()
     child = subprocess.Popen(["unshare", "-m", "sh", "-c", "mount -t tmpfs t %s && cp %s %s/p && exec %s/p"
-                              % (hidden, built / "full", hidden, hidden)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                              % (hidden, built / "full", hidden, hidden)],
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         addresses = [int(x, 16) for x in child.stdout.readline().split()]
         frame = stacks.Symbols().user(child.pid, addresses[:1])[0]
@@ -204,7 +206,10 @@ def test_mount_namespace(built):
 INLINED = r"""
 #include <stdio.h>
 static inline __attribute__((always_inline)) void *deepest(void) { return __builtin_return_address(0); }
-static inline __attribute__((always_inline)) void middle(void) { here: printf("%p\n", &&here); fflush(0); getchar(); deepest(); }
+static inline __attribute__((always_inline)) void middle(void)
+{
+here:   printf("%p\n", &&here); fflush(0); getchar(); deepest();
+}
 __attribute__((noinline)) void outer(void) { middle(); }
 int main(void) { outer(); return 0; }
 """
