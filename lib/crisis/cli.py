@@ -4,7 +4,6 @@
 Knows no tool.  This is the only module that prints an error or exits.
 """
 
-import argparse
 import os
 import select
 import signal
@@ -12,7 +11,7 @@ import sys
 import time
 
 from . import __version__
-from .errors import Error, Usage
+from .errors import Error
 
 __all__ = ["parser", "ticks", "wait", "stopping", "run", "out", "note", "title", "verbose",
            "positive_float", "positive_int", "timestamp", "iso_time"]
@@ -27,41 +26,9 @@ class _Interrupted(Exception):
     pass
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message):
-        # argparse prints its whole usage first; an engineer in a hurry needs the one line.
-        raise Usage("%s. Try '%s --help'" % (message, self.prog))
-
-    def parse_args(self, args=None, namespace=None):
-        # argparse gives all positionals to the first group of words: "1 -T 5" would leave the 5 over.
-        found, extra = self.parse_known_args(args, namespace)
-        if not extra:
-            return found
-        try:
-            return self.parse_intermixed_args(args)
-        except TypeError:       # a positional that takes the rest of the line
-            self.error("unrecognized arguments: " + " ".join(extra))
-
-
-class _Formatter(argparse.RawDescriptionHelpFormatter):
-    width = None
-
-    def __init__(self, prog):
-        # argparse makes one for each argument, and would import shutil, in 2 ms, to ask for the width.
-        if self.width is None:
-            _Formatter.width = _width() - 2
-        super().__init__(prog, width=self.width)
-
-
-def _width():
-    try:
-        return int(os.environ["COLUMNS"])
-    except (KeyError, ValueError):
-        pass
-    try:
-        return os.get_terminal_size(1).columns or 80
-    except OSError:
-        return 80
+def _type_error(text):
+    import argparse
+    return argparse.ArgumentTypeError(text)
 
 
 def positive_int(text):
@@ -71,7 +38,7 @@ def positive_int(text):
     except ValueError:
         value = 0
     if value < 1:
-        raise argparse.ArgumentTypeError("'%s' is not a positive whole number" % _printable(text))
+        raise _type_error("'%s' is not a positive whole number" % _printable(text))
     return value
 
 
@@ -82,12 +49,8 @@ def positive_float(text):
     except ValueError:
         value = 0.0
     if not 0 < value <= 1e9:
-        raise argparse.ArgumentTypeError("'%s' is not a positive number of seconds" % _printable(text))
+        raise _type_error("'%s' is not a positive number of seconds" % _printable(text))
     return value
-
-
-def _untranslated(text):
-    return text
 
 
 def parser(description, epilog="", interval=True, cache=True, every=None, lines="--json"):
@@ -101,10 +64,9 @@ def parser(description, epilog="", interval=True, cache=True, every=None, lines=
     cache: add --no-cache, for a command that loads a BPF program.
     lines: the long name of -j, for a command whose --json was another thing before.
     """
-    # argparse would look for a catalogue of translations in several directories at each of its messages: 2 ms.
-    argparse._ = _untranslated
-    p = _Parser(description=description, epilog=epilog, allow_abbrev=False,
-                formatter_class=_Formatter)
+    from .arguments import Formatter, Parser        # here, for a command that can do without: see run()
+    p = Parser(description=description, epilog=epilog, allow_abbrev=False,
+               formatter_class=Formatter)
     if interval:
         p.add_argument("interval", nargs="?", type=positive_float, default=every or None,
                        help="seconds between two reports; without it, " +
@@ -259,8 +221,12 @@ def _prog():
     return os.path.basename(sys.argv[0]) or "crisis-tools"
 
 
-def run(main, get_parser):
+def run(main, get_parser, plain=None):
     """Parse the arguments, run `main(args)`, and exit with its status (None is 0).
+
+    plain: a function of the list of words that returns the parsed arguments of
+    a simple call, or None for any other.  It saves the import of argparse, a
+    third of the start, where that counts.
 
     Errors become one line on stderr.  SIGINT and SIGTERM end the interval and
     not the process.  SIGPIPE has its default action.  A failed write to stdout
@@ -274,7 +240,9 @@ def run(main, get_parser):
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:    # nohup-like parents keep their wish
         signal.signal(signal.SIGINT, _handle)
     try:
-        args = get_parser().parse_args()
+        args = plain(sys.argv[1:]) if plain is not None else None
+        if args is None:
+            args = get_parser().parse_args()
         _verbose = getattr(args, "verbose", False)
         status = main(args) or 0
         sys.stdout.flush()

@@ -7,7 +7,6 @@ function takes root="/", so that a fixture tree can stand in.
 """
 
 import os
-import re
 import sys
 import time
 
@@ -110,6 +109,7 @@ class Process:
 
     def resident_runs(self):
         """[(start, end)] of the pages that are in memory, from maps and pagemap."""
+        import re
         runs = []
         fd = self.open("pagemap")
         with open(fd, "rb", buffering=0) as f:
@@ -169,12 +169,14 @@ def _no_page_monitor(name):
 
 def mappings(raw):
     """[(start, end, permissions, name, Rss, Pss, Referenced)] of the text of smaps; name as bytes, b"" for none."""
+    import re
     return [(int(start, 16), int(end, 16), perms.decode(), name, int(rss) * 1024, int(pss) * 1024, int(ref) * 1024)
             for start, end, perms, name, rss, pss, ref in re.findall(_MAPPING, raw, re.M)]
 
 
 def sum_mappings(raw):
     """{field of WINDOW_FIELDS: bytes} of the text of smaps."""
+    import re
     found = {}
     for field in WINDOW_FIELDS:
         found[field] = 1024 * sum(map(int, re.findall(rb"^%s: +(\d+) kB$" % field.encode(), raw, re.M)))
