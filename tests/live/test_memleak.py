@@ -180,6 +180,46 @@ int main() {
 	if (read(0, &c, 1) < 0) return 1;
 }
 """
+MIXED = r"""
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+static long bytes, blocks, count;
+static void *work(void *number)
+{
+	unsigned long s = (unsigned long)number * 7919 + 1;
+	void *p[64] = {0};
+	size_t n[64] = {0};
+
+	for (long i = 0; i < count; i++) {
+		s = s * 6364136223846793005UL + 1442695040888963407UL;
+		int k = s >> 58;
+		size_t size = 1 + (s >> 30 & 4095) + ((s >> 20 & 1023) == 7 ? 300000 : 0);
+		switch (s >> 50 & 3) {
+		case 0: case 1: free(p[k]); p[k] = malloc(size); break;
+		case 2: p[k] = realloc(p[k], size); break;
+		case 3: free(p[k]); p[k] = calloc(1, size);
+		}
+		n[k] = size;
+	}
+	for (int k = 0; k < 64; k++)
+		if (p[k]) { __sync_fetch_and_add(&bytes, n[k]); __sync_fetch_and_add(&blocks, 1); }
+	return 0;
+}
+int main(int argc, char **argv)
+{
+	char c;
+	pthread_t t[8];
+	count = atol(argv[1]);
+	if (read(0, &c, 1) < 0) return 1;
+	for (long i = 0; i < 8; i++) pthread_create(&t[i], 0, work, (void *)i);
+	for (int i = 0; i < 8; i++) pthread_join(t[i], 0);
+	printf("%ld %ld\n", bytes, blocks);
+	fflush(stdout);
+	if (read(0, &c, 1) < 0) return 1;
+}
+"""
 
 
 @pytest.fixture(scope="session")
@@ -368,6 +408,18 @@ def test_threads(leaker):
         stacks, _, said = leaks(child)
     assert sum(r["bytes"] for r in stacks if names(r)[0] == "many") == int(said)
     assert sum(r["allocations"] for r in stacks if names(r)[0] == "many") == 400
+
+
+@pytest.mark.parametrize("name", [None, "libjemalloc.so.2", "libtcmalloc.so.4"])
+def test_threads_that_pass_addresses_around(built, name):
+    """Each address is freed by one thread and soon another's: none may be lost or counted twice."""
+    path = built("mixed", MIXED, "gcc", "-pthread")
+    preload = {"LD_PRELOAD": library(name)} if name else {}
+    with program(path, str(10000 // min(SLOW, 10)), lines=0, env=preload) as child:
+        stacks, total, said = leaks(child)
+    mine = [r for r in stacks if "work" in names(r)]
+    assert [sum(r["bytes"] for r in mine), sum(r["allocations"] for r in mine)] == [int(n) for n in said.split()]
+    assert total["lost"] == dict.fromkeys(total["lost"], 0)
 
 
 @pytest.mark.parametrize("source", [None, "multi"])
