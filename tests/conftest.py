@@ -19,6 +19,8 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     config.addinivalue_line("markers", "guest: short enough for every run in an emulated guest; the others are for "
                                        "make check-vm by hand")
+    if os.path.isdir("/run/crisis-vm"):
+        config.pluginmanager.register(_AtOnce(config))
 
 
 @pytest.hookimpl(trylast=True)
@@ -36,3 +38,14 @@ def pytest_collection_finish(session):
 def pytest_runtest_setup(item):
     if item.until and time.monotonic() > item.until:
         pytest.skip("this file's share of the %g seconds is over" % item.config.getoption("--seconds"))
+
+
+class _AtOnce:
+    """In a guest of tests/vm, whose time may be up before the summary, a failure is shown when it happens."""
+
+    def __init__(self, config):
+        self.config = config
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed:
+            self.config.pluginmanager.get_plugin("terminalreporter").write_line("\n" + report.longreprtext)

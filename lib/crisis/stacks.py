@@ -58,14 +58,16 @@ def line(frame):
 
 
 # Functions between a tracepoint or probe and a BPF program there.
-_TRACING = ("bpf_prog_", "bpf_trace_run", "bpf_trampoline_", "__bpf_trace_", "__traceiter_", "trace_call_bpf",
+_TRACING = ("bpf_prog_", "bpf_trace_run", "__bpf_trace_", "__traceiter_", "trace_call_bpf",
             "perf_trace_", "kprobe_perf_func", "kprobe_ftrace_handler")
 
 
 def without_tracing(frames):
-    """A kernel stack, innermost first, less the frames at its top that exist only because it is traced."""
+    """A kernel stack, innermost first, less the frames that exist only because it is traced."""
     own = [i for i, frame in enumerate(frames[:8]) if (frame.name or "").startswith(_TRACING)]
-    return frames[max(own, default=-1) + 1:]
+    # Further out, fexit leaves its trampoline between a function and its caller.
+    return [frame for frame in frames[max(own, default=-1) + 1:]
+            if not (frame.name or "").startswith("bpf_trampoline_")]
 
 
 def folded(frames, root=None):

@@ -128,7 +128,7 @@ def sizes_as_logged(record, fields):
 @pytest.mark.parametrize("source", SOURCES)
 def test_memcg_kill_is_what_the_kernel_logged(source):
     """One process sits there and is to die; another one, elsewhere below the limit, needs the memory."""
-    for attempt in range(4):
+    for attempt in range(3):
         log = KernelLog()
         with memory_cgroup(LIMIT, "oom") as directory:
             for name in "victim", "needy":
@@ -151,27 +151,30 @@ def test_memcg_kill_is_what_the_kernel_logged(source):
         assert len(found) == 1
         record = found[0]
         # The victim may already be giving back memory while the kernel formats its line.
-        if sizes_as_logged(record, fields) or attempt == 3:
+        if sizes_as_logged(record, fields) or attempt == 2:
             break
-    assert sizes_as_logged(record, fields), (record, line)
-    assert line.startswith("Memory cgroup out of memory")
-    assert record["comm"] == "oom victim (a)" and record["tid"] == victim.pid and record["killed"] is True
-    assert record["uid"] == int(fields["UID"]) == 65534
-    assert record["oom_score_adj"] == int(fields["oom_score_adj"]) == 700
+    report = log.report(victim.pid)
+    assert line.startswith("Memory cgroup out of memory") and report["invoker"] == "oom-needy"
+    assert report["constraint"] == "CONSTRAINT_MEMCG" and report["oom_memcg"].startswith("/crisis-oom-")
+    truth = {
+        "comm": "oom victim (a)", "pid": victim.pid, "tid": victim.pid, "killed": True,
+        "trigger_pid": needy.pid, "trigger_tid": needy.pid, "trigger_comm": "oom-needy",
+        "uid": int(fields["UID"]), "oom_score_adj": int(fields["oom_score_adj"]),
+        "total_vm_bytes": int(fields["total-vm"]) * 1024, "anon_rss_bytes": int(fields["anon-rss"]) * 1024,
+        "file_rss_bytes": int(fields["file-rss"]) * 1024, "shmem_rss_bytes": int(fields["shmem-rss"]) * 1024,
+        "pgtables_bytes": int(fields["pgtables"]) * 1024,
+        "limit": "memcg", "limit_cgroup": report["oom_memcg"], "cgroup": report["task_memcg"],
+        "limit_bytes": int(report["limit"]) * 1024, "order": int(report["order"]), "gfp": int(report["gfp"], 16),
+        "gfp_flags": report["gfp_flags"]}
+    wrong = {name: (record[name], value) for name, value in truth.items() if record[name] != value}
+    assert not wrong, (child.taken, line)
+    assert truth["uid"] == 65534 and truth["oom_score_adj"] == 700 and truth["limit_bytes"] == LIMIT
     assert record["rss_bytes"] == record["anon_rss_bytes"] + record["file_rss_bytes"] + record["shmem_rss_bytes"]
     assert record["pages"] * os.sysconf("SC_PAGE_SIZE") == record["rss_bytes"] > 24 << 20
-    assert (record["trigger_pid"], record["trigger_comm"]) == (needy.pid, "oom-needy")
-    report = log.report(victim.pid)
-    assert report["invoker"] == "oom-needy" and report["constraint"] == "CONSTRAINT_MEMCG"
-    assert record["limit"] == "memcg" and record["limit_cgroup"] == report["oom_memcg"]
-    assert record["limit_cgroup"].startswith("/crisis-oom-") and record["cgroup"] == report["task_memcg"]
-    assert record["limit_bytes"] == int(report["limit"]) * 1024 == LIMIT
     # The counter moves between our reading and the kernel's, by what other CPUs charge and give back.
     assert record["usage_bytes"] == pytest.approx(int(report["usage"]) * 1024, abs=2 << 20)
-    assert (record["order"], record["gfp"]) == (int(report["order"]), int(report["gfp"], 16))
-    assert record["gfp_flags"] == report["gfp_flags"]
     assert any("oom_kill_process" in frame for frame in record["stack"])
-    assert not any("bpf" in frame for frame in record["stack"])
+    assert not [frame for frame in record["stack"] if "bpf" in frame]
     print("oomkill --source %s: %s" % (source, child.taken.strip()))
 
 
