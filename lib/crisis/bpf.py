@@ -382,7 +382,9 @@ class Program:
         for point in self._object.points:
             reasons, denied = [], 0
             for candidate in point:
-                if candidate == "none" and not (denied and not permitted()):
+                if candidate == "none":
+                    if denied and not permitted():
+                        raise _denied("load BPF programs", None)
                     self.refused += reasons
                     break
                 where, _, function = candidate.rpartition(":")

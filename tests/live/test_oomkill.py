@@ -20,7 +20,8 @@ import sys
 from helpers import load
 m = load("oomkill")
 s = m.SOURCES["typed"]
-s.points = tuple(p for p in (tuple(c for c in p if c.startswith((%r, "tp_btf"))) for p in s.points) if p)
+s.points = tuple(p for p in (tuple(c for c in p if c.startswith((%r, "tp_btf", "tracepoint")))
+                             for p in s.points) if p)
 m.cli.run(m.main, m.get_parser)
 """
 LIMIT = 48 << 20
