@@ -197,6 +197,7 @@ def test_overlayfs_where_cachestat_would_say_nothing(place):
             assert record["dirty_pages"] is None and record["map"] == "o." * 16
         result = run("fincore", "-C", point + "/file")
         assert result.returncode == (1 if HAS_CACHESTAT else 69)
+        assert result.stderr.count("\n") == 1
 
 
 def test_block_device(place):
