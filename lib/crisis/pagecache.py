@@ -24,6 +24,7 @@ NOTHING = (0, 0, 0, 0, 0)
 _CACHESTAT = 451                # the same on every architecture but alpha
 _HUGETLBFS, _OVERLAYFS, _TMPFS, _RAMFS = 0x958458f6, 0x794c7630, 0x01021994, 0x858458f6  # uapi/linux/magic.h
 _WINDOW = 1 << 28               # bytes mapped at a time for mincore
+_LARGE = 1 << 30                # a file that several threads count: up to 20 ns a page
 _FAR = 1 << 30                  # beyond the end of a file by more than any folio's size
 _MAP_SHARED, _MAP_PRIVATE, _PROT_NONE, _PROT_READ = 1, 2, 0, 1
 _MADV_RANDOM, _MADV_POPULATE_READ = 1, 22
@@ -105,10 +106,43 @@ class Residency:
                 return way(fd, st, size)
         if not size:
             return NOTHING
+        if size >= _LARGE:
+            return self._by_threads(fd, size)
         self._range[1] = size           # 0 would count what lies beyond the end of the file too
         if _syscall(_CACHESTAT, fd, self._range_at, self._stat_at, 0):
             return self._refused()
         return tuple(self._view)
+
+    def _by_threads(self, fd, size):
+        """measure() of a large file: the kernel holds no lock, so each CPU can count a part."""
+        import _thread
+        parts = min(len(os.sched_getaffinity(0)), 4)
+        syscall = ctypes.CDLL(None, use_errno=True).syscall         # lets the other threads run
+        syscall.restype, syscall.argtypes = _syscall.restype, _syscall.argtypes
+        edges = [pages_of(size) * i // parts * PAGE for i in range(parts)] + [size]
+        results, done = [None] * parts, [_thread.allocate_lock() for _ in range(parts)]
+
+        def count(part):
+            where, found = (ctypes.c_uint64 * 2)(edges[part], edges[part + 1] - edges[part]), (ctypes.c_uint64 * 5)()
+            failed = syscall(_CACHESTAT, fd, ctypes.addressof(where), ctypes.addressof(found), 0)
+            results[part] = ctypes.get_errno() if failed else tuple(found)
+            done[part].release()
+
+        for lock in done:
+            lock.acquire()
+        for part in range(1, parts):
+            try:
+                _thread.start_new_thread(count, (part,))
+            except RuntimeError:            # no thread can be had
+                count(part)
+        count(0)
+        for lock in done:
+            lock.acquire()
+        for result in results:
+            if isinstance(result, int):
+                ctypes.set_errno(result)
+                return self._refused()
+        return tuple(map(sum, zip(*results)))
 
     def range(self, fd, offset, length):
         """The same five for a range of bytes, by cachestat alone."""

@@ -401,7 +401,10 @@ def test_what_the_kernel_does_not_tell(place):
             assert result.returncode == 1 and result.stderr.count("\n") == 1 and "1 of 1 files" in result.stderr
             assert record["pages"] is None and record["res_bytes"] is None and record["size_bytes"] == 16 * PAGE
             assert (total["unknown"], total["files"], total["pages"]) == (1, 1, None)
-            assert as_nobody("fincore", "-n", "-r", path).stdout == "- - 64K %s\n" % path
+            with open(place + "/large", "wb") as f:
+                f.truncate(1 << 40)
+            told = as_nobody("fincore", "-n", "-r", path, place + "/large").stdout
+            assert told == "- - 64K %s\n- - 1T %s/large\n" % (path, place)
         # mincore calls all of it resident: we must not.
         readable, writable = os.pipe()
         pid = os.fork()
