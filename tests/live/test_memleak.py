@@ -329,7 +329,6 @@ def test_each_allocator_is_exact(leaker, source, kind):
     assert total["bytes"] == AMOUNT and total["lost"] == dict.fromkeys(total["lost"], 0)
 
 
-@pytest.mark.guest
 def test_a_large_block_is_counted_once(leaker):
     """glibc maps it: the mmap inside is no allocation of its own."""
     with program(leaker, "large", str(10 << 20)) as child:
@@ -511,7 +510,6 @@ def test_growth(leaker):
         assert names(record)[0] == "main" and record["growth_bytes"] > 0 and record["growth_bytes"] % 1000 == 0
 
 
-@pytest.mark.guest
 def test_age_and_size_filters_and_tables(leaker):
     with program(leaker, "malloc", str(AMOUNT)) as child:
         assert leaks(child, "-z", "30001")[0] == []
