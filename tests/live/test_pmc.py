@@ -163,6 +163,10 @@ def test_what_could_not_be_counted():
     """No stand-in for these counters, as on a CPU that lacks them."""
     result = soft("tlbstat", ".2", ".2")
     assert result.stdout.splitlines()[1].split()[3:] == ["-"] * 6
+    unknown = soft("pmcarch", ".2", ".2", SOFTPMU_UNKNOWN="1")
+    assert unknown.returncode == 0 and len(unknown.stdout.splitlines()) == 2
+    assert unknown.stderr == ("pmcarch: no event codes are known for this CPU: only cycles, instructions, branches and "
+                              "branch misses are counted\n")
     none = soft("resstalls", ".2", ".2")
     assert none.returncode == 69 and none.stdout == "" and none.stderr.count("\n") == 1
     missing = soft("pmcarch", "-p", str(2 ** 22 + 1))
