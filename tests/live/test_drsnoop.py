@@ -375,9 +375,11 @@ def test_node_reclaim(tmp_path):
     if not os.path.exists("/proc/sys/vm/zone_reclaim_mode"):
         pytest.skip("this kernel has no NUMA")
     records, truth, grown = filled(tmp_path, zone_reclaim_mode=1, min_unmapped_ratio=0)
-    assert [r for r in records if r["kind"] == "node"], (
-        {kind: len([1 for t in truth if t[0] == kind]) for kind in ("global", "memcg", "node")},
-        {name: value for name, value in grown.items() if value and name.startswith(("zone_rec", "pgscan", "allocstall"))})
+    if not [kind for kind, *_ in truth if kind == "node"]:
+        assert not [r for r in records if r["kind"] == "node"]
+        pytest.skip("the kernel itself traced no node reclaim, of %d nodes: %s" % (
+            len(load("drsnoop").proc.online_nodes()),
+            {name: value for name, value in grown.items() if value and name.startswith(("zone_rec", "allocstall"))}))
     same_as_trace(records, truth)
 
 
