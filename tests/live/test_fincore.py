@@ -21,7 +21,8 @@ import pytest
 from helpers import ROOT, SLOW, load, run, tool
 from pagefiles import PAGE, Resident, evict, libc, mincore, mincore_of, mounted, write
 
-from crisis import pagecache, proc
+from crisis import pagecache, proc, survey
+from crisis.errors import Error
 
 HAS_CACHESTAT = pagecache.Residency().has_cachestat
 
@@ -584,10 +585,11 @@ def test_output_that_fails_or_ends(tree):
     assert closed.returncode == 1 and closed.stderr.count(b"\n") == 1
 
 
-def test_a_walk_whose_process_dies_says_so(tree):
+def test_a_walk_whose_process_dies_says_so(tree, monkeypatch):
     command = load("fincore")
     args = command.get_parser().parse_args(["-s", tree])
-    survey = command.Survey(args, command.Printer(args, list(command.DEFAULT)))
-    command._child = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-    with pytest.raises(command.Error, match="was killed"):
-        command.in_parallel(survey, args, list(command.DEFAULT), [(tree, tree)], 2)
+    columns = list(command.DEFAULT)
+    found = survey.Survey(args, survey.Printer(args, columns))
+    monkeypatch.setattr(survey, "_child", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(Error, match="was killed"):
+        survey.in_parallel(found, args, columns, [(tree, tree)], 2)
