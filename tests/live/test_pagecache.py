@@ -114,15 +114,16 @@ def test_touch_reads_only_what_is_missing(place):
 @pytest.mark.guest
 def test_touch_leaves_holes(place):
     path = place + "/sparse"
+    size = 1 << (40 if pagecache.Residency().has_cachestat else 32)     # mincore takes a terabyte's time
     with open(path, "wb") as f:
-        f.truncate(1 << 40)
-        for page in 0, 10, 1 << 20:
+        f.truncate(size)
+        for page in 0, 10, 1 << 19:
             f.seek(page * PAGE)
             f.write(b"data" * (PAGE // 4))
     evict(path)
     record, = act("touch", path)
     assert record["why"] == [] and record["missing_pages"] == 0 and 3 <= record["after_pages"] < 200
-    assert record["size_bytes"] == 1 << 40
+    assert record["size_bytes"] == size
 
 
 CUTTER = ("import os,sys\nfd = os.open(sys.argv[1], os.O_RDWR)\nsize = os.fstat(fd).st_size\nprint(flush=True)\n"
