@@ -134,19 +134,41 @@ def rewrite(path):
     os.close(fd)
 
 
+class Trimmed(AssertionError):
+    """Somebody else took pages out of the cache."""
+
+
+def whole(path):
+    if resident(path) != PAGES:
+        raise Trimmed("%d of %d pages are left" % (resident(path), PAGES))
+
+
+def remeasured(check):
+    """Measure again where the kernel, or a trimmer in the background, took pages meanwhile."""
+    def repeat(*args):
+        for _ in range(3):
+            try:
+                return check(*args)
+            except Trimmed:
+                pass
+        return check(*args)
+    return repeat
+
+
 WAYS = {"read 128 KiB": lambda path: read(path, 1 << 17), "read 1 MiB": lambda path: read(path, 1 << 20),
         "pread 4 KiB": pread, "mmap": touch, "sendfile": send}
 
 
+@remeasured
 def check_cold_and_warm(path, way, *source):
     evict(path)
     cold = of_file(path, lambda: WAYS[way](path), *source)
-    assert resident(path) == PAGES
+    whole(path)
     assert cold["misses"] + cold["readahead_pages"] == pytest.approx(PAGES, rel=.01)
     assert cold["added_pages"] == pytest.approx(PAGES, rel=.01)
     assert 1 <= cold["misses"] <= PAGES and cold["dirties"] == 0
     warm = of_file(path, lambda: WAYS[way](path), *source)
-    assert resident(path) == PAGES
+    whole(path)
     assert warm["hits"] == pytest.approx(PAGES, rel=.01)
     assert warm["misses"] <= .01 * PAGES and warm["readahead_pages"] <= .01 * PAGES
     assert warm["hit_ratio"] >= .99
@@ -171,10 +193,14 @@ def test_truth_of_a_sparse_file(tmp_path, source, way):
 @pytest.mark.parametrize("source", SOURCES)
 def test_truth_of_a_rewrite_in_place(tmp_path, source):
     usable(source)
-    path = make(tmp_path / "file")
+    check_rewrite(make(tmp_path / "file"), source)
+
+
+@remeasured
+def check_rewrite(path, source):
     evict(path)
     cold = of_file(path, lambda: rewrite(path), "--source", source)
-    assert resident(path) == PAGES
+    whole(path)
     assert cold["dirties"] == cold["write_pages"] == cold["added_pages"] == pytest.approx(PAGES, rel=.01)
     assert cold["misses"] == cold["readahead_pages"] == 0
     os.sync()
