@@ -413,7 +413,7 @@ class Counters:
         opened = self.open[key] = []
         try:
             for indices in self.groups:
-                opened.append([Group([self.events[i] for i in indices], pid, cpu, self.bits, self.flags), None])
+                opened.append([self._group([self.events[i] for i in indices], pid, cpu), None])
         except OSError as exc:
             self.drop(key)
             if exc.errno == _ESRCH:
@@ -421,6 +421,21 @@ class Counters:
             if self.flags & FLAG_PID_CGROUP and exc.errno in _NO_CGROUP:
                 raise Unavailable("cannot count this cgroup: perf events do not follow its hierarchy here") from None
             raise refusal(exc, pid == -1 or self.flags & FLAG_PID_CGROUP) or exc from None
+
+    def _group(self, events, pid, cpu):
+        """The Group of a target.
+
+        A parent and a child that inherited the same events trade them when one follows the
+        other on a CPU (perf_event_context_sched_out); a member that is opened just then is of another
+        thread than its leader, and the answer is EINVAL.  The next try is another moment.
+        """
+        for _ in range(50 if self.bits & INHERIT else 0):
+            try:
+                return Group(events, pid, cpu, self.bits, self.flags)
+            except OSError as exc:
+                if exc.errno != 22:
+                    raise
+        return Group(events, pid, cpu, self.bits, self.flags)
 
     def enable(self, keys):
         """Start the groups of these targets."""
