@@ -287,9 +287,11 @@ def test_kernel_headers_serve_where_there_is_no_btf():
     program = bpf.Program(obj, params, {"cpu_hists": {"max_entries": 2 * bpf.possible_cpus()},
                                         "start": {"max_entries": 10000}})
     program.attach()
-    time.sleep(1)
-    assert sum(int.from_bytes(value[:8], "little") for _, value in program.maps["cpu_hists"].items()) > 5
+    for _ in range(200):        # our own wakeups: an idle guest may have hardly any other
+        time.sleep(.001)
+    count = sum(int.from_bytes(value[:8], "little") for _, value in program.maps["cpu_hists"].items())
     program.close()
+    assert count >= 100        # on a slow CPU a timer may fire before its sleeper slept
     assert compiler.build(runqlat.SOURCES["hash"], cache=False, headers="kernel").unusable == "it needs BTF"
 
 
