@@ -118,6 +118,11 @@ def tracing(*args):
             child.wait()
 
 
+# Until Linux 6.2 each thread kept what it had changed since its last 64 faults to itself (TASK_RSS_EVENTS_THRESH in
+# mm/memory.c), and a victim hands it in as it dies, which may be between the tracepoint and the line in the log.
+UNCOUNTED = 64 * os.sysconf("SC_PAGE_SIZE") if tuple(map(int, os.uname().release.split(".")[:2])) < (6, 2) else 0
+
+
 def sizes_as_logged(record, fields):
     return {"total-vm": record["total_vm_bytes"] // 1024, "anon-rss": record["anon_rss_bytes"] // 1024,
             "file-rss": record["file_rss_bytes"] // 1024, "shmem-rss": record["shmem_rss_bytes"] // 1024,
@@ -166,7 +171,8 @@ def test_memcg_kill_is_what_the_kernel_logged(source):
         "limit": "memcg", "limit_cgroup": report["oom_memcg"], "cgroup": report["task_memcg"],
         "limit_bytes": int(report["limit"]) * 1024, "order": int(report["order"]), "gfp": int(report["gfp"], 16),
         "gfp_flags": report["gfp_flags"]}
-    wrong = {name: (record[name], value) for name, value in truth.items() if record[name] != value}
+    wrong = {name: (record[name], value) for name, value in truth.items() if record[name] != value
+             and not (name.endswith("_rss_bytes") and abs(record[name] - value) <= UNCOUNTED)}
     assert not wrong, (child.taken, line)
     assert truth["uid"] == 65534 and truth["oom_score_adj"] == 700 and truth["limit_bytes"] == LIMIT
     assert record["rss_bytes"] == record["anon_rss_bytes"] + record["file_rss_bytes"] + record["shmem_rss_bytes"]
