@@ -48,8 +48,9 @@ static __always_inline void count_event(int index)
 #endif
 /* An argument of a BTF or raw tracepoint, by name: releases add and move arguments. */
 #define ARG(ctx, tracepoint, argument) ((ctx)[ARG_##tracepoint##_##argument])
-/* A member of a struct that the verifier does not know the type of. */
-#define PROBE(pointer, member) ({ typeof((pointer)->member) __v = 0; \
+/* A member of a struct that the verifier does not know the type of.  The comma takes a const off the type:
+   of a constant the compiler would know the value. */
+#define PROBE(pointer, member) ({ typeof(((void)0, (pointer)->member)) __v = 0; \
     bpf_probe_read_kernel(&__v, sizeof(__v), &(pointer)->member); __v; })
 /* floor(log2(v)) for v < 2^63, 0 for 0.  Without branches, of which the verifier would follow both sides. */
 static __always_inline u64 log2_u64(u64 v)
