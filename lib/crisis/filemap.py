@@ -12,22 +12,16 @@ folio), include/linux/dcache.h and include/linux/xarray.h.
 import os
 import struct
 
-from . import proc
-from .errors import Unavailable
+from . import proc, tasks
 
-__all__ = ["TEXT", "HAS", "PARAMS", "CONSTANTS", "NAMES_SIZE", "Mounts", "Search", "parse_name", "device", "filters",
-           "subsys", "NO_SUBSYS", "PAGE"]
+__all__ = ["TEXT", "HAS", "NAMES_SIZE", "Mounts", "Search", "parse_name", "device", "PAGE"]
 
-# HAVE_FOLIO and the like are in HAS; the text needs the counter names_lost and the PARAMS.
-TEXT = r"""
+# HAVE_FOLIO and the like are in HAS; the text needs the counter names_lost and tasks.PARAMS.
+TEXT = tasks.TEXT + r"""
 #include <linux/fs.h>
 #include <linux/mm_types.h>
 #include <linux/page-flags.h>
-#include <linux/sched.h>
-#include <linux/cgroup.h>
 #include <linux/dcache.h>
-
-#define NO_SUBSYS 255
 #define DEPTH 40                /* components of a path; a deeper one is cut at its front */
 #define PATH_ROOM 4096
 #define KIND_MASK 0170000
@@ -93,47 +87,11 @@ static __always_inline u32 device_of(struct inode *inode)
 	return PROBE(sb, s_dev);
 }
 
-static __always_inline struct cgroup *current_cgroup(u64 subsys)
-{
-	struct task_struct *p = (struct task_struct *)bpf_get_current_task();
-	struct css_set *set = PROBE(p, cgroups);
-	struct cgroup_subsys_state *css;
-
-	if (subsys == NO_SUBSYS)
-		return PROBE(set, dfl_cgrp);
-	bpf_probe_read_kernel(&css, sizeof(css), &set->subsys[subsys]);
-	return PROBE(css, cgroup);
-}
-
-static __always_inline u64 id_of_cgroup(struct cgroup *cgroup)
-{
-	struct kernfs_node *node = PROBE(cgroup, kn);
-
-	return PROBE(node, id);
-}
-
-static __always_inline int in_cgroup(void)
-{
-	struct cgroup *cgroup = current_cgroup(PARAM(cgroup_subsys));
-	u64 level = PARAM(cgroup_level), id = 0;
-
-	if ((u64)PROBE(cgroup, level) < level)
-		return 0;
-#ifdef HAVE_ANCESTORS
-	struct cgroup *above;
-	bpf_probe_read_kernel(&above, sizeof(above), &cgroup->ancestors[level]);
-	id = id_of_cgroup(above);
-#else
-	bpf_probe_read_kernel(&id, sizeof(id), &cgroup->ancestor_ids[level]);
-#endif
-	return id == PARAM(cgroup);
-}
-
 static __always_inline int wanted(void)
 {
 	if (PARAM(tgid) && bpf_get_current_pid_tgid() >> 32 != PARAM(tgid))
 		return 0;
-	if (PARAM(cgroup) && !in_cgroup())
+	if (PARAM(cgroup) && !in_cgroup((void *)bpf_get_current_task()))
 		return 0;
 	return 1;
 }
@@ -202,49 +160,11 @@ static __always_inline int send_name(struct inode *inode, u64 name)
 	return 0;
 }
 """
-NO_SUBSYS = 255
 PAGE = os.sysconf("SC_PAGE_SIZE")
-HAS = {"HAVE_FOLIO": ("folio", "5.16"), "HAVE_FOLIO_ORDER": ("folio._folio_order", "99"),
-       "HAVE_ANCESTORS": ("cgroup.ancestors", "6.0"), "HAVE_D_ALIAS": ("dentry.d_alias", "99")}
-PARAMS = ("tgid", "cgroup", "cgroup_level", "cgroup_subsys")
-CONTROLLERS = {name: name + "_cgrp_id" for name in
-               ("cpuset", "cpu", "cpuacct", "memory", "devices", "freezer", "net_cls", "perf_event", "net_prio",
-                "hugetlb", "pids", "rdma", "misc")}
-CONTROLLERS["blkio"] = "io_cgrp_id"
-CONSTANTS = tuple(sorted(CONTROLLERS.values()))
+HAS = dict(tasks.HAS, HAVE_FOLIO=("folio", "5.16"), HAVE_FOLIO_ORDER=("folio._folio_order", "99"),
+           HAVE_D_ALIAS=("dentry.d_alias", "99"))
 NAMES_SIZE = 1 << 20    # bytes of the ring buffer of names: some 7,000 files between two readings
 _HEAD = struct.Struct("=QQQIIIIII")
-
-
-def subsys(obj, controllers):
-    """The index of css_set.subsys for a v1 hierarchy with these controllers; NO_SUBSYS for None, which is v2."""
-    if controllers is None:
-        return NO_SUBSYS
-    for name in sorted(controllers):
-        number = obj.constants.get(CONTROLLERS.get(name))
-        if number is not None:
-            return number
-    raise Unavailable("cannot find the tasks of a cgroup v1 hierarchy without a controller (%s)"
-                      % ",".join(sorted(controllers)))
-
-
-def filters(pid, cgroup):
-    """A function from a compiled Object to the params of the filters.
-
-    pid: a process or None; cgroup: as for proc.find_cgroup, or None.
-    Raises Error when there is no such process or cgroup.
-    """
-    if pid:
-        if not proc.in_initial_pid_namespace():
-            raise Unavailable("cannot filter by PID: the PIDs of this PID namespace are not the kernel's. "
-                              "Run it on the host")
-        proc.check_process(pid)
-    found = proc.find_cgroup(cgroup) if cgroup is not None else None
-
-    def params(obj):
-        return {"tgid": pid or 0, "cgroup": found[0] if found else 0, "cgroup_level": found[1] if found else 0,
-                "cgroup_subsys": subsys(obj, found[2] if found else None)}
-    return params
 
 
 def parse_name(raw):
