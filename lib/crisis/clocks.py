@@ -6,13 +6,14 @@ arch/x86/events/intel/cstate.c, drivers/acpi/cppc_acpi.c and the Intel SDM
 volume 3, "Performance monitoring: APERF and MPERF".
 """
 
+import errno
 import os
 import time
 
 from . import msr, proc, sensors
 from .errors import Error, NotPermitted, Unavailable
 
-__all__ = ["SOURCES", "Sample", "choose", "cpus_of_pmu", "CStates", "cstate_names"]
+__all__ = ["SOURCES", "Sample", "choose", "CStates", "cstate_names"]
 
 SOURCES = "perf", "msr", "cppc", "cpufreq"
 _DEVICES = "sys/bus/event_source/devices"
@@ -99,7 +100,7 @@ class _Perf(_Counters):
             group = self._groups[cpu] = perf_event.Group(self._events, cpu=cpu)
             group.enable()
         except OSError as exc:
-            if exc.errno != 19:                 # ENODEV: the CPU is offline
+            if exc.errno != errno.ENODEV:       # the CPU is offline
                 raise perf_event.refusal(exc, True) or Unavailable("perf's msr events: %s" % exc.strerror) from None
 
     def _read(self, cpu):
@@ -242,17 +243,6 @@ def _counts(sample):
     return sample is not None and sample.mperf > 0 and sample.aperf > 0
 
 
-def cpus_of_pmu(name, root="/"):
-    """The CPUs in a PMU's "cpus" or "cpumask" file; [] without."""
-    for file in "cpus", "cpumask":
-        try:
-            with open(os.path.join(root, _DEVICES, name, file)) as f:
-                return proc.cpu_list(f.read())
-        except OSError:
-            pass
-    return []
-
-
 _IDLE_PMUS = (("cstate_core", "C"), ("cstate_pkg", "PC"))
 
 
@@ -291,7 +281,7 @@ class CStates:
         devices = os.path.join(root, _DEVICES)
         topology = sensors.topology(root)
         for pmu, event, column in columns:
-            readers = cpus_of_pmu(pmu, root)
+            readers = proc.pmu_cpus(pmu, root) or ()
             for cpu in cpus:
                 whole = slice(0, 2) if pmu == "cstate_pkg" else slice(0, 3)
                 reader = next((r for r in readers if topology.get(r, ())[whole] == topology[cpu][whole]), None)

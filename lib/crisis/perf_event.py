@@ -10,6 +10,7 @@ Documentation/ABI/testing/sysfs-bus-event_source-devices-*.
 """
 
 import ctypes
+import errno
 import os
 import struct
 from operator import sub
@@ -19,7 +20,7 @@ from .errors import Error, NotPermitted, Unavailable
 
 __all__ = ["open_event", "attach", "enable", "pmu_type", "retprobe_bit", "tracepoint_id",
            "tracepoint_fields", "tracepoint_file",
-           "Event", "Group", "Counters", "scaled", "named_event", "format_bits", "cpus_of", "parse_cpus",
+           "Event", "Group", "Counters", "scaled", "named_event", "format_bits",
            "layout", "refusal", "room_for",
            "TYPE_HARDWARE", "TYPE_SOFTWARE", "TYPE_TRACEPOINT", "TYPE_RAW",
            "DISABLED", "INHERIT", "EXCLUDE_KERNEL", "EXCLUDE_HV", "ENABLE_ON_EXEC", "FLAG_PID_CGROUP"]
@@ -36,9 +37,8 @@ _FREQ = 1 << 10                 # attr.freq: sample_period is a frequency
 _READ_GROUP = 1 | 2 | 8         # PERF_FORMAT_TOTAL_TIME_ENABLED, _TOTAL_TIME_RUNNING, _GROUP
 _IOC_ENABLE, _IOC_DISABLE, _IOC_SET_BPF = 0x2400, 0x2401, 0x40042408
 _SYSFS = "/sys/bus/event_source/devices"
-_EPERM, _ESRCH, _EACCES, _EMFILE = 1, 3, 13, 24
-_NO_CGROUP = (2, 9)                         # ENOENT, EBADF: css_tryget_online_from_dir()
-_CANNOT_COUNT = (2, 7, 19, 22, 28, 95)      # ENOENT, E2BIG, ENODEV, EINVAL, ENOSPC, EOPNOTSUPP
+_NO_CGROUP = (errno.ENOENT, errno.EBADF)    # css_tryget_online_from_dir()
+_CANNOT_COUNT = (errno.ENOENT, errno.E2BIG, errno.ENODEV, errno.EINVAL, errno.ENOSPC, errno.EOPNOTSUPP)
 
 
 def open_event(type_, config, pid=-1, cpu=0, config1=0, config2=0, period=0, frequency=0):
@@ -110,7 +110,7 @@ def tracepoint_file(category, name, file):
     try:
         mount = _detached_tracefs()
     except OSError as exc:
-        if exc.errno in (1, 13):
+        if exc.errno in (errno.EPERM, errno.EACCES):
             raise
         raise Unavailable("tracefs cannot be mounted: %s" % exc.strerror) from None
     try:
@@ -207,27 +207,6 @@ def named_event(pmu, name, root=_SYSFS):
     return Event(type_, words["config"], words["config1"], words["config2"], "%s/%s/" % (pmu, name))
 
 
-def parse_cpus(text):
-    """The CPU numbers of a list such as "0-3,8"."""
-    cpus = []
-    for part in text.strip().split(","):
-        if part:
-            low, _, high = part.partition("-")
-            cpus.extend(range(int(low), int(high or low) + 1))
-    return cpus
-
-
-def cpus_of(pmu, root=_SYSFS):
-    """The CPUs that a PMU counts on ("cpus") or is to be read on ("cpumask"); None when it names none."""
-    for name in "cpus", "cpumask":
-        try:
-            with open(os.path.join(root, pmu, name)) as f:
-                return parse_cpus(f.read())
-        except FileNotFoundError:
-            pass
-    return None
-
-
 def _counter(event, pid, cpu, leader, bits, flags):
     """The descriptor of one member of a group.  Raises OSError."""
     attr = ctypes.create_string_buffer(struct.pack(
@@ -292,9 +271,9 @@ def scaled(value, enabled, running):
 
 def refusal(exc, system_wide):
     """The error to raise for an OSError of perf_event_open(2) that has to do with rights; None for any other."""
-    if exc.errno == _EMFILE:
+    if exc.errno == errno.EMFILE:
         return Error("cannot open more counters: too many open files. Raise the limit with ulimit -n")
-    if exc.errno not in (_EPERM, _EACCES):
+    if exc.errno not in (errno.EPERM, errno.EACCES):
         return None
     try:
         with open("/proc/sys/kernel/perf_event_paranoid") as f:
@@ -416,7 +395,7 @@ class Counters:
                 opened.append([self._group([self.events[i] for i in indices], pid, cpu), None])
         except OSError as exc:
             self.drop(key)
-            if exc.errno == _ESRCH:
+            if exc.errno == errno.ESRCH:
                 raise Error("no such process: %d" % pid) from None
             if self.flags & FLAG_PID_CGROUP and exc.errno in _NO_CGROUP:
                 raise Unavailable("cannot count this cgroup: perf events do not follow its hierarchy here") from None
@@ -433,7 +412,7 @@ class Counters:
             try:
                 return Group(events, pid, cpu, self.bits, self.flags)
             except OSError as exc:
-                if exc.errno != 22:
+                if exc.errno != errno.EINVAL:
                     raise
         return Group(events, pid, cpu, self.bits, self.flags)
 

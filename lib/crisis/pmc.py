@@ -101,7 +101,7 @@ def core_pmus(root="/"):
         names = []
     for name in names:
         if name == "cpu" or os.path.exists(os.path.join(base, name, "cpus")):
-            cpus = perf_event.cpus_of(name, base)
+            cpus = proc.pmu_cpus(name, root)
             if cpus != []:                      # a core type that is all offline
                 found.append((name, perf_event.pmu_type(name, base), cpus))
     return found
@@ -221,18 +221,12 @@ def plan(clusters, root="/", shared_l3=True):
         shared = [(counter, codes["l3:" + counter]) for cluster in clusters for counter in cluster
                   if "l3:" + counter in codes]
         if shared and shared_l3 and os.path.isdir(os.path.join(base, "amd_l3")):
-            l3 = Plan("amd_l3", perf_event.cpus_of("amd_l3", base), kind)
+            l3 = Plan("amd_l3", proc.pmu_cpus("amd_l3", root), kind)
             type_ = perf_event.pmu_type("amd_l3", base)
             l3.add([(counter, [(perf_event.Event(type_, code, name=title), divisor)
                                for code, title, divisor, _ in found]) for counter, found in shared])
             plans.append(l3)
     return plans, unknown
-
-
-def online_cpus(root="/"):
-    """The CPUs that are online."""
-    with open(os.path.join(root, "sys/devices/system/cpu/online")) as f:
-        return perf_event.parse_cpus(f.read())
 
 
 def core_of(cpu, root="/"):
@@ -344,7 +338,7 @@ class Session:
         self._tell_refused()
 
     def _open_cpus(self):
-        online, args = online_cpus(), self.args
+        online, args = proc.online_cpus(), self.args
         if self.wanted is not None:
             missing = [cpu for cpu in self.wanted if cpu not in online]
             if missing:
@@ -489,7 +483,7 @@ class Session:
         return rows
 
     def _follow_cpus(self):
-        online = online_cpus()
+        online = proc.online_cpus()
         for source in self.sources:
             counters, cpus = source.counters, self._cpus(source.plan, online)
             for cpu in [cpu for cpu in counters.open if cpu not in cpus or cpu in counters.dead]:
@@ -513,7 +507,7 @@ def _cpu_list(text):
     if text is None:
         return None
     try:
-        cpus = perf_event.parse_cpus(text)
+        cpus = proc.cpu_list(text)
     except ValueError:
         cpus = []
     if not cpus or min(cpus) < 0:

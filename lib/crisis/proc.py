@@ -5,7 +5,7 @@ import os
 
 from .errors import Error, Unavailable
 
-__all__ = ["thread_count", "cpu_list", "cpu_ranges", "online_cpus", "softirq_names", "softirq_count", "irq_line_count",
+__all__ = ["thread_count", "cpu_list", "cpu_ranges", "online_cpus", "pmu_cpus", "softirq_names", "softirq_count", "irq_line_count",
            "irq_name", "check_process", "check_thread", "in_initial_pid_namespace", "unescape_mount", "cgroup_mounts",
            "find_cgroup", "cgroup_paths", "cgroup_processes", "controller_mount", "cpu_controller_mount", "meminfo",
            "vmstat", "online_nodes", "lru_gen", "cgroup_directory", "cgroup_inodes"]
@@ -24,11 +24,11 @@ def thread_count(root="/"):
 
 
 def cpu_list(text):
-    """[CPU, …] of the kernel's list format, such as "0-3,8"."""
+    """[CPU, …] of the kernel's list format, such as "0-3,8".  Raises ValueError for anything else."""
     found = []
     for part in text.strip().split(","):
-        low, _, high = part.partition("-")
-        if low:
+        if part:
+            low, _, high = part.partition("-")
             found.extend(range(int(low), int(high or low) + 1))
     return found
 
@@ -50,6 +50,16 @@ def cpu_ranges(cpus):
 def online_cpus(root="/"):
     """[CPU, …] that are online now."""
     return cpu_list(_read(root, "sys/devices/system/cpu/online"))
+
+
+def pmu_cpus(pmu, root="/"):
+    """The CPUs that a PMU counts on ("cpus") or is to be read on ("cpumask"); None when it names none."""
+    for name in "cpus", "cpumask":
+        try:
+            return cpu_list(_read(root, "sys/bus/event_source/devices/%s/%s" % (pmu, name)))
+        except FileNotFoundError:
+            pass
+    return None
 
 
 def softirq_names(root="/"):

@@ -112,7 +112,7 @@ class Process:
         import re
         runs = []
         fd = self.open("pagemap")
-        with open(fd, "rb", buffering=0) as f:
+        with open(fd, "rb", buffering=0):
             for line in self.read_memory("maps").splitlines():
                 start, end = (int(part, 16) for part in line.split(b" ", 1)[0].split(b"-"))
                 while start < end and not line.endswith(b"[vsyscall]"):

@@ -16,7 +16,7 @@ from crisis.perf_event import Counters, Event, Group
 
 CPU_CLOCK, TASK_CLOCK, FAULTS, SWITCHES, MIGRATIONS, MINOR, MAJOR, DUMMY = (
     Event(perf_event.TYPE_SOFTWARE, number) for number in (0, 1, 2, 3, 4, 5, 6, 9))
-CPUS = perf_event.parse_cpus(open("/sys/devices/system/cpu/online").read())
+CPUS = proc.online_cpus()
 
 
 @pytest.mark.guest

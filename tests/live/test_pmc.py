@@ -11,7 +11,7 @@ import time
 import pytest
 from helpers import HOG, ROOT, SLOW, enable_controllers, remove_cgroup, run, tool, workload
 
-from crisis import pmc
+from crisis import pmc, proc
 
 COMMANDS = ("pmcarch", "cpucache", "icache", "tlbstat", "resstalls")
 SOFT = [sys.executable, "-IS", os.path.join(ROOT, "tests/softpmu.py")]
@@ -65,7 +65,7 @@ def test_an_unprivileged_user_is_told_the_same_without_a_pmu():
 
 def test_whole_system_counts_wall_time_on_every_cpu():
     result = records(soft("pmcarch", "-j", "--per-cpu", ".4", ".8"))
-    cpus = pmc.online_cpus()
+    cpus = proc.online_cpus()
     assert [r["cpu"] for r in result] == cpus * 3
     assert [r["record"] for r in result] == ["interval"] * 2 * len(cpus) + ["total"] * len(cpus)
     for record in result:       # cpu-clock stands for cycles
@@ -77,12 +77,12 @@ def test_whole_system_counts_wall_time_on_every_cpu():
 
 
 def test_one_cpu_and_its_core():
-    cpu = pmc.online_cpus()[-1]
+    cpu = proc.online_cpus()[-1]
     one, = records(soft("cpucache", "-j", "-C", str(cpu), ".3", ".3"))
     assert one["cycles"] == pytest.approx(one["seconds"] * 1e9, rel=.02 * SLOW, abs=5e6 * SLOW)
     core, = records(soft("cpucache", "-j", "-C", str(cpu), "--per-core", ".3", ".3"))
     assert (core["package"], core["core"]) == pmc.core_of(cpu)
-    missing = soft("cpucache", "-C", str(max(pmc.online_cpus()) + 1000))
+    missing = soft("cpucache", "-C", str(max(proc.online_cpus()) + 1000))
     assert missing.returncode == 1 and "not online" in missing.stderr
 
 
@@ -206,7 +206,7 @@ def test_cgroup_of_a_hog():
 
 def test_cpu_hot_plug(tmp_path):
     """A file stands for the list of online CPUs; test_perf_event.py takes a real CPU offline."""
-    cpus = pmc.online_cpus()
+    cpus = proc.online_cpus()
     if len(cpus) < 2:
         pytest.skip("there is one CPU only")
     online = tmp_path / "online"

@@ -128,6 +128,8 @@ def test_bucket_arithmetic_of_the_kernel_side(tmp_path):
 
 def test_cpu_lists():
     assert proc.cpu_list("0-2,5,8-9\n") == [0, 1, 2, 5, 8, 9] and proc.cpu_list("\n") == []
+    with pytest.raises(ValueError):
+        proc.cpu_list("1,-3")
     assert proc.cpu_ranges([9, 0, 1, 2, 5, 8]) == "0-2,5,8-9" and proc.cpu_ranges([]) == ""
 
 

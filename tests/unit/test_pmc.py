@@ -114,11 +114,6 @@ def test_bits_that_the_pmu_does_not_name_are_not_opened(tree):
     assert "l1i_misses" not in core.parts and "l2i_hits" in core.parts
 
 
-@pytest.mark.parametrize("text, cpus", [("0", [0]), ("0-3,8\n", [0, 1, 2, 3, 8]), ("\n", [])])
-def test_parse_cpus(text, cpus):
-    assert perf_event.parse_cpus(text) == cpus
-
-
 @pytest.mark.parametrize("value, enabled, running, result", [
     (100, 10, 10, 100), (100, 10, 5, 200), (100, 10, 0, None), (0, 0, 0, None), (100, 9, 10, 100)])
 def test_scaled(value, enabled, running, result):
