@@ -130,7 +130,8 @@ def sizes_as_logged(record, fields):
         {name: int(fields[name]) for name in ("total-vm", "anon-rss", "file-rss", "shmem-rss", "pgtables")}
 
 
-@pytest.mark.parametrize("source", SOURCES[:-1] + (pytest.param("format", marks=pytest.mark.guest),))
+@pytest.mark.guest
+@pytest.mark.parametrize("source", SOURCES)
 def test_memcg_kill_is_what_the_kernel_logged(source):
     """One process sits there and is to die; another one, elsewhere below the limit, needs the memory."""
     for attempt in range(3):
