@@ -12,7 +12,7 @@ import subprocess
 import time
 
 import pytest
-from helpers import SLOW, run, tool
+from helpers import SLOW, run, tool, until
 
 AMOUNT = 30000
 LEAKER = r"""
@@ -273,6 +273,8 @@ def program(*command, env=None, lines=1):
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, universal_newlines=True,
                              env=dict(os.environ, **(env or {})))
     child.said = [child.stdout.readline() for _ in range(lines)]
+    if not lines:                               # it has its libraries when it waits for its standard input
+        until(lambda: open("/proc/%d/syscall" % child.pid).read().split()[1:2] == ["0x0"])
     try:
         yield child
     finally:
