@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 import os
+import shutil
 import sys
+import tempfile
 import time
 
 import pytest
@@ -49,3 +51,20 @@ class _AtOnce:
     def pytest_runtest_logreport(self, report):
         if report.failed:
             self.config.pluginmanager.get_plugin("terminalreporter").write_line("\n" + report.longreprtext)
+
+
+@pytest.fixture(scope="module")
+def disk():
+    """A directory on a file system whose pages can be evicted."""
+    import pagefiles
+    with pagefiles.disk() as directory:
+        yield directory
+
+
+@pytest.fixture()
+def place(disk):
+    """A new directory there, open to everybody."""
+    directory = tempfile.mkdtemp(dir=disk)
+    os.chmod(directory, 0o755)
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)

@@ -4,7 +4,10 @@
 import contextlib
 import errno
 import glob
+import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -33,6 +36,90 @@ def run(name, *args, **kwargs):
     kwargs.setdefault("timeout", 60 * SLOW)
     return subprocess.run([tool(name), *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           universal_newlines=True, stdin=subprocess.DEVNULL, **kwargs)
+
+
+def usable(name, source, *args):
+    """Skip the test, and say why, where a command's way to measure is not to be had; args: make the run a short one."""
+    import pytest
+    result = run(name, "--source", source, *args)
+    if result.returncode == 69:
+        pytest.skip("%s --source %s: %s" % (name, source, result.stderr.strip().splitlines()[-1]))
+    assert result.returncode == 0, result.stderr
+
+
+def attached(name, *args, command=None, **kwargs):
+    """A tracing command that has attached: its `-v` line, `taken`, has been read.  command: run in its place."""
+    import pytest
+    child = subprocess.Popen((command or [tool(name)]) + ["-v", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                             universal_newlines=True, **kwargs)
+    early = []
+    for child.taken in child.stderr:
+        early.append(child.taken)
+        if "attached to" in child.taken:
+            return child
+    if child.wait() == 69:
+        pytest.skip("".join(early).strip())
+    raise AssertionError("%s did not attach: %s" % (name, "".join(early)))
+
+
+def stop(child):
+    """What a command has printed when SIGINT ends it; `err` has its notes."""
+    child.send_signal(signal.SIGINT)
+    text, child.err = child.communicate(timeout=60 * SLOW)
+    assert child.returncode == 0, child.err
+    return text
+
+
+@contextlib.contextmanager
+def tracing(name, *args, settle=0, **kwargs):
+    """A command that has attached; after the block its `out`, `err` and with -j its `records` until SIGINT."""
+    child = attached(name, *args, **kwargs)
+    try:
+        yield child
+        time.sleep(settle)
+        child.out = stop(child)
+        child.records = [json.loads(line) for line in child.out.splitlines()] if "-j" in args else None
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.wait()
+
+
+def peak_memory(child):
+    """Bytes that a command which ends by itself has had at most so far."""
+    with open("/proc/%d/status" % child.pid) as f:
+        status = f.read()
+    child.communicate()
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1))
+
+
+def refuses(name, wrong, *short):
+    """Statuses 2 for each list of wrong arguments and 1 for a PID or cgroup that is not there, each with one line.
+
+    short: arguments that would make the run of a missing one end.
+    """
+    for arguments in wrong:
+        result = run(name, *arguments)
+        assert result.returncode == 2 and result.stdout == "" and result.stderr.count("\n") == 1
+    for arguments in ["-p", "999999999"], ["-c", "/no/such/cgroup"]:
+        result = run(name, *arguments, *short)
+        assert result.returncode == 1 and result.stdout == "" and "no such" in result.stderr
+
+
+def fails_to_write(name, short, endless, reader="head -1"):
+    """Status 1 and a line for a full disk and a closed output; the end, whoever brings it, when the reader has gone.
+
+    short, endless: arguments of a run that prints one report, and of one that goes on.  Returns what the reader printed.
+    """
+    def shell(text):
+        return subprocess.run(["bash", "-c", "%s %s; echo status ${PIPESTATUS[0]}" % (tool(name), text)],
+                              stdout=subprocess.PIPE, timeout=20 * SLOW).stdout
+    head = shell("%s | %s 2>&1" % (endless, reader))
+    assert head.split()[-1] in (b"0", b"141")
+    assert b"write error: No space left on device\nstatus 1" in shell(short + " 2>&1 >/dev/full")
+    closed = shell(short + " 2>&1 >&-")
+    assert b"write error" in closed and b"status 1" in closed
+    return head
 
 
 @contextlib.contextmanager

@@ -121,3 +121,30 @@ def mincore_of(path):
         return mincore(fd, os.fstat(fd).st_size)
     finally:
         os.close(fd)
+
+
+def resident(path):
+    """The number of a file's pages in memory."""
+    return sum(byte & 1 for byte in mincore_of(path))
+
+
+def read(path, size=1 << 17):
+    """The whole file, in reads of that many bytes."""
+    fd = os.open(path, os.O_RDONLY)
+    while os.read(fd, size):
+        pass
+    os.close(fd)
+
+
+def touch(path):
+    """Each page, through a mapping."""
+    with open(path, "rb") as f, mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ) as memory:
+        sum(memory[::PAGE])
+
+
+def rewrite(path):
+    """Each page, in place."""
+    fd = os.open(path, os.O_WRONLY)
+    for offset in range(0, os.path.getsize(path), PAGE):
+        os.pwrite(fd, b"y" * PAGE, offset)
+    os.close(fd)

@@ -8,7 +8,6 @@ system's other I/O is in all the figures, so run it on a quiet one.
 """
 
 import json
-import mmap
 import os
 import pty
 import re
@@ -21,9 +20,9 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "tests"))
-from helpers import SLOW        # noqa: E402
+from helpers import SLOW                                    # noqa: E402
+from pagefiles import PAGE, evict, read, rewrite, touch     # noqa: E402
 
-PAGE = mmap.PAGESIZE
 PAGES = 4096
 INTERVAL = 2 * min(SLOW, 4)
 OURS = os.path.join(ROOT, "bin/cachestat")
@@ -64,34 +63,6 @@ class Running:
         self.child.kill()
         self.child.wait()
         os.close(self.master)
-
-
-def evict(path):
-    fd = os.open(path, os.O_RDONLY)
-    os.fsync(fd)
-    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    os.close(fd)
-
-
-def read(path, size=1 << 17):
-    fd = os.open(path, os.O_RDONLY)
-    while os.read(fd, size):
-        pass
-    os.close(fd)
-
-
-def touch(path):
-    fd = os.open(path, os.O_RDONLY)
-    with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as memory:
-        sum(memory[page * PAGE] for page in range(PAGES))
-    os.close(fd)
-
-
-def rewrite(path):
-    fd = os.open(path, os.O_WRONLY)
-    for page in range(PAGES):
-        os.pwrite(fd, b"y" * PAGE, page * PAGE)
-    os.close(fd)
 
 
 # (what, before, action, truth: pages asked for, absent and added, dirtied)

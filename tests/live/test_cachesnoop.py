@@ -10,39 +10,16 @@ import sys
 import time
 
 import pytest
-from helpers import SLOW, run, tool
-from test_cachestat import PAGE, PAGES, evict, make, read, resident
+from helpers import SLOW, attached, fails_to_write, peak_memory, refuses, run, stop, usable
+from pagefiles import PAGE, read, resident
+from test_cachestat import PAGES, evict, make
 
 SOURCES = ("tracepoint", "raw")
 
 
-def usable(source):
-    result = run("cachesnoop", "--source", source, "-d", "0.01")
-    if result.returncode == 69:
-        pytest.skip("cachesnoop --source %s: %s" % (source, result.stderr.strip().splitlines()[-1]))
-    assert result.returncode == 0, result.stderr
-
-
-def start(*args, **kwargs):
-    """A cachesnoop that has attached: its `-v` line has been read."""
-    child = subprocess.Popen([tool("cachesnoop"), "-v", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                             universal_newlines=True, **kwargs)
-    for line in child.stderr:
-        if "attached to" in line:
-            return child
-    raise AssertionError("cachesnoop did not attach")
-
-
-def stop(child):
-    child.send_signal(signal.SIGINT)
-    text, errors = child.communicate(timeout=60 * SLOW)
-    assert child.returncode == 0, errors
-    return text
-
-
 def traced(action, *args):
     """The records of what this process did meanwhile."""
-    child = start("-j", "-p", str(os.getpid()), *args)
+    child = attached("cachesnoop", "-j", "-p", str(os.getpid()), *args)
     action()
     return [json.loads(line) for line in stop(child).splitlines()]
 
@@ -58,7 +35,7 @@ def pages(records, path, event="add", once=True):
 @pytest.mark.guest
 @pytest.mark.parametrize("source", SOURCES)
 def test_every_page_of_a_file_once(tmp_path, source):
-    usable(source)
+    usable("cachesnoop", source, "-d", "0.01")
     path = make(tmp_path / "file")
     evict(path)
     found = traced(lambda: read(path, 1 << 17), "--source", source)
@@ -129,7 +106,7 @@ def test_deleted_renamed_hostile_and_foreign_files(tmp_path):
     assert pages(found, old) == everything and pages(found, new) == everything
     assert pages(found, str(tmp_path) + "/\x1b[31m\n\"\\\\xff") == everything
     evict(hostile)
-    child = start("-p", str(os.getpid()))
+    child = attached("cachesnoop", "-p", str(os.getpid()))
     read(hostile, 1 << 17)
     text = stop(child)
     assert "\x1b" not in text and str(tmp_path) + r'/\x1b[31m\x0a"\\\xff' + "\n" in text
@@ -139,7 +116,7 @@ def test_deleted_renamed_hostile_and_foreign_files(tmp_path):
 def test_hostile_comm(tmp_path):
     path = make(tmp_path / "file")
     evict(path)
-    child, other = start(), start("-j")
+    child, other = attached("cachesnoop"), attached("cachesnoop", "-j")
     code = "import ctypes,sys\nctypes.CDLL(None).prctl(15, %r)\nopen(sys.argv[1], 'rb').read()" % b"\x1b[31m\n\"\\\xff"
     subprocess.check_call([sys.executable, "-I", "-c", code, path])
     time.sleep(.3)
@@ -165,7 +142,7 @@ def test_a_file_that_only_another_mount_namespace_has(tmp_path):
     try:
         if shell.stdout.readline() != "1\n":
             pytest.skip("cannot mount a loop device in a mount namespace: " + shell.stderr.read().strip())
-        child = start("-j")
+        child = attached("cachesnoop", "-j")
         shell.stdin.write("go\n")
         shell.stdin.flush()
         assert shell.stdout.readline() == "2\n"
@@ -245,7 +222,7 @@ def test_losses_are_told(tmp_path):
         pytest.skip("60,000 single reads take too long under software emulation")
     with open(path, "wb") as f:
         f.truncate(2 * count * PAGE)
-    child = start("-j", "-p", str(os.getpid()))
+    child = attached("cachesnoop", "-j", "-p", str(os.getpid()))
     os.kill(child.pid, signal.SIGSTOP)
     fd = os.open(path, os.O_RDONLY)
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
@@ -261,7 +238,7 @@ def test_losses_are_told(tmp_path):
 def test_text_and_summary(tmp_path):
     path = make(tmp_path / "file")
     evict(path)
-    child = start("-e", "-p", str(os.getpid()))
+    child = attached("cachesnoop", "-e", "-p", str(os.getpid()))
     read(path, 1 << 17)
     evict(path)
     lines = stop(child).splitlines()
@@ -269,7 +246,7 @@ def test_text_and_summary(tmp_path):
     mine = [line for line in lines if line.endswith(" " + path)]
     assert re.match(r"\d\d:\d\d:\d\d\.\d{3} \S+ +%d add   \d+:\d+ +0 +\d+ /" % os.getpid(), mine[0]), mine[0]
     assert any(" evict " in line for line in mine)
-    child = start("-e", "--summary", "--top", "1", "-p", str(os.getpid()))
+    child = attached("cachesnoop", "-e", "--summary", "--top", "1", "-p", str(os.getpid()))
     read(path, 1 << 17)
     evict(path)
     lines = stop(child).splitlines()
@@ -302,25 +279,12 @@ def test_without_root():
 
 
 def test_exits():
-    for arguments in ["-p", "x"], ["-d", "0"], ["1"], ["--top", "3"], ["--top", "0", "--summary"]:
-        result = run("cachesnoop", *arguments)
-        assert result.returncode == 2 and result.stdout == "" and result.stderr.count("\n") == 1
-    for arguments in ["-p", "999999999"], ["-c", "/no/such/cgroup"]:
-        result = run("cachesnoop", *arguments, "-d", "1")
-        assert result.returncode == 1 and result.stdout == "" and "no such" in result.stderr
-    shell = "%s %%s; echo status ${PIPESTATUS[0]}" % tool("cachesnoop")
-    head = subprocess.run(["bash", "-c", shell % "| head -1 2>&1"], stdout=subprocess.PIPE, timeout=20 * SLOW)
-    assert head.stdout.split()[-1] in (b"0", b"141")
-    full = subprocess.run(["bash", "-c", shell % "-d .1 2>&1 >/dev/full"], stdout=subprocess.PIPE, timeout=20 * SLOW)
-    assert b"write error: No space left on device\nstatus 1" in full.stdout
-    closed = subprocess.run(["bash", "-c", shell % "-d .1 2>&1 >&-"], stdout=subprocess.PIPE, timeout=20 * SLOW)
-    assert b"write error" in closed.stdout and b"status 1" in closed.stdout
+    refuses("cachesnoop", (["-p", "x"], ["-d", "0"], ["1"], ["--top", "3"], ["--top", "0", "--summary"]), "-d", "1")
+    fails_to_write("cachesnoop", "-d .1", "")
 
 
 def test_peak_memory():
     run("cachesnoop", "-d", ".01")
     for extra in [], ["--summary"]:
-        child = start("-d", "1", *extra)
-        status = open("/proc/%d/status" % child.pid).read()
-        child.communicate()
-        assert int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1)) <= 17 * 1024
+        child = attached("cachesnoop", "-d", "1", *extra)
+        assert peak_memory(child) <= 17 << 20

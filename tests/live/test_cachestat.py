@@ -1,47 +1,27 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """cachestat on the running kernel, page by page, against mincore(2) and workloads whose truth is known.  Needs root."""
 
-import ctypes
 import json
 import mmap
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
 
 import pytest
-from helpers import SLOW, run, tool
+from helpers import SLOW, attached, fails_to_write, peak_memory, refuses, run, stop, usable
+from pagefiles import PAGE, read, resident, rewrite, touch
 
 SOURCES = ("fentry", "tracepoint", "kprobe")
-PAGE = mmap.PAGESIZE
 PAGES = 1024
 
 
-def usable(source):
-    result = run("cachestat", "--source", source, "0.01", "1")
-    if result.returncode == 69:
-        pytest.skip("cachestat --source %s: %s" % (source, result.stderr.strip().splitlines()[-1]))
-    assert result.returncode == 0, result.stderr
-
-
 def start(*args, **kwargs):
-    """A cachestat that has attached: its `-v` line has been read."""
-    child = subprocess.Popen([tool("cachestat"), "-v", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                             universal_newlines=True, **kwargs)
-    for line in child.stderr:
-        if "attached to" in line:
-            time.sleep(.2 * min(SLOW, 5))       # until it has taken the first sums
-            return child
-    raise AssertionError("cachestat did not attach")
-
-
-def stop(child):
-    child.send_signal(signal.SIGINT)
-    text, errors = child.communicate(timeout=60 * SLOW)
-    assert child.returncode == 0, errors
-    return text
+    """A cachestat that has attached and taken the first sums."""
+    child = attached("cachestat", *args, **kwargs)
+    time.sleep(.2 * min(SLOW, 5))
+    return child
 
 
 def measured(action, *args):
@@ -56,25 +36,6 @@ def of_file(path, action, *args):
     found = [r for r in measured(action, "--by", "file", *args) if r.get("file") == str(path)]
     return found[0] if found else dict.fromkeys(("hits", "misses", "dirties", "readahead_pages", "added_pages",
                                                  "write_pages", "dropped_pages"), 0)
-
-
-def resident(path):
-    """The number of a file's pages in the cache, by mincore(2)."""
-    size = os.path.getsize(path)
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.mmap.restype = ctypes.c_void_p
-    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
-    libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
-    libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        at = libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, fd, 0)
-        vector = ctypes.create_string_buffer(-(-size // PAGE))
-        assert libc.mincore(at, size, vector) == 0
-        libc.munmap(at, size)
-        return sum(byte & 1 for byte in vector.raw)
-    finally:
-        os.close(fd)
 
 
 def make(path, sparse=False):
@@ -98,24 +59,10 @@ def evict(path):
         os.close(fd)
 
 
-def read(path, size):
-    fd = os.open(path, os.O_RDONLY)
-    while os.read(fd, size):
-        pass
-    os.close(fd)
-
-
 def pread(path):
     fd = os.open(path, os.O_RDONLY)
     for page in range(PAGES):
         os.pread(fd, PAGE, page * PAGE)
-    os.close(fd)
-
-
-def touch(path):
-    fd = os.open(path, os.O_RDONLY)
-    with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as memory:
-        sum(memory[page * PAGE] for page in range(PAGES))
     os.close(fd)
 
 
@@ -125,13 +72,6 @@ def send(path):
         pass
     os.close(source)
     os.close(sink)
-
-
-def rewrite(path):
-    fd = os.open(path, os.O_WRONLY)
-    for page in range(PAGES):
-        os.pwrite(fd, b"y" * PAGE, page * PAGE)
-    os.close(fd)
 
 
 class Trimmed(AssertionError):
@@ -178,21 +118,21 @@ def check_cold_and_warm(path, way, *source):
                                  for way in WAYS])
 @pytest.mark.parametrize("source", SOURCES)
 def test_truth_of_cold_and_warm_reads(tmp_path, source, way):
-    usable(source)
+    usable("cachestat", source, "0.01", "1")
     check_cold_and_warm(make(tmp_path / "file"), way, "--source", source)
 
 
 @pytest.mark.parametrize("way", ["read 128 KiB", "mmap"])
 @pytest.mark.parametrize("source", SOURCES)
 def test_truth_of_a_sparse_file(tmp_path, source, way):
-    usable(source)
+    usable("cachestat", source, "0.01", "1")
     check_cold_and_warm(make(tmp_path / "file", sparse=True), way, "--source", source)
 
 
 @pytest.mark.guest
 @pytest.mark.parametrize("source", SOURCES)
 def test_truth_of_a_rewrite_in_place(tmp_path, source):
-    usable(source)
+    usable("cachestat", source, "0.01", "1")
     check_rewrite(make(tmp_path / "file"), source)
 
 
@@ -412,25 +352,12 @@ def test_without_root():
 
 
 def test_exits():
-    for arguments in ["-p", "x"], ["--by", "x"], ["0"], ["--top", "0"], ["1", "x"]:
-        result = run("cachestat", *arguments)
-        assert result.returncode == 2 and result.stdout == "" and result.stderr.count("\n") == 1
-    for arguments in ["-p", "999999999"], ["-c", "/no/such/cgroup"]:
-        result = run("cachestat", *arguments, "1", "1")
-        assert result.returncode == 1 and result.stdout == "" and "no such" in result.stderr
-    shell = "%s %%s; echo status ${PIPESTATUS[0]}" % tool("cachestat")
-    head = subprocess.run(["bash", "-c", shell % ".1 | head -2 2>&1"], stdout=subprocess.PIPE, timeout=20 * SLOW)
-    assert head.stdout.split()[-1] in (b"0", b"141")
-    full = subprocess.run(["bash", "-c", shell % ".1 1 2>&1 >/dev/full"], stdout=subprocess.PIPE, timeout=20 * SLOW)
-    assert b"write error: No space left on device\nstatus 1" in full.stdout
-    closed = subprocess.run(["bash", "-c", shell % ".1 1 2>&1 >&-"], stdout=subprocess.PIPE, timeout=20 * SLOW)
-    assert b"write error" in closed.stdout and b"status 1" in closed.stdout
+    refuses("cachestat", (["-p", "x"], ["--by", "x"], ["0"], ["--top", "0"], ["1", "x"]), "1", "1")
+    fails_to_write("cachestat", ".1 1", ".1", "head -2")
 
 
 def test_peak_memory():
     run("cachestat", ".01", "1")
     for extra in [], ["--by", "file"]:
         child = start("1", "1", *extra)
-        status = open("/proc/%d/status" % child.pid).read()
-        child.communicate()
-        assert int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1)) <= 16 * 1024
+        assert peak_memory(child) <= 16 << 20

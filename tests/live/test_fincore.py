@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 
-import pagefiles
 import pytest
 from helpers import ROOT, SLOW, load, run, tool
 from pagefiles import PAGE, Resident, evict, libc, mincore, mincore_of, mounted, write
@@ -25,20 +24,6 @@ from crisis import pagecache, proc, survey
 from crisis.errors import Error
 
 HAS_CACHESTAT = pagecache.Residency().has_cachestat
-
-
-@pytest.fixture(scope="module")
-def disk():
-    with pagefiles.disk() as directory:
-        yield directory
-
-
-@pytest.fixture()
-def place(disk):
-    directory = tempfile.mkdtemp(dir=disk)
-    os.chmod(directory, 0o755)
-    yield directory
-    shutil.rmtree(directory, ignore_errors=True)
 
 
 def records(*arguments, status=0):

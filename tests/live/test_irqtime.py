@@ -5,13 +5,12 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import time
 
 import pytest
 from crisis import bpf, compile as compiler, proc
-from helpers import SLOW, cpu_time, load, run, tool, until, workload
+from helpers import SLOW, attached, cpu_time, load, run, stop, tool, until, usable, workload
 
 # A datagram to oneself: each send runs NET_RX in the sender's context.
 FLOOD = """import socket
@@ -42,30 +41,6 @@ def one_cpu_under_emulation():
             f.write("1")
 
 
-def usable(source):
-    result = run("irqtime", "--source", source, "0.01", "1")
-    if result.returncode == 69:
-        pytest.skip("irqtime --source %s: %s" % (source, result.stderr.strip()))
-    assert result.returncode == 0, result.stderr
-
-
-def start(*args):
-    """An irqtime that has attached: its `-v` line has been read."""
-    child = subprocess.Popen([tool("irqtime"), "-v", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                             universal_newlines=True)
-    for line in child.stderr:
-        if "attached to" in line:
-            return child
-    raise AssertionError("irqtime did not attach")
-
-
-def stop(child):
-    child.send_signal(signal.SIGINT)
-    text, errors = child.communicate(timeout=60 * SLOW)
-    assert child.returncode == 0, errors
-    return text
-
-
 def table(path):
     """{first word: sum of the CPUs' numbers} of /proc/softirqs or /proc/interrupts."""
     lines = open(path).read().splitlines()
@@ -84,9 +59,9 @@ def kernel_counts():
 @pytest.mark.parametrize("source", ["vectors", "lines"])
 def test_counts_are_the_kernels(source, tmp_path):
     """Between the counts of a moment inside the trace and those of one around it."""
-    usable(source)
+    usable("irqtime", source, "0.01", "1")
     outer = kernel_counts()
-    child = start("-j", "--source", source)
+    child = attached("irqtime", "-j", "--source", source)
     with workload(FLOOD):
         inner = kernel_counts()
         (tmp_path / "x").write_bytes(os.urandom(1 << 20))
@@ -136,10 +111,10 @@ def test_time_of_softirqs_against_the_kernels_account():
     """The kernel samples at each tick what the CPU is in, here some hundred times."""
     if SLOW != 1:
         pytest.skip("emulation spends its time elsewhere than the ticks see")
-    usable("vectors")
+    usable("irqtime", "vectors", "0.01", "1")
     with workload(FLOOD, cpu=1) as child:
         until(lambda: cpu_time(child.pid) > 1e8)
-        tracer = start("-j", "-P")
+        tracer = attached("irqtime", "-j", "-P")
         begin, before = time.monotonic(), softirq_seconds(1)
         time.sleep(6)
         after, seconds = softirq_seconds(1), time.monotonic() - begin
@@ -151,7 +126,7 @@ def test_time_of_softirqs_against_the_kernels_account():
 
 def side_by_side():
     """NET_RX's share of a CPU by irqtime and by softirqs of libbpf-tools, in overlapping seconds."""
-    tracer = start("-j")
+    tracer = attached("irqtime", "-j")
     other = subprocess.run(["/usr/sbin/softirqs", "2", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                            universal_newlines=True)
     records = [json.loads(line) for line in stop(tracer).splitlines()]
@@ -165,7 +140,7 @@ def test_time_against_another_tool():
     """Its window is shorter than ours, so that the load must be steady: once in five is enough."""
     if len(proc.online_cpus()) < 2:
         pytest.skip("the load wants a CPU to itself")
-    usable("vectors")
+    usable("irqtime", "vectors", "0.01", "1")
     if not os.access("/usr/sbin/softirqs", os.X_OK):
         pytest.skip("libbpf-tools' softirqs is not installed")
     seen = []
@@ -178,7 +153,7 @@ def test_time_against_another_tool():
 
 @pytest.mark.guest
 def test_no_cpu_has_more_time_than_there_is():
-    usable("lines")
+    usable("irqtime", "lines", "0.01", "1")
     with workload(FLOOD):
         result = run("irqtime", "-j", "-P", "1", "3")
     records = [json.loads(line) for line in result.stdout.splitlines()]
@@ -192,7 +167,7 @@ def test_no_cpu_has_more_time_than_there_is():
 
 @pytest.mark.guest
 def test_histogram_holds_each_one():
-    usable("lines")
+    usable("irqtime", "lines", "0.01", "1")
     with workload(FLOOD):
         result = run("irqtime", "-d", "-j", ".5", "2")
         text = run("irqtime", "-d", ".5", "1").stdout
@@ -208,7 +183,7 @@ def test_histogram_holds_each_one():
 
 
 def test_text():
-    usable("vectors")
+    usable("irqtime", "vectors", "0.01", "1")
     result = run("irqtime", "-T", "-P", ".5", "2")
     assert result.returncode == 0 and result.stderr == "Tracing hard and soft interrupts... Hit Ctrl-C to end.\n"
     assert len(re.findall(r"^\d\d:\d\d:\d\d$", result.stdout, re.M)) == 2
@@ -220,7 +195,7 @@ def test_text():
 
 
 def test_lines_have_the_names_of_their_handlers():
-    usable("lines")
+    usable("irqtime", "lines", "0.01", "1")
     busy = [name for name, count in table("/proc/interrupts").items() if name.isdigit() and count > 1000]
     if not busy:
         pytest.skip("no interrupt line of this machine is in use")
@@ -263,7 +238,7 @@ def test_usage(arguments):
 
 
 def test_closed_reader_and_full_disk():
-    usable("lines")
+    usable("irqtime", "lines", "0.01", "1")
     result = subprocess.run("timeout 30 %s .1 | head -2 >/dev/null; echo ${PIPESTATUS[0]}" % tool("irqtime"),
                             shell=True, executable="/bin/bash", stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                             universal_newlines=True)

@@ -1,17 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """oomkill against real kills, each field checked against what the kernel itself logs.  Needs root."""
 
-import contextlib
-import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
-from helpers import GUEST, ROOT, SLOW, load, memory_cgroup, run, tool, until
+from helpers import GUEST, ROOT, SLOW, load, memory_cgroup, run, tool, tracing, until
 
 # kprobe and log are the source stack, held to that way of learning the limit.
 SOURCES = ("stack", "kprobe", "log", "format")
@@ -86,36 +83,14 @@ class KernelLog:
         raise AssertionError("no report")
 
 
-@contextlib.contextmanager
-def tracing(*args):
-    """An oomkill that has attached; `records` after the block, or `out`."""
-    command = [tool("oomkill")]
+def killing(*args):
+    """A helpers.tracing of oomkill."""
+    command = None
     if args[-2:] == ("--source", "kprobe") or args[-2:] == ("--source", "log"):
         command = [sys.executable, "-c", HELD % ("k" if args[-1] == "kprobe" else "nothing"), "--no-cache"]
         args = args[:-1] + ("stack",)
-    child = subprocess.Popen(command + ["-v", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                             universal_newlines=True, env=dict(os.environ, PYTHONPATH=os.path.join(ROOT, "tests")))
-    early = []
-    try:
-        for line in child.stderr:
-            early.append(line)
-            if "attached to" in line:
-                break
-        else:
-            if child.wait() == 69:
-                pytest.skip("".join(early).strip())
-            raise AssertionError("oomkill did not attach: %s" % "".join(early))
-        child.taken = early[-1]
-        yield child
-        time.sleep(.2)
-        child.send_signal(signal.SIGINT)
-        child.out, child.err = child.communicate(timeout=60 * SLOW)
-        assert child.returncode == 0, child.err
-        child.records = [json.loads(line) for line in child.out.splitlines()] if "-j" in args else None
-    finally:
-        if child.poll() is None:
-            child.kill()
-            child.wait()
+    return tracing("oomkill", *args, command=command, settle=.2,
+                   env=dict(os.environ, PYTHONPATH=os.path.join(ROOT, "tests")))
 
 
 # Until Linux 6.2 each thread kept what it had changed since its last 64 faults to itself (TASK_RSS_EVENTS_THRESH in
@@ -140,7 +115,7 @@ def test_memcg_kill_is_what_the_kernel_logged(source):
             for name in "victim", "needy":
                 os.mkdir("%s/%s" % (directory, name))
             try:
-                with tracing("-j", "-K", "--source", source) as child:
+                with killing("-j", "-K", "--source", source) as child:
                     victim = taker("oom victim (a)", directory + "/victim", 24 << 20, 700, 65534)
                     assert victim.stdout.readline() == "ready\n"
                     needy = taker("oom-needy", directory + "/needy", 30 << 20)
@@ -186,7 +161,7 @@ def test_memcg_kill_is_what_the_kernel_logged(source):
 
 
 def test_text_begins_as_bccs():
-    with memory_cgroup(LIMIT, "oom") as directory, tracing("-n", "1") as child:
+    with memory_cgroup(LIMIT, "oom") as directory, killing("-n", "1") as child:
         victim = taker("oom text", directory, 100 << 20)
         assert victim.wait() == -signal.SIGKILL
     first, second, third = child.out.splitlines()[:3]
@@ -208,7 +183,7 @@ def test_a_group_dies_together():
             pytest.skip("cgroup v1 has no memory.oom.group")
         with open(directory + "/memory.oom.group", "w") as f:
             f.write("1")
-        with tracing("-j") as child:
+        with killing("-j") as child:
             one = taker("oom-one", directory, 10 << 20)
             assert one.stdout.readline() == "ready\n"
             other = taker("oom-other", directory, 100 << 20)
@@ -220,7 +195,7 @@ def test_a_group_dies_together():
 
 def test_hostile_comm():
     name = b"\x1b[31m\n\"\\\xff".decode("utf-8", "surrogateescape")
-    with memory_cgroup(LIMIT, "oom") as directory, tracing() as text, tracing("-j") as records:
+    with memory_cgroup(LIMIT, "oom") as directory, killing() as text, killing("-j") as records:
         assert taker(name, directory, 100 << 20).wait() == -signal.SIGKILL
     assert "\x1b" not in text.out and r'("\x1b[31m\x0a"\\\xff")' in text.out
     assert len(text.out.splitlines()) == 3
@@ -240,7 +215,7 @@ m = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mm
 if hasattr(m, "madvise"): m.madvise(14)         # MADV_HUGEPAGE: 512 faults fewer for each
 for at in range(0, size, 4096): m[at] = 1
 """
-    with tracing("-j") as child:
+    with killing("-j") as child:
         hog = subprocess.Popen([sys.executable, "-c", code])
         assert hog.wait() == -signal.SIGKILL
         fields, line = log.killed(hog.pid)

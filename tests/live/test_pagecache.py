@@ -12,26 +12,11 @@ import sys
 import tempfile
 import time
 
-import pagefiles
 import pytest
 from helpers import ROOT, SLOW, load, run, tool
 from pagefiles import PAGE, Resident, evict, mincore_of, mounted, write
 
 from crisis import pagecache
-
-
-@pytest.fixture(scope="module")
-def disk():
-    with pagefiles.disk() as directory:
-        yield directory
-
-
-@pytest.fixture()
-def place(disk):
-    directory = tempfile.mkdtemp(dir=disk)
-    os.chmod(directory, 0o755)
-    yield directory
-    shutil.rmtree(directory, ignore_errors=True)
 
 
 def act(*arguments, status=0):

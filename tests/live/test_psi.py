@@ -9,7 +9,7 @@ import subprocess
 import time
 
 import pytest
-from helpers import HOG, SLOW, run, run_delay, tool, workload
+from helpers import HOG, SLOW, remove_cgroup, run, run_delay, tool, workload
 
 from crisis import proc
 
@@ -38,11 +38,7 @@ def cgroup(name):
             pytest.skip("cgroups keep no pressure on this kernel")
         yield directory
     finally:
-        deadline = time.monotonic() + 10
-        while os.path.exists(directory) and time.monotonic() < deadline:
-            with contextlib.suppress(OSError):
-                os.rmdir(directory)
-            time.sleep(.05)
+        remove_cgroup(directory)
 
 
 def join(directory, *children):

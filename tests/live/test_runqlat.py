@@ -9,27 +9,10 @@ import subprocess
 import time
 
 import pytest
-from helpers import (HOG, ROOT, SLEEPER, SLOW, cpu_time, load, remove_cgroup, run, run_delay, tool, until,
-                     workload)
+from helpers import (HOG, ROOT, SLEEPER, SLOW, attached, cpu_time, fails_to_write, load, peak_memory, remove_cgroup,
+                     run, run_delay, until, usable, workload)
 
 SOURCES = ("storage", "hash", "raw")
-
-
-def usable(source):
-    result = run("runqlat", "--source", source, "0.01", "1")
-    if result.returncode == 69:
-        pytest.skip("runqlat --source %s: %s" % (source, result.stderr.strip()))
-    assert result.returncode == 0, result.stderr
-
-
-def start(*args, **kwargs):
-    """A runqlat that has attached: its `-v` line has been read."""
-    child = subprocess.Popen([tool("runqlat"), "-v", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                             universal_newlines=True, **kwargs)
-    for line in child.stderr:
-        if "attached to" in line:
-            return child
-    raise AssertionError("runqlat did not attach")
 
 
 def records(*args):
@@ -38,19 +21,19 @@ def records(*args):
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def stop(pid):
+def freeze(pid):
     os.kill(pid, signal.SIGSTOP)
     until(lambda: open("/proc/%d/stat" % pid).read().rpartition(")")[2].split()[0] == "T")
 
 
 def measured_against_kernel(pid, *args, seconds=4):
     """The records of a process, and its delay by the kernel's account; it is stopped while either is not looking."""
-    stop(pid)
-    child = start("-j", "-p", str(pid), *args)
+    freeze(pid)
+    child = attached("runqlat", "-j", "-p", str(pid), *args)
     before = run_delay(pid)
     os.kill(pid, signal.SIGCONT)
     time.sleep(seconds * min(SLOW, 2))
-    stop(pid)
+    freeze(pid)
     truth = run_delay(pid) - before
     child.send_signal(signal.SIGINT)
     text, _ = child.communicate()
@@ -61,7 +44,7 @@ def measured_against_kernel(pid, *args, seconds=4):
 @pytest.mark.guest
 @pytest.mark.parametrize("source", SOURCES)
 def test_truth_of_cpu_hogs(source):
-    usable(source)
+    usable("runqlat", source, "0.01", "1")
     with workload(HOG, cpu=0), workload(HOG, cpu=0) as hog, workload(HOG, cpu=0):
         until(lambda: cpu_time(hog.pid) > 1e8)
         (record,), truth = measured_against_kernel(hog.pid, "--source", source)
@@ -72,7 +55,7 @@ def test_truth_of_cpu_hogs(source):
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_truth_of_a_sleeper_under_load(source):
-    usable(source)
+    usable("runqlat", source, "0.01", "1")
     with workload(HOG, cpu=0), workload(HOG, cpu=0), workload(SLEEPER, cpu=0) as sleeper:
         until(lambda: cpu_time(sleeper.pid) > 1e8)
         (record,), truth = measured_against_kernel(sleeper.pid, "--source", source)
@@ -195,7 +178,7 @@ def test_a_full_table_is_counted_and_said():
     if SLOW > 1:
         pytest.skip("5000 processes take too long under software emulation")
     code = "import os\nfor _ in range(5000): os.waitpid(os.posix_spawn('/bin/true', ['true'], {}), 0)"
-    child = start("-P")
+    child = attached("runqlat", "-P")
     with workload(code) as spawner:
         spawner.wait()
         child.send_signal(signal.SIGINT)
@@ -227,18 +210,12 @@ def test_exits():
     begin = time.monotonic()
     assert run("runqlat", "1", "1").returncode == 0
     assert time.monotonic() - begin < 10 * SLOW
-    shell = "%s %%s; echo status ${PIPESTATUS[0]}" % tool("runqlat")
-    head = subprocess.run(["bash", "-c", shell % "60 | head -0 2>&1"], stdout=subprocess.PIPE, timeout=20 * SLOW)
-    assert head.stdout.split()[-1] in (b"0", b"141")        # ended long before its 60 s
-    full = subprocess.run(["bash", "-c", shell % ".1 1 2>&1 >/dev/full"], stdout=subprocess.PIPE, timeout=20 * SLOW)
-    assert b"write error: No space left on device\nstatus 1" in full.stdout
-    closed = subprocess.run(["bash", "-c", shell % ".1 1 2>&1 >&-"], stdout=subprocess.PIPE, timeout=20 * SLOW)
-    assert b"write error" in closed.stdout and b"status 1" in closed.stdout
+    fails_to_write("runqlat", ".1 1", "60", "head -0")      # ended long before its 60 s
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_print_what_was_collected(number):
-    child = start()
+    child = attached("runqlat")
     time.sleep(.5)
     child.send_signal(number)
     text, _ = child.communicate(timeout=20 * SLOW)
@@ -252,7 +229,7 @@ def our_programs():
 def test_sigkill_leaves_nothing():
     if not any(os.access(os.path.join(d, "bpftool"), os.X_OK) for d in ("/usr/sbin", "/usr/bin", "/sbin")):
         pytest.skip("bpftool is not installed")
-    child = start()
+    child = attached("runqlat")
     assert our_programs()
     child.kill()
     child.wait()
@@ -262,10 +239,8 @@ def test_sigkill_leaves_nothing():
 @pytest.mark.parametrize("extra", [[], ["--no-cache"]])
 def test_peak_memory_of_the_tool_itself(extra):
     run("runqlat", ".01", "1")
-    child = start("1", "1", *extra)
-    status = open("/proc/%d/status" % child.pid).read()
-    child.communicate()
-    assert int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1)) <= 15 * 1024
+    child = attached("runqlat", "1", "1", *extra)
+    assert peak_memory(child) <= 15 << 20
 
 
 def test_warm():

@@ -12,7 +12,7 @@ import sys
 import time
 
 import pytest
-from helpers import SLOW, run, tool
+from helpers import SLOW, remove_cgroup, run, tool
 
 from crisis import refs
 
@@ -285,11 +285,7 @@ def test_idle_pages_of_a_cgroup_include_the_page_cache(tmp_path):
         process, = [r for r in found if r["record"] == "process"]
         assert process["ref_bytes"] < 36 * MB
     finally:
-        deadline = time.monotonic() + 10
-        while os.path.exists(directory) and time.monotonic() < deadline:
-            with contextlib.suppress(OSError):
-                os.rmdir(directory)
-            time.sleep(.05)
+        remove_cgroup(directory)
 
 
 def nobody():
