@@ -204,18 +204,20 @@ class Residency:
             count += vector.count(1)
         return count, None, None, None, None
 
-    def vectors(self, fd, size, start=0):
-        """Yield (offset, bytearray of a byte for each page: 1 is resident) below `size`, window by window.
+    def vectors(self, fd, size, ranges=None):
+        """Yield (offset, bytearray of a byte for each page: 1 is resident), window by window.
 
+        ranges: [(offset, end)] below the size of the file, the whole of it by default; offsets begin a page.
         The one bytearray is None when the kernel does not tell this user.  Raises OSError.
         """
-        if start < size and not self._tells(fd, size):
-            yield 0, None
-            return
-        window = _WINDOW
-        for offset in range(start, size, window):
-            length = min(window, size - offset)
-            yield offset, self._mincore(fd, offset, length, _MAP_SHARED)
+        told = False
+        for start, end in ((0, size),) if ranges is None else ranges:
+            for offset in range(start, end, _WINDOW):
+                if not told and not self._tells(fd, size):
+                    yield 0, None
+                    return
+                told = True
+                yield offset, self._mincore(fd, offset, min(_WINDOW, end - offset), _MAP_SHARED)
 
     def _mincore(self, fd, offset, length, flags):
         count = pages_of(length)
