@@ -210,13 +210,13 @@ class Residency:
         ranges: [(offset, end)] below the size of the file, the whole of it by default; offsets begin a page.
         The one bytearray is None when the kernel does not tell this user.  Raises OSError.
         """
-        told = False
-        for start, end in ((0, size),) if ranges is None else ranges:
+        if ranges is None:
+            ranges = [(0, size)]
+        if any(start < end for start, end in ranges) and not self._tells(fd, size):
+            yield 0, None
+            return
+        for start, end in ranges:
             for offset in range(start, end, _WINDOW):
-                if not told and not self._tells(fd, size):
-                    yield 0, None
-                    return
-                told = True
                 yield offset, self._mincore(fd, offset, min(_WINDOW, end - offset), _MAP_SHARED)
 
     def _mincore(self, fd, offset, length, flags):

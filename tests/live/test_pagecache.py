@@ -111,6 +111,19 @@ def test_touch_leaves_holes(place):
     assert record["size_bytes"] == size
 
 
+def test_touch_is_not_misled_by_what_lies_behind_a_range(place):
+    """Whether mincore tells is asked of a page beyond the file's end; a GiB beyond a range's there may be data."""
+    path = place + "/sparse"
+    with open(path, "wb") as f:
+        f.truncate(3 << 30)
+        for offset in 0, PAGE + (1 << 30):
+            f.seek(offset)
+            f.write(b"data" * (PAGE // 4))
+    with Resident(path, [0, 1 + (1 << 30) // PAGE]):
+        record, = act("touch", path)
+    assert record["why"] == [] and record["missing_pages"] == 0
+
+
 CUTTER = ("import os,sys\nfd = os.open(sys.argv[1], os.O_RDWR)\nsize = os.fstat(fd).st_size\nprint(flush=True)\n"
           "while True:\n    os.ftruncate(fd, 100); os.ftruncate(fd, size); os.pwrite(fd, b'x' * %d, size // 2)" % PAGE)
 
