@@ -5,9 +5,9 @@ import os
 
 from .errors import Error, Unavailable
 
-__all__ = ["thread_count", "cpu_list", "cpu_ranges", "online_cpus", "pmu_cpus", "softirq_names", "softirq_count", "irq_line_count",
-           "irq_name", "check_process", "check_thread", "in_initial_pid_namespace", "unescape_mount", "cgroup_mounts",
-           "find_cgroup", "cgroup_paths", "cgroup_processes", "controller_mount", "cpu_controller_mount", "meminfo",
+__all__ = ["thread_count", "cpu_list", "cpu_ranges", "online_cpus", "pmu_cpus", "softirq_names", "softirq_count",
+           "irq_line_count", "irq_name", "check_process", "check_thread", "in_initial_pid_namespace", "unescape_mount",
+           "cgroup_mounts", "find_cgroup", "cgroup_paths", "cgroup_processes", "controller_mount", "cpu_controller_mount", "meminfo",
            "vmstat", "online_nodes", "lru_gen", "cgroup_directory", "cgroup_inodes"]
 
 _INITIAL_PID_NS = 0xeffffffc    # PROC_PID_INIT_INO, include/linux/proc_ns.h
