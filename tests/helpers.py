@@ -53,9 +53,10 @@ def attached(name, *args, command=None, **kwargs):
     child = subprocess.Popen((command or [tool(name)]) + ["-v", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                              universal_newlines=True, **kwargs)
     early = []
-    for child.taken in child.stderr:
-        early.append(child.taken)
-        if "attached to" in child.taken:
+    for line in child.stderr:
+        early.append(line)
+        if "attached to" in line:
+            child.taken = line
             return child
     if child.wait() == 69:
         pytest.skip("".join(early).strip())
@@ -85,12 +86,10 @@ def tracing(name, *args, settle=0, **kwargs):
             child.wait()
 
 
-def peak_memory(child):
-    """Bytes that a command which ends by itself has had at most so far."""
-    with open("/proc/%d/status" % child.pid) as f:
-        status = f.read()
-    child.communicate()
-    return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1))
+def peak_memory(pid):
+    """Bytes that a process has had at most so far."""
+    with open("/proc/%d/status" % pid) as f:
+        return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", f.read()).group(1))
 
 
 def refuses(name, wrong, *short):
@@ -107,9 +106,10 @@ def refuses(name, wrong, *short):
 
 
 def fails_to_write(name, short, endless, reader="head -1"):
-    """Status 1 and a line for a full disk and a closed output; the end, whoever brings it, when the reader has gone.
+    """Status 1 and a line for a full disk and a closed output; status 0, or the signal's, when the reader has gone.
 
-    short, endless: arguments of a run that prints one report, and of one that goes on.  Returns what the reader printed.
+    short, endless: arguments of a run that prints one report, and of one that goes on.
+    Returns what the reader printed.
     """
     def shell(text):
         return subprocess.run(["bash", "-c", "%s %s; echo status ${PIPESTATUS[0]}" % (tool(name), text)],

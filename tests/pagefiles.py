@@ -9,8 +9,6 @@ import shutil
 import subprocess
 import tempfile
 
-import pytest
-
 PAGE = mmap.PAGESIZE
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = ctypes.c_void_p
@@ -27,7 +25,8 @@ def mount(*arguments):
 
 @contextlib.contextmanager
 def mounted(kind, source, options="defaults"):
-    """A directory where the file system is mounted; skips when it cannot be."""
+    """A directory where the file system is mounted; skips the test when it cannot be."""
+    import pytest
     directory = tempfile.mkdtemp()
     try:
         result = mount("-t", kind, "-o", options, source, directory)

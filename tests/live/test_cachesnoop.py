@@ -287,4 +287,6 @@ def test_peak_memory():
     run("cachesnoop", "-d", ".01")
     for extra in [], ["--summary"]:
         child = attached("cachesnoop", "-d", "1", *extra)
-        assert peak_memory(child) <= 17 << 20
+        peak = peak_memory(child.pid)
+        child.communicate()
+        assert peak <= 17 << 20
