@@ -11,7 +11,9 @@ import sys
 import time
 
 import pytest
-from helpers import GUEST, ROOT, SLOW, fails_to_write, load, memory_cgroup, run, tracing, until
+from helpers import GUEST, ROOT, SLOW, fails_to_write, load, memory_cgroup, remove_cgroup, run, tracing, until
+
+from crisis import proc
 
 SOURCES = ("typed", "format")
 LIMIT = 32 << 20
@@ -30,8 +32,8 @@ for _ in range(int(rounds)):
 """
 
 
-def reader(name, directory, path, rounds=1, uid=0):
-    return subprocess.Popen([sys.executable, "-c", READER, name, directory, path, str(rounds), str(uid)])
+def reader(name, directory, path, rounds=1, uid=0, **kwargs):
+    return subprocess.Popen([sys.executable, "-c", READER, name, directory, path, str(rounds), str(uid)], **kwargs)
 
 
 def make(path):
@@ -195,6 +197,31 @@ def test_filters_take_theirs_and_nothing_else(file, second_file):
     assert histogram["count"] == sum(b["count"] for b in histogram["buckets"]) == \
         sum(t["count"] for key, t in totals.items() if key[1] == "memcg")
     assert histogram["total_ns"] == sum(t["total_ns"] for key, t in totals.items() if key[1] == "memcg")
+
+
+def test_a_cgroup_of_a_v1_hierarchy_without_the_memory_controller(file, second_file):
+    mounts = [point for point, _, controllers in proc.cgroup_mounts()
+              if controllers and not controllers & {"memory", "cpuset"}]
+    if not mounts:
+        pytest.skip("no such hierarchy is mounted")
+    other = "%s/crisis-drsnoop-%d" % (mounts[-1], os.getpid())
+    os.mkdir(other)
+
+    def join():
+        with open(other + "/cgroup.procs", "w") as f:
+            f.write(str(os.getpid()))
+    try:
+        with memory_cgroup(LIMIT) as directory, tracing("drsnoop", "-j") as everything, \
+                tracing("drsnoop", "-j", "-c", other) as filtered:
+            inside = reader("drs-inside", directory, file, preexec_fn=join)
+            outside = reader("drs-outside", directory, second_file)
+            assert [inside.wait(), outside.wait()] == [0, 0]
+    finally:
+        remove_cgroup(other)
+    counts = {child.pid: sum(r["pid"] == child.pid for r in everything.records) for child in (inside, outside)}
+    assert min(counts.values()) > 0
+    assert len(filtered.records) == counts[inside.pid]
+    assert {r["pid"] for r in filtered.records} == {inside.pid}
 
 
 def test_process_and_thread_filters(file, second_file):
