@@ -10,7 +10,7 @@ import errno
 import os
 import time
 
-from . import msr, proc, sensors
+from . import msr, proc, sensors, syscalls
 from .errors import Error, NotPermitted, Unavailable
 
 __all__ = ["SOURCES", "Sample", "choose", "CStates", "cstate_names"]
@@ -90,7 +90,7 @@ class _Perf(_Counters):
         devices = os.path.join(root, _DEVICES)
         events = [perf_event.named_event("msr", name, devices) for name in ("tsc", "mperf", "aperf")]
         self._events, self._groups = events, {}
-        perf_event.room_for(3 * len(cpus))
+        syscalls.room_for(3 * len(cpus), "counters")
         for cpu in cpus:
             self._open(cpu)
 
@@ -280,8 +280,10 @@ class CStates:
         self._groups, self._where = {}, {}
         devices = os.path.join(root, _DEVICES)
         topology = sensors.topology(root)
+        syscalls.room_for(sum(len(proc.pmu_cpus(pmu, root) or ()) for pmu, _, _ in columns), "counters")
         for pmu, event, column in columns:
             readers = proc.pmu_cpus(pmu, root) or ()
+            counter = perf_event.named_event(pmu, event, devices)
             for cpu in cpus:
                 whole = slice(0, 2) if pmu == "cstate_pkg" else slice(0, 3)
                 reader = next((r for r in readers if topology.get(r, ())[whole] == topology[cpu][whole]), None)
@@ -289,7 +291,7 @@ class CStates:
                 if reader is None or (reader, column) in self._groups:
                     continue
                 try:
-                    group = perf_event.Group([perf_event.named_event(pmu, event, devices)], cpu=reader)
+                    group = perf_event.Group([counter], cpu=reader)
                 except OSError as exc:
                     denied = perf_event.refusal(exc, True)
                     if isinstance(denied, Error):

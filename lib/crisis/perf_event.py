@@ -21,7 +21,7 @@ from .errors import Error, NotPermitted, Unavailable
 __all__ = ["open_event", "attach", "enable", "pmu_type", "retprobe_bit", "tracepoint_id",
            "tracepoint_fields", "tracepoint_file",
            "Event", "Group", "Counters", "scaled", "named_event", "format_bits",
-           "layout", "refusal", "room_for",
+           "layout", "refusal",
            "TYPE_HARDWARE", "TYPE_SOFTWARE", "TYPE_TRACEPOINT", "TYPE_RAW",
            "DISABLED", "INHERIT", "EXCLUDE_KERNEL", "EXCLUDE_HV", "ENABLE_ON_EXEC", "FLAG_PID_CGROUP"]
 
@@ -286,23 +286,6 @@ def refusal(exc, system_wide):
                         % (level, needed))
 
 
-def room_for(descriptors):
-    """Raise the limit of open files where needed.  Raises Error, naming the limit, when it may not be raised enough."""
-    import resource
-    needed = descriptors + len(os.listdir("/proc/self/fd")) + 16
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or needed <= soft:
-        return
-    for limits in (needed, hard), (needed, needed):
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-            return
-        except (ValueError, OSError):
-            pass
-    raise Error("cannot open %d counters: the limit of open files is %d. Raise it with ulimit -Hn %d"
-                % (descriptors, hard, needed))
-
-
 def _runs(events, pid, cpu, bits, flags):
     """Whether the PMU counts these events at once, here and now; raises OSError when it cannot open them."""
     group = Group(events, pid, cpu, bits, flags)
@@ -374,7 +357,7 @@ class Counters:
         self.groups, self.refused = layout(clusters, **(probe or {"bits": bits & ~(INHERIT | ENABLE_ON_EXEC)}))
         self.open = {}          # key: [[Group, last reading], ...] in the order of self.groups
         self.dead = set()       # keys of CPUs that were offline since the last read(): drop() them
-        room_for(len(targets) * (len(self.events) - len(self.refused)))
+        syscalls.room_for(len(targets) * (len(self.events) - len(self.refused)), "counters")
         try:
             for key, (pid, cpu) in targets.items():
                 self.add(key, pid, cpu)

@@ -229,15 +229,6 @@ def plan(clusters, root="/", shared_l3=True):
     return plans, unknown
 
 
-def core_of(cpu, root="/"):
-    """(package, core) of a CPU, as perf stat --per-core numbers them."""
-    numbers = []
-    for name in "physical_package_id", "core_id":
-        with open(os.path.join(root, "sys/devices/system/cpu/cpu%d/topology" % cpu, name)) as f:
-            numbers.append(int(f.read()))
-    return tuple(numbers)
-
-
 class Source:
     """A Plan that has been opened on its targets, and its readings summed to rows."""
 
@@ -367,9 +358,13 @@ class Session:
         if per == "cpu":
             return lambda cpu: (name, cpu)
         if per == "core":
+            from . import sensors
+            self._cores.update(sensors.topology())
+
             def core(cpu):
+                """(PMU, (package, die, core)), as perf stat --per-core has them: a core's number is its die's own."""
                 if cpu not in self._cores:
-                    self._cores[cpu] = core_of(cpu)
+                    self._cores.update(sensors.topology())
                 return name, self._cores[cpu]
             return core
         return lambda key: (name, None)
@@ -608,7 +603,7 @@ class Printer:
             if self.args.per == "cpu":
                 line["cpu"] = unit
             elif self.args.per == "core":
-                line["package"], line["core"] = unit
+                line["package"], line["die"], line["core"] = unit
             counts = {name: value[0] for name, value in row.items()}
             for column in self.columns:
                 value = column.compute(counts)
@@ -633,7 +628,7 @@ class Printer:
                 self.since_header = 0
             counts = {name: value[0] for name, value in row.items()}
             lines.append(self._line([column.text(column.compute(counts)) for column in self.columns], pmu,
-                                    "S%d-C%d" % unit if self.args.per == "core" else unit,
+                                    "S%d-D%d-C%d" % unit if self.args.per == "core" else unit,
                                     "-" if share is None else "%.1f" % (100 * share)))
             self.since_header += 1
         return "".join(lines)
@@ -641,7 +636,7 @@ class Printer:
     def _line(self, cells, pmu, unit, share):
         before = ["%-9s" % pmu] if self.session.several else []
         if self.args.per:
-            before.append("%-*s" % (4 if self.args.per == "cpu" else 8, unit))
+            before.append("%-*s" % (4 if self.args.per == "cpu" else 10, unit))
         return " ".join(before + cells + (["%5s" % share] if self.with_run else [])).rstrip() + "\n"
 
 

@@ -8,7 +8,7 @@ from .errors import Error, Unavailable
 __all__ = ["thread_count", "cpu_list", "cpu_ranges", "online_cpus", "pmu_cpus", "softirq_names", "softirq_count",
            "irq_line_count", "irq_name", "check_process", "check_thread", "in_initial_pid_namespace", "unescape_mount",
            "cgroup_mounts", "find_cgroup", "cgroup_paths", "cgroup_processes", "controller_mount", "cpu_controller_mount", "meminfo",
-           "vmstat", "online_nodes", "lru_gen", "cgroup_directory", "cgroup_inodes"]
+           "vmstat", "online_nodes", "lru_gen", "cgroup_directory", "cgroup_v2_directory", "cgroup_inodes"]
 
 _INITIAL_PID_NS = 0xeffffffc    # PROC_PID_INIT_INO, include/linux/proc_ns.h
 
@@ -147,7 +147,10 @@ def find_cgroup(path, root="/"):
     below the hierarchy's root: cgroup.level, kernel/cgroup/cgroup.c.
     Raises Error when there is no such cgroup, Unavailable when its level cannot be known.
     """
-    return _cgroup(path, root)[:4]
+    number, level, controllers, point, _ = _cgroup(path, root)
+    if level is None:
+        raise Unavailable("the depth of cgroup %s is not visible from this cgroup namespace" % path)
+    return number, level, controllers, point
 
 
 def _cgroup(path, root):
@@ -171,15 +174,22 @@ def _cgroup(path, root):
             continue
         base, top, controllers, point = best
         below = [part for part in (top + candidate[len(base):]).split("/") if part]
-        if ".." in below:
-            raise Unavailable("the depth of cgroup %s is not visible from this cgroup namespace" % path)
-        return info.st_ino, len(below), controllers, point, candidate
+        return info.st_ino, None if ".." in below else len(below), controllers, point, candidate
     raise Error("no such cgroup: %s" % path)
 
 
 def cgroup_directory(path, root="/"):
     """The directory of a cgroup that is named as for find_cgroup.  Raises Error as find_cgroup."""
     return _cgroup(path, root)[4]
+
+
+def cgroup_v2_directory(path, root="/"):
+    """(directory, mount point) of a cgroup that is named as for find_cgroup; None for one of a v1 hierarchy.
+
+    Raises Error as find_cgroup.
+    """
+    _, _, controllers, point, directory = _cgroup(path, root)
+    return None if controllers is not None else (directory, os.path.join(root, point.lstrip("/")))
 
 
 def cgroup_processes(path, root="/"):

@@ -40,7 +40,11 @@ class Process:
             self.fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except (FileNotFoundError, ProcessLookupError):
             raise Error("no such process: %d" % pid) from None
-        head, _, tail = self.read("stat").rpartition(b")")
+        try:
+            head, _, tail = self.read("stat").rpartition(b")")
+        except BaseException:
+            self.close()
+            raise
         fields = tail.split()
         self.state, self.parent = fields[0].decode(), int(fields[1])
         self.kernel = bool(int(fields[6]) & 0x00200000)         # PF_KTHREAD, include/linux/sched.h

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""System calls that Python and libc have no wrapper for, by ctypes.
+"""System calls that Python and libc have no wrapper for, by ctypes; and the limit of open files.
 
 Numbers follow arch/x86/entry/syscalls/syscall_64.tbl and
 include/uapi/asm-generic/unistd.h (arm64, riscv64); ppc64le and s390x have
@@ -9,7 +9,9 @@ their own tables.  A call that fails raises OSError with the kernel's errno.
 import ctypes
 import os
 
-__all__ = ["call", "ioctl", "address"]
+from .errors import Error
+
+__all__ = ["call", "ioctl", "address", "room_for"]
 
 _COMMON = {"fsopen": 430, "fsconfig": 431, "fsmount": 432}      # the same on every architecture
 _NUMBERS = {
@@ -52,3 +54,23 @@ def ioctl(fd, request, argument=0):
 def address(buffer):
     """The address of a ctypes buffer, which the caller must keep alive."""
     return ctypes.addressof(buffer)
+
+
+def room_for(descriptors, what):
+    """Raise the limit of open files where so many more of `what` need it.
+
+    Raises Error, naming the limit, when it may not be raised enough.
+    """
+    import resource
+    needed = descriptors + len(os.listdir("/proc/self/fd")) + 16
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or needed <= soft:
+        return
+    for limits in (needed, hard), (needed, needed):
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            return
+        except (ValueError, OSError):
+            pass
+    raise Error("cannot open %d %s: the limit of open files is %d. Raise it with ulimit -Hn %d"
+                % (descriptors, what, hard, needed))

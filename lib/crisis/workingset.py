@@ -121,6 +121,9 @@ class Watch:
             wanted = refs.descendants(self.pids if first else self.processes)
         else:
             wanted = self.pids if first else ()     # later, another process could have the PID
+        if len(wanted) > 1:
+            from . import syscalls
+            syscalls.room_for(sum(pid not in self.processes for pid in wanted), "process directories")
         for pid in wanted:
             if pid in self.processes or pid in self.denied or pid in self.joined:
                 continue

@@ -74,7 +74,7 @@ def many_cpus(sets=512):
     from crisis import perf_event, proc
     event = perf_event.named_event("msr", "tsc")
     cpus = proc.online_cpus()
-    perf_event.room_for(3 * sets)
+    syscalls.room_for(3 * sets, "counters")
     groups = [perf_event.Group([event] * 3, cpu=cpus[i % len(cpus)]) for i in range(sets)]
     for group in groups:
         group.enable()

@@ -149,6 +149,17 @@ def test_all_processes_and_exits():
 def test_targets_and_permission():
     gone = run("delays", "-p", "999999999")
     assert gone.returncode == 1 and gone.stderr == "delays: no such process: 999999999\n"
+    code = "import threading, time\nthreading.Thread(target=time.sleep, args=(1000,)).start()\nprint(flush=True)"
+    child = subprocess.Popen(["/usr/bin/python3", "-IS", "-c", code], stdout=subprocess.PIPE)
+    try:
+        child.stdout.readline()
+        thread, = set(os.listdir("/proc/%d/task" % child.pid)) - {str(child.pid)}
+        one = run("delays", "-p", thread)
+        assert one.returncode == 1 and one.stderr == "delays: %s is a thread of process %d, not a process\n" % (
+            thread, child.pid)
+    finally:
+        child.kill()
+        child.wait()
     with workload("import time; time.sleep(1000)") as child:
         tool_run = subprocess.Popen([tool("delays"), "-p", str(child.pid), ".2"], stdout=subprocess.PIPE,
                                     stderr=subprocess.PIPE, universal_newlines=True)

@@ -10,7 +10,7 @@ import time
 import pytest
 from helpers import HOG, ROOT, SLOW, enable_controllers, remove_cgroup, workload
 
-from crisis import perf_event, proc
+from crisis import perf_event, proc, syscalls
 from crisis.errors import Error, NotPermitted, Unavailable
 from crisis.perf_event import Counters, Event, Group
 
@@ -78,7 +78,7 @@ def test_msr_group():
 def test_layout_splits_what_is_too_big_for_one_group():
     # The kernel takes what one read of 16 KiB can return: some 2000 members (perf_event_validate_size).
     many = [DUMMY] * 1990
-    perf_event.room_for(2 * 2200)
+    syscalls.room_for(2 * 2200, "counters")
     groups, refused = perf_event.layout([many[:5], many, [FAULTS] * 100])
     assert not refused
     assert len(groups) == 2 and groups[0][:5] == [0, 1, 2, 3, 4] and len(groups[1]) == 100

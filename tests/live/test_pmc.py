@@ -11,7 +11,7 @@ import time
 import pytest
 from helpers import HOG, ROOT, SLOW, enable_controllers, remove_cgroup, run, tool, workload
 
-from crisis import pmc, proc
+from crisis import pmc, proc, sensors
 
 COMMANDS = ("pmcarch", "cpucache", "icache", "tlbstat", "resstalls")
 SOFT = [sys.executable, "-IS", os.path.join(ROOT, "tests/softpmu.py")]
@@ -81,7 +81,7 @@ def test_one_cpu_and_its_core():
     one, = records(soft("cpucache", "-j", "-C", str(cpu), ".3", ".3"))
     assert one["cycles"] == pytest.approx(one["seconds"] * 1e9, rel=.02 * SLOW, abs=5e6 * SLOW)
     core, = records(soft("cpucache", "-j", "-C", str(cpu), "--per-core", ".3", ".3"))
-    assert (core["package"], core["core"]) == pmc.core_of(cpu)
+    assert (core["package"], core["die"], core["core"]) == sensors.topology()[cpu]
     missing = soft("cpucache", "-C", str(max(proc.online_cpus()) + 1000))
     assert missing.returncode == 1 and "not online" in missing.stderr
 

@@ -104,6 +104,23 @@ def test_an_idle_cgroup_loses_nothing_and_ranks_below_a_busy_one():
         assert order.index("/" + os.path.basename(busy)) < order.index("/" + os.path.basename(idle))
 
 
+def test_the_root_of_a_cgroup_namespace_is_a_cgroup(tmp_path):
+    # As a container sees itself: it has lost time, while another CPU is idle.
+    records(.01, 1)
+    code = ("echo $$ > %s/cgroup.procs && exec unshare -Cm sh -c 'mount -t cgroup2 none %s && exec %s -j -c %s .5 1'")
+    with cgroup("crisis-psi-ns-%d" % os.getpid()) as directory, workload(HOG, cpu=0) as one, \
+            workload(HOG, cpu=0) as two:
+        join(directory, one, two)
+        result = subprocess.run(["sh", "-c", code % (directory, tmp_path, tool("psi"), tmp_path)],
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+        if "unshare" in result.stderr or "mount" in result.stderr:
+            pytest.skip("no cgroup namespace with a mount of its own: %s" % result.stderr.strip())
+        assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert (found["record"], found["cgroup"]) == ("cgroup", "/")
+    assert found["cpu_some_ratio"] > .9 and found["cpu_full_us"] is not None
+
+
 def test_a_removed_cgroup():
     records(.01, 1)
     with cgroup("crisis-psi-c-%d" % os.getpid()) as directory:
