@@ -163,6 +163,30 @@ int main() {
 	if (read(0, &c, 1) < 0) return 1;
 }
 """
+THROWS = r"""
+#include <cstdio>
+#include <initializer_list>
+#include <new>
+#include <sys/resource.h>
+#include <unistd.h>
+__attribute__((noinline)) void *kept() { return ::operator new(30000); }
+__attribute__((noinline)) char *array() { return new char[20000]; }
+int main() {
+	char c;
+	int thrown = 0;
+	if (read(0, &c, 1) < 0) return 1;
+	struct rlimit limit = {1UL << 30, 1UL << 30};
+	setrlimit(RLIMIT_AS, &limit);
+	for (unsigned long size : {1UL << 60, 2UL << 30}) {
+		try { asm volatile("" :: "r"(::operator new(size))); } catch (std::bad_alloc &) { thrown++; }
+		try { asm volatile("" :: "r"(new char[size])); } catch (std::bad_alloc &) { thrown++; }
+	}
+	void *volatile a = kept(); void *volatile b = array();
+	for (int i = 0; i < 1000; i++) delete[] (new char[i * 100]);
+	printf("%d %p %p\n", thrown, a, b); fflush(stdout);
+	if (read(0, &c, 1) < 0) return 1;
+}
+"""
 JEMALLOC = r"""
 #include <stdio.h>
 #include <unistd.h>
@@ -237,8 +261,9 @@ def built(tmp_path_factory):
             made = subprocess.run([compiler, "-g", "-O1", "-fno-builtin", "-fno-omit-frame-pointer",
                                    "-fno-optimize-sibling-calls", "-w", "-o", path, source, *flags],
                                   stderr=subprocess.PIPE, universal_newlines=True)
-            if made.returncode:
+            if "cannot find -l" in made.stderr:
                 pytest.skip("%s cannot make %s: %s" % (compiler, name, made.stderr.splitlines()[-1]))
+            assert made.returncode == 0, made.stderr
         return path
     return build
 
@@ -387,6 +412,21 @@ def test_other_allocators(leaker, built, name):
         stacks, total, _ = leaks(child)
     found = {names(r)[0]: r["bytes"] for r in stacks if (names(r)[0] or "").startswith("app::")}
     assert found == {"app::plain()": 30000, "app::array()": 20000, "app::quiet()": 10000, "app::wide()": 6400}
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("source", ["session", "multi", "perf"])
+@pytest.mark.parametrize("name", [None, "libjemalloc.so.2", "libtcmalloc_minimal.so.4"])
+def test_a_program_that_catches_bad_alloc_lives_on(built, name, source):
+    """No exception can be unwound through a return probe: operator new must not have one."""
+    usable(source)
+    path = built("throws", THROWS, "g++", "-std=c++17")
+    with program(path, env={"LD_PRELOAD": library(name)} if name else {}, lines=0) as child:
+        stacks, total, said = leaks(child, "--source", source)
+    assert said.split()[0] == "4"
+    found = {names(r)[0]: r["bytes"] for r in stacks if names(r)[0] in ("kept()", "array()", "main")}
+    assert found == {"kept()": 30000, "array()": 20000}
+    assert total["lost"] == dict.fromkeys(total["lost"], 0)
 
 
 def test_jemallocs_own_functions(built):
