@@ -72,7 +72,9 @@ def test_truth_of_small_pages():
         whole, *maps = records("--flush-tlb", "-m", "--top", 1000, child.pid, SLOW)
         assert within(maps, line) == 256 * MB
         assert whole["ref_bytes"] == pytest.approx(256 * MB, rel=.03)
-        assert whole["tlb_flushed"] and whole["huge_bytes"] == 0
+        # The interpreter's own heap may be in huge pages.
+        huge = sum(refs.Process(child.pid).rollup()[0][name] for name in refs.HUGE)
+        assert whole["tlb_flushed"] and whole["huge_bytes"] == huge <= 8 * MB
         again, = records("--flush-tlb", child.pid, SLOW)
         assert again["ref_bytes"] == pytest.approx(256 * MB, rel=.03)
         assert again["rss_bytes"] >= again["pss_bytes"] > 288 * MB
