@@ -63,8 +63,9 @@ class Idle:
     def read(self, process, by_mapping):
         resident = list(self.pages.resident(process))
         touched, begin, end = self.pages.touched([frame for mapping in resident for frame in mapping[4]])
-        found, _, _ = process.rollup()
-        sizes = {m[0]: m[4:6] for m in refs.mappings(process.smaps()[0])} if by_mapping else {}
+        raw = process.smaps()[0] if by_mapping else b""
+        found = refs.sum_mappings(raw) if by_mapping else process.rollup()[0]
+        sizes = {m[0]: m[4:6] for m in refs.mappings(raw)}
         maps = []
         for start, last, perms, name, frames in resident:
             referenced = refs.PAGE * sum(touched[frame] is True for frame in frames)
