@@ -152,25 +152,25 @@ class _Cppc(_Counters):
 
     def __init__(self, cpus, root):
         super().__init__()
-        self._root = root
+        self._root, self._rates = root, {}
         # On x86 the reference counts at the base clock; the rate of ARM's is CNTFRQ_EL0, which sysfs lacks.
         self.known_rate = bool(msr.identify(root)[3] & {"aperfmperf"})
-        if not any("ref" in sensors.cppc(cpu, root) for cpu in cpus):
+        if not any(sensors.cppc_counters(cpu, root) for cpu in cpus):
             raise Unavailable("there are no ACPI CPPC counters")
 
     def _read(self, cpu):
-        counters = sensors.cppc(cpu, self._root)
-        if "ref" not in counters:
-            return None
-        return Sample(time.monotonic_ns(), None, counters["ref"], counters["del"])
+        counters = sensors.cppc_counters(cpu, self._root)
+        return Sample(time.monotonic_ns(), None, *counters) if counters else None
 
     def rate(self, base, cpu):
         """That of the reference performance, on the scale on which nominal performance is the nominal clock."""
-        values = sensors.cppc(cpu, self._root)
-        try:
-            return values["nominal_freq"] * values["reference_perf"] / values["nominal_perf"]
-        except (KeyError, ZeroDivisionError):
-            return base
+        if cpu not in self._rates:      # nominal and reference performance are constants of a CPU
+            values = sensors.cppc(cpu, self._root)
+            try:
+                self._rates[cpu] = values["nominal_freq"] * values["reference_perf"] / values["nominal_perf"]
+            except (KeyError, ZeroDivisionError):
+                return base
+        return self._rates[cpu]
 
 
 class _Cpufreq(_Counters):
@@ -181,11 +181,11 @@ class _Cpufreq(_Counters):
     def __init__(self, cpus, root):
         super().__init__()
         self._root = root
-        if not any(sensors.cpufreq(cpu, root).get("now") for cpu in cpus):
+        if not any(sensors.current_mhz(cpu, root) for cpu in cpus):
             raise Unavailable("there is no cpufreq driver")
 
     def _read(self, cpu):
-        now = sensors.cpufreq(cpu, self._root).get("now")
+        now = sensors.current_mhz(cpu, self._root)
         return Sample(time.monotonic_ns(), mhz=now) if now else None
 
     def rate(self, base, cpu):

@@ -13,7 +13,7 @@ from . import msr
 from .proc import cpu_list
 
 __all__ = ["Sensor", "topology", "sensors", "registers", "best", "cooling", "throttle_counts", "THROTTLE", "cpufreq",
-           "boost", "cppc", "utilization", "cpu_seconds"]
+           "current_mhz", "boost", "cppc", "cppc_counters", "utilization", "cpu_seconds"]
 
 THROTTLE = ("core_throttle_count", "core_throttle_total_time_ms", "core_power_limit_count",
             "package_throttle_count", "package_throttle_total_time_ms", "package_power_limit_count")
@@ -282,19 +282,27 @@ def throttle_counts(root="/"):
     return found
 
 
+def _mhz(*path):
+    """MHz of a file in kHz; None where it says nothing."""
+    value = _number(*path)
+    return value / 1000 if value else None
+
+
+def current_mhz(cpu, root="/"):
+    """MHz that the cpufreq driver says the CPU has now; None without a driver."""
+    at = os.path.join(root, _CPUS, "cpu%d" % cpu, "cpufreq")
+    return _mhz(at, "scaling_cur_freq") or _mhz(at, "cpuinfo_cur_freq")
+
+
 def cpufreq(cpu, root="/"):
     """{name: MHz, or None} of the CPU's clock: "base", "now", "min", "max" (the limits set), "top" (the hardware's);
     {} without a cpufreq driver."""
     at = os.path.join(root, _CPUS, "cpu%d" % cpu, "cpufreq")
     if not os.path.isdir(at):
         return {}
-
-    def mhz(name):
-        value = _number(at, name)
-        return value / 1000 if value else None
-    return {"base": mhz("base_frequency"), "now": mhz("scaling_cur_freq") or mhz("cpuinfo_cur_freq"),
-            "min": mhz("scaling_min_freq"), "max": mhz("scaling_max_freq"), "top": mhz("amd_pstate_max_freq")
-            or mhz("cpuinfo_max_freq")}
+    return {"base": _mhz(at, "base_frequency"), "now": current_mhz(cpu, root),
+            "min": _mhz(at, "scaling_min_freq"), "max": _mhz(at, "scaling_max_freq"),
+            "top": _mhz(at, "amd_pstate_max_freq") or _mhz(at, "cpuinfo_max_freq")}
 
 
 def boost(root="/"):
@@ -307,17 +315,21 @@ def boost(root="/"):
 
 
 def cppc(cpu, root="/"):
-    """{name: integer} of /sys/devices/system/cpu/cpuN/acpi_cppc, with the counters as "ref" and "del"; {} without."""
+    """{name: integer} of /sys/devices/system/cpu/cpuN/acpi_cppc but for the counters; {} without."""
     at = os.path.join(root, _CPUS, "cpu%d" % cpu, "acpi_cppc")
     found = {}
     for name in "highest_perf", "nominal_perf", "reference_perf", "nominal_freq", "wraparound_time":
         value = _number(at, name)
         if value is not None:
             found[name] = value
-    counters = re.match(r"ref:(\d+) del:(\d+)$", _text(at, "feedback_ctrs") or "")
-    if counters:
-        found["ref"], found["del"] = map(int, counters.groups())
     return found
+
+
+def cppc_counters(cpu, root="/"):
+    """(reference, delivered): the counts of ACPI's feedback counters of a CPU; None without."""
+    at = os.path.join(root, _CPUS, "cpu%d" % cpu, "acpi_cppc")
+    counters = re.match(r"ref:(\d+) del:(\d+)$", _text(at, "feedback_ctrs") or "")
+    return tuple(map(int, counters.groups())) if counters else None
 
 
 def cpu_seconds(root="/"):
