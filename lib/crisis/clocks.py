@@ -13,7 +13,7 @@ import time
 from . import msr, proc, sensors, syscalls
 from .errors import Error, NotPermitted, Unavailable
 
-__all__ = ["SOURCES", "Sample", "choose", "CStates", "cstate_names"]
+__all__ = ["SOURCES", "Sample", "choose", "CStates"]
 
 SOURCES = "perf", "msr", "cppc", "cpufreq"
 _DEVICES = "sys/bus/event_source/devices"
@@ -260,15 +260,11 @@ def _residencies(root):
     return found
 
 
-def cstate_names(root="/"):
-    """Columns that CStates fills: ["C1", "C6", "PC2", …]."""
-    return [column for _, _, column in _residencies(root)]
-
-
 class CStates:
     """Residency in the hardware's idle states of cores and packages, by the cstate PMUs (Intel and AMD server CPUs).
 
     A package counts in units of the TSC, and so does a core.
+    columns: the states by depth: ["C1", "C6", "PC2", …].
     """
 
     def __init__(self, cpus, warn, root="/"):

@@ -296,9 +296,9 @@ def test_idle_states_of_cores_and_packages(tmp_path):
     perf_tree(tmp_path, "cstate_core", ("c6-residency", "c1-residency"), cpumask=proc.cpu_ranges(cpus))
     perf_tree(tmp_path, "cstate_pkg", ("c2-residency",), cpumask="%d" % cpus[0])
     root = perf_tree(tmp_path)
-    assert clocks.cstate_names(root) == ["C1", "C6", "PC2"]
     counters, warnings = perf_counters(tmp_path), []
     idle = clocks.CStates(cpus, warnings.append, root)
+    assert idle.columns == ["C1", "C6", "PC2"]
     before, first = idle.read(), {cpu: counters.read(cpu) for cpu in cpus}
     counters.measure_tsc(cpus[0])
     after, last = idle.read(), {cpu: counters.read(cpu) for cpu in cpus}
