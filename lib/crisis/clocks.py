@@ -11,7 +11,7 @@ import os
 import time
 
 from . import msr, proc, sensors, syscalls
-from .errors import Error, NotPermitted, Unavailable
+from .errors import Error, NotPermitted, Unavailable, without_remedy
 
 __all__ = ["SOURCES", "Sample", "choose", "CStates"]
 
@@ -231,7 +231,7 @@ def _diagnosis(reasons, root):
     vendor, _, _, flags = msr.identify(root)
     if "hypervisor" in flags and "aperfmperf" not in flags:
         return ("no APERF and MPERF counters (%s). The hypervisor of this virtual machine hides them; bare-metal and "
-                "some of the largest instance sizes of clouds have them" % reason.partition(". Try")[0])
+                "some of the largest instance sizes of clouds have them" % without_remedy(reason))
     if vendor.startswith("0x"):
         return ("%s. On ARM it takes ACPI CPPC with activity monitors, or a cpufreq driver; most virtual machines "
                 "have neither" % reasons[-1 if len(reasons) == 1 else -2])

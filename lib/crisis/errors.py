@@ -6,7 +6,7 @@ reads "cannot X: why. remedy" and the status follows sysexits.h where it has
 a word for the case.
 """
 
-__all__ = ["Error", "Usage", "Unavailable", "NotPermitted"]
+__all__ = ["Error", "Usage", "Unavailable", "NotPermitted", "without_remedy"]
 
 
 class Error(Exception):
@@ -31,3 +31,8 @@ class NotPermitted(Error):
     """The kernel refused for lack of a capability (EX_NOPERM)."""
 
     status = 77
+
+
+def without_remedy(error):
+    """The text of an error up to the remedy (". Try: modprobe msr"), for where that would not help."""
+    return str(error).partition(". Try")[0]
