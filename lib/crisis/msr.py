@@ -10,6 +10,7 @@ Processor Programming References of families 17h, 19h and 1Ah.
 import os
 import struct
 
+from . import proc
 from .errors import NotPermitted, Unavailable
 
 __all__ = ["Registers", "cpuid", "identify", "platform_mhz", "pstate_mhz", "processor_mhz",
@@ -80,13 +81,7 @@ def identify(root="/"):
 
     vendor is "GenuineIntel", "AuthenticAMD", … or "" when the file does not say.
     """
-    fields = {}
-    with open(os.path.join(root, "proc/cpuinfo"), encoding="utf-8", errors="replace") as f:
-        for line in f:
-            name, colon, value = line.partition(":")
-            if not colon and fields:
-                break
-            fields.setdefault(name.strip(), value.strip())
+    fields = proc.cpuinfo(root)
     vendor = fields.get("vendor_id") or fields.get("CPU implementer", "")
     family, model = fields.get("cpu family"), fields.get("model") or fields.get("CPU part")
     return (vendor, _number(family), _number(model), set((fields.get("flags") or fields.get("Features", "")).split()))

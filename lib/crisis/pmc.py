@@ -115,13 +115,7 @@ def identify(pmu, cpus, root="/"):
             return events.arm_core(int(f.read(), 16))
     except FileNotFoundError:
         pass
-    fields = {}
-    with open(os.path.join(root, "proc/cpuinfo")) as f:
-        for line in f:
-            key, colon, value = line.partition(":")
-            if not colon:
-                break                           # the first CPU is enough; 512 of them are long
-            fields[key.strip()] = value.strip()
+    fields = proc.cpuinfo(root)
     try:
         return events.microarchitecture(fields["vendor_id"], int(fields["cpu family"]), int(fields["model"]),
                                         int(fields.get("stepping", "0")), pmu)

@@ -5,10 +5,11 @@ import os
 
 from .errors import Error, Unavailable
 
-__all__ = ["thread_count", "cpu_list", "cpu_ranges", "online_cpus", "pmu_cpus", "softirq_names", "softirq_count",
-           "irq_line_count", "irq_name", "check_process", "check_thread", "in_initial_pid_namespace", "unescape_mount",
-           "cgroup_mounts", "find_cgroup", "cgroup_paths", "cgroup_processes", "controller_mount", "cpu_controller_mount", "meminfo",
-           "vmstat", "online_nodes", "lru_gen", "cgroup_directory", "cgroup_v2_directory", "cgroup_inodes"]
+__all__ = ["thread_count", "cpu_list", "cpu_ranges", "online_cpus", "pmu_cpus", "cpuinfo", "softirq_names",
+           "softirq_count", "irq_line_count", "irq_name", "check_process", "check_thread", "in_initial_pid_namespace",
+           "unescape_mount", "cgroup_mounts", "find_cgroup", "cgroup_paths", "cgroup_processes", "controller_mount",
+           "cpu_controller_mount", "meminfo", "vmstat", "online_nodes", "lru_gen", "cgroup_directory",
+           "cgroup_v2_directory", "cgroup_inodes"]
 
 _INITIAL_PID_NS = 0xeffffffc    # PROC_PID_INIT_INO, include/linux/proc_ns.h
 
@@ -60,6 +61,19 @@ def pmu_cpus(pmu, root="/"):
         except FileNotFoundError:
             pass
     return None
+
+
+def cpuinfo(root="/"):
+    """{field: text} of the first CPU in /proc/cpuinfo."""
+    fields = {}
+    with open(os.path.join(root, "proc/cpuinfo"), encoding="utf-8", errors="replace") as f:
+        for line in f:
+            name, colon, value = line.partition(":")
+            if colon:
+                fields.setdefault(name.strip(), value.strip())
+            elif fields:
+                break                           # the first CPU is enough; 512 of them are long
+    return fields
 
 
 def softirq_names(root="/"):
