@@ -511,10 +511,7 @@ def _open_cgroup(path):
     if v1 and point not in v1 or not v1 and controllers is not None:
         raise Unavailable("cannot count cgroup %s: perf events follow the hierarchy at %s" % (
             path, v1[0] if v1 else "the cgroup v2 mount"))
-    real = os.path.realpath(path)
-    if not (real + "/").startswith(point.rstrip("/") + "/") or not os.path.isdir(real):
-        real = os.path.join(point, path.lstrip("/"))
-    return os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    return os.open(proc.cgroup_directory(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def _pidfd(pid):
