@@ -22,7 +22,7 @@ __all__ = ["IdlePages"]
 _PFN = (1 << 55) - 1
 _CHUNK = 1 << 19                # bytes of pagemap a read
 _ZEROS = bytes(_CHUNK)
-_LRU, _HEAD, _TAIL, _HUGETLB, _NOPAGE, _ZERO_PAGE = (1 << bit for bit in (5, 15, 16, 17, 20, 24))
+_LRU, _TAIL, _HUGETLB, _NOPAGE, _ZERO_PAGE = (1 << bit for bit in (5, 16, 17, 20, 24))
 _BLOCK = 512                    # entries of kpageflags a read; the kernel wants whole words
 
 

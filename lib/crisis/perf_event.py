@@ -22,10 +22,10 @@ __all__ = ["open_event", "attach", "enable", "pmu_type", "retprobe_bit", "tracep
            "tracepoint_fields", "tracepoint_file",
            "Event", "Group", "Counters", "scaled", "named_event", "format_bits",
            "layout", "refusal",
-           "TYPE_HARDWARE", "TYPE_SOFTWARE", "TYPE_TRACEPOINT", "TYPE_RAW",
+           "TYPE_HARDWARE", "TYPE_SOFTWARE", "TYPE_TRACEPOINT",
            "DISABLED", "INHERIT", "EXCLUDE_KERNEL", "EXCLUDE_HV", "ENABLE_ON_EXEC", "FLAG_PID_CGROUP"]
 
-TYPE_HARDWARE, TYPE_SOFTWARE, TYPE_TRACEPOINT, TYPE_RAW = 0, 1, 2, 4
+TYPE_HARDWARE, TYPE_SOFTWARE, TYPE_TRACEPOINT = 0, 1, 2
 FLAG_PID_CGROUP = 4             # pid is a descriptor of a cgroup directory
 # Bits of perf_event_attr that a counter may be opened with.
 DISABLED, INHERIT = 1 << 0, 1 << 1
@@ -41,6 +41,16 @@ _NO_CGROUP = (errno.ENOENT, errno.EBADF)    # css_tryget_online_from_dir()
 _CANNOT_COUNT = (errno.ENOENT, errno.E2BIG, errno.ENODEV, errno.EINVAL, errno.ENOSPC, errno.EOPNOTSUPP)
 
 
+def _attr(type_, config, config1, config2, bits, period=0, read_format=0, wakeup=0):
+    """A perf_event_attr.
+
+    period: events, or with _FREQ in bits samples a second.  wakeup: samples until a reader is woken.
+    """
+    return ctypes.create_string_buffer(struct.pack(
+        "=IIQQQQQIIQQ", type_, _ATTR_SIZE, config, period, 0, read_format, bits, wakeup, 0, config1, config2),
+        _ATTR_SIZE)
+
+
 def open_event(type_, config, pid=-1, cpu=0, config1=0, config2=0, period=0, frequency=0):
     """The descriptor of one event.
 
@@ -48,9 +58,7 @@ def open_event(type_, config, pid=-1, cpu=0, config1=0, config2=0, period=0, fre
     period: events, or frequency: samples a second.
     Raises OSError.
     """
-    attr = ctypes.create_string_buffer(struct.pack(
-        "=IIQQQQQIIQQ", type_, _ATTR_SIZE, config, frequency or period, 0, 0,
-        _FREQ if frequency else 0, 1, 0, config1, config2), _ATTR_SIZE)
+    attr = _attr(type_, config, config1, config2, _FREQ if frequency else 0, frequency or period, wakeup=1)
     return syscalls.call("perf_event_open", attr, pid, cpu, -1, _FLAG_FD_CLOEXEC)
 
 
@@ -209,9 +217,7 @@ def named_event(pmu, name, root=_SYSFS):
 
 def _counter(event, pid, cpu, leader, bits, flags):
     """The descriptor of one member of a group.  Raises OSError."""
-    attr = ctypes.create_string_buffer(struct.pack(
-        "=IIQQQQQIIQQ", event.type, _ATTR_SIZE, event.config, 0, 0, _READ_GROUP, bits, 0, 0,
-        event.config1, event.config2), _ATTR_SIZE)
+    attr = _attr(event.type, event.config, event.config1, event.config2, bits, read_format=_READ_GROUP)
     return syscalls.call("perf_event_open", attr, pid, cpu, leader, flags | _FLAG_FD_CLOEXEC)
 
 
