@@ -397,12 +397,14 @@ def _child(args, columns, paths, share, lock, now, fd):
 
 
 def in_parallel(survey, args, columns, paths, jobs):
-    """Measure with `jobs` processes, each its share of the inodes.  Raises Error when one of them dies."""
+    """Measure with `jobs` processes, each its share of the inodes.  Raises Error when one of them dies.
+
+    The survey's printer has had fix_widths(), before its heading was printed.
+    """
     import marshal
     import signal
     lock = os.memfd_create("lock")
     survey.printer.lock = lock
-    survey.printer.fix_widths()
     children = []
     for number in range(1, jobs):
         readable, writable = os.pipe()
