@@ -361,6 +361,7 @@ class Counters:
         self.events = [event for cluster in clusters for event in cluster]
         self.bits, self.flags = bits, flags
         self.groups, self.refused = layout(clusters, **(probe or {"bits": bits & ~(INHERIT | ENABLE_ON_EXEC)}))
+        self.group_of = {index: number for number, indices in enumerate(self.groups) for index in indices}
         self.open = {}          # key: [[Group, last reading], ...] in the order of self.groups
         self.dead = set()       # keys of CPUs that were offline since the last read(): drop() them
         syscalls.room_for(len(targets) * (len(self.events) - len(self.refused)), "counters")

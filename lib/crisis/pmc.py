@@ -250,10 +250,9 @@ class Sums:
     """Group readings of several CPUs or threads, added."""
 
     def __init__(self, counters):
-        self.groups = counters.groups
+        self.groups, self.group_of = counters.groups, counters.group_of
         self.values = [None] * len(counters.events)         # None: not counted anywhere
         self.times = [[0, 0] for _ in self.groups]          # enabled, running
-        self.group_of = {index: number for number, indices in enumerate(self.groups) for index in indices}
 
     def add(self, changes, moving=False):
         """changes: a value of Counters.read_groups().

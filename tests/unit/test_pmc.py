@@ -153,6 +153,7 @@ def test_counters_give_differences_and_find_the_cpu_that_went_offline():
 
 class TwoGroups:
     groups, events = [[0, 1], [2]], [None] * 4          # the fourth was refused
+    group_of = {0: 0, 1: 0, 2: 1}
 
 
 @pytest.mark.parametrize("readings, parts, result", [
