@@ -201,7 +201,7 @@ def test_clock_by_cpufreq_alone(hybrid):
     assert row.mhz == 3391 and row.mcyc is None and row.util is None
     args = command.get_parser().parse_args([])
     widths, _ = command.heading(args, [])
-    assert command.render_text(args, widths, [], 1, [row]).split()[1:] == ["-", "-", "-", "161%", "3391"]
+    assert command.render_text(args, widths, [], [row]).split()[1:] == ["-", "-", "-", "161%", "3391"]
 
 
 def test_base_of_each_core_type(hybrid):
@@ -262,6 +262,6 @@ def test_a_hostile_label_stays_text(zen4):
     command = load("cputemp")
     args = command.get_parser().parse_args([])
     reading = command.Reading(sensors.sensors(zen4), range(4))
-    shown = command.render_list(args, reading) + " ".join(title for title, _ in command.cells(args, None, reading))
+    shown = command.render_list(reading) + " ".join(title for title, _ in command.cells(args, None, reading))
     assert "\x1b" not in shown and "\\x1b[31m" in shown
-    assert command.render_json(args, None, None, reading).isascii()
+    assert command.render_json(None, None, reading).isascii()
