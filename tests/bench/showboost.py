@@ -71,7 +71,7 @@ def compare():
 
 def many_cpus(sets=512):
     """CPU time to read that many groups of three counters: perf's TSC event stands in for all three."""
-    from crisis import perf_event, proc
+    from crisis import perf_event, proc, syscalls
     event = perf_event.named_event("msr", "tsc")
     cpus = proc.online_cpus()
     syscalls.room_for(3 * sets, "counters")
