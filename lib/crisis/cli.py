@@ -6,7 +6,7 @@ Knows no tool.  This is the only module that prints an error or exits.
 
 import os
 import select
-import signal
+import _signal as signal       # the signal module is this one with enumerations, for 2.5 ms
 import sys
 import time
 
