@@ -20,6 +20,7 @@ _stop = False           # SIGINT or SIGTERM has arrived, or nobody reads stdout 
 _stopped_at = 0.0
 _waiting = False        # the main thread sleeps in wait() and may be interrupted
 _verbose = False
+_quick = False          # parser() is to make an options.Quick
 
 
 class _Interrupted(Exception):
@@ -64,9 +65,12 @@ def parser(description, epilog="", interval=True, cache=True, every=None, lines=
     cache: add --no-cache, for a command that loads a BPF program.
     lines: the long name of -j, for a command whose --json was another thing before.
     """
-    from .arguments import Formatter, Parser        # here, for a command that can do without: see run()
-    p = Parser(description=description, epilog=epilog, allow_abbrev=False,
-               formatter_class=Formatter)
+    if _quick:
+        from .options import Quick
+        p = Quick()
+    else:
+        from .arguments import Formatter, Parser
+        p = Parser(description=description, epilog=epilog, allow_abbrev=False, formatter_class=Formatter)
     if interval:
         p.add_argument("interval", nargs="?", type=positive_float, default=every or None,
                        help="seconds between two reports; without it, " +
@@ -84,6 +88,17 @@ def parser(description, epilog="", interval=True, cache=True, every=None, lines=
                    help="show a traceback for an error")
     p.add_argument("--version", action="version", version="%(prog)s " + __version__)
     return p
+
+
+def parse(get_parser, words):
+    """The arguments in the words: an object with an attribute for each.  Raises Usage, and SystemExit for --help."""
+    global _quick
+    _quick = True
+    try:
+        found = get_parser().parse(words)
+    finally:
+        _quick = False
+    return get_parser().parse_args(words) if found is None else found
 
 
 def _handle(signum, frame):
@@ -221,12 +236,8 @@ def _prog():
     return os.path.basename(sys.argv[0]) or "crisis-tools"
 
 
-def run(main, get_parser, plain=None):
+def run(main, get_parser):
     """Parse the arguments, run `main(args)`, and exit with its status (None is 0).
-
-    plain: a function of the list of words that returns the parsed arguments of
-    a simple call, or None for any other.  It saves the import of argparse, a
-    third of the start, where that counts.
 
     Errors become one line on stderr.  SIGINT and SIGTERM end the interval and
     not the process.  SIGPIPE has its default action.  A failed write to stdout
@@ -240,9 +251,7 @@ def run(main, get_parser, plain=None):
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:    # nohup-like parents keep their wish
         signal.signal(signal.SIGINT, _handle)
     try:
-        args = plain(sys.argv[1:]) if plain is not None else None
-        if args is None:
-            args = get_parser().parse_args()
+        args = parse(get_parser, sys.argv[1:])
         _verbose = getattr(args, "verbose", False)
         status = main(args) or 0
         sys.stdout.flush()

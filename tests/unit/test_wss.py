@@ -364,14 +364,3 @@ def test_usage_errors(arguments):
 def test_no_such_cgroup():
     result = run("wss", "-c", "/no/such/cgroup", ".1")
     assert result.returncode == 1 and result.stderr == "wss: no such cgroup: /no/such/cgroup\n"
-
-
-def test_the_plain_call_is_parsed_as_by_argparse():
-    wss = load("wss")
-    for words in ["181"], ["181", "0.1"], ["181", "5"], ["181", ".5"]:
-        found = wss.plain(words)
-        assert {name: getattr(found, name) for name in vars(wss.get_parser().parse_args(words))} == \
-            vars(wss.get_parser().parse_args(words))
-        assert wss.arrange(found) == wss.arrange(wss.get_parser().parse_args(words))
-    for words in [], ["-C", "1", "1"], ["1,2", "1"], ["1", "1", "1"], ["--help"], ["1", "-1"], ["1", "1.2.3"], ["x", "1"]:
-        assert wss.plain(words) is None
