@@ -8,7 +8,7 @@ import struct
 import pytest
 from crisis import damon, idle, plot, refs
 from crisis.errors import Error, NotPermitted, Unavailable
-from helpers import load, run
+from helpers import run
 
 PAGE = refs.PAGE
 SMAPS = b"""55d0c0000000-55d0c0002000 r-xp 00001000 fe:00 1234                       /usr/bin/a b (deleted)
