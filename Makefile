@@ -66,7 +66,7 @@ bench:
 
 lint:
 	$(PYTHON) -m compileall -q lib bin tests
-	shellcheck -x .ci/run tests/vm/run tests/vm/arm64 tests/vm/check tests/vm/guest tests/tools/manpage
+	shellcheck -x .ci/run tests/vm/run tests/vm/foreign tests/vm/check tests/vm/guest tests/tools/manpage
 
 dist:
 	git archive --prefix=crisis-tools-$(VERSION)/ -o crisis-tools-$(VERSION).tar.gz HEAD

@@ -240,7 +240,7 @@ def test_cgroup():
                 assert result.returncode == 1 and "no process in this cgroup" in result.stderr
                 with open(directory + "/below/cgroup.procs", "w") as f:
                     f.write(str(child.pid))
-                only, total = records("-c", directory, .2 * SLOW)
+                only, total = records("--flush-tlb", "-c", directory, .2 * SLOW)
                 assert only["pid"] == child.pid and total["record"] == "total" and only["ref_bytes"] >= 16 * MB
                 assert records("-c", "/crisis-wss-%d/below" % os.getpid(), .1)[0]["pid"] == child.pid
         finally:
@@ -443,7 +443,9 @@ def test_damon_against_a_known_set():
         assert found["source"] == "damon" and found["err_ns"] is None and 0 < found["ref_error_bytes"] < 3 * MB
         assert found["ref_bytes"] == pytest.approx(48 * MB, rel=.03, abs=4 * found["ref_error_bytes"])
         assert open("/sys/kernel/mm/damon/admin/kdamonds/nr_kdamonds").read().strip() == "0"
-    small = "import time\nprint(flush=True)\nwhile True: time.sleep(.001)"
+    # What stays in a TLB is not seen; taking so many pages away flushes it.
+    small = ("import mmap, time\nprint(flush=True)\nwhile True:\n area = mmap.mmap(-1, 1 << 19)\n"
+             " for at in range(0, 1 << 19, 4096): area[at] = 1\n area.close()\n time.sleep(.001)")
     with target(small) as (child, _):
         twice = [json.loads(line) for line in
                  run("wss", "-j", "--source", "damon", "-s", "0", str(child.pid), ".3", "2").stdout.splitlines()]
