@@ -17,12 +17,17 @@ event bits 0-7 (8-11 at 32), umask << 8; on ARM the event number.  Sources:
          replaces it; PMCx040 is in no list since Zen 4: PMCx029 replaces it
   ARM    Linux tools/perf/pmu-events/arch/arm64/arm/neoverse-*, and the common
          events of the Arm Architecture Reference Manual (D13.11)
+  RISC-V its cores have no codes in common, but the SBI specification's PMU
+         extension has events that the kernel's generic ones are passed to
+         (drivers/perf/riscv_pmu_sbi.c): a code is one of PERF_TYPE_HW_CACHE
 """
 
-__all__ = ["GENERIC", "TABLES", "SOURCES", "microarchitecture", "arm_core", "table"]
+__all__ = ["GENERIC", "RISCV", "TABLES", "SOURCES", "microarchitecture", "arm_core", "table"]
 
 # Column: (code, event name), ... summed.  A third member divides (slots to cycles), a fourth is config1.
 GENERIC = {"cycles": 0, "instructions": 1, "branches": 4, "branch_misses": 5}      # PERF_COUNT_HW_*
+
+RISCV = "RISC-V SBI"
 
 _INTEL = {
     "cycles": ((0x3c, "CPU_CLK_UNHALTED.THREAD_P"),),
@@ -172,6 +177,17 @@ _NEOVERSE_N1 = {
 }
 _NEOVERSE_V1 = dict(_NEOVERSE_N1, stalls_memory=((0x4005, "STALL_BACKEND_MEM"),))
 
+# Which cache | operation << 8 | miss << 16: perf_hw_cache_id, perf_hw_cache_op_id, perf_hw_cache_op_result_id.
+_RISCV = {
+    "l1d_refs": ((0x00000, "L1-dcache-loads"), (0x00100, "L1-dcache-stores")),
+    "l1d_misses": ((0x10000, "L1-dcache-load-misses"), (0x10100, "L1-dcache-store-misses")),
+    "l1i_misses": ((0x10001, "L1-icache-load-misses"),),
+    "llc_refs": ((0x00002, "LLC-loads"), (0x00102, "LLC-stores")),
+    "llc_misses": ((0x10002, "LLC-load-misses"), (0x10102, "LLC-store-misses")),
+    "dtlb_walks": ((0x10003, "dTLB-load-misses"), (0x10103, "dTLB-store-misses")),
+    "itlb_walks": ((0x10004, "iTLB-load-misses"),),
+}
+
 TABLES = {
     "Ivy Bridge": _IVYBRIDGE, "Haswell": _HASWELL, "Broadwell": _HASWELL, "Skylake": _SKYLAKE,
     "Cascade Lake": _SKYLAKE, "Ice Lake": _ICELAKE, "Ice Lake server": _ICELAKE_X, "Tiger Lake": _ICELAKE,
@@ -180,7 +196,7 @@ TABLES = {
     "Lion Cove": _LION_COVE, "Gracemont": _GRACEMONT, "Crestmont": _CRESTMONT, "Skymont": _SKYMONT,
     "Zen 1": _ZEN1, "Zen 2": _ZEN2, "Zen 3": _ZEN3, "Zen 4": _ZEN4, "Zen 5": _ZEN5,
     "Neoverse N1": _NEOVERSE_N1, "Neoverse V1": _NEOVERSE_V1, "Neoverse N2": _NEOVERSE_V1,
-    "Neoverse V2": _NEOVERSE_V1,
+    "Neoverse V2": _NEOVERSE_V1, RISCV: _RISCV,
 }
 SOURCES = {
     "Ivy Bridge": "IVT V24", "Haswell": "HSX V29", "Broadwell": "BDX V23", "Skylake": "SKX V1.37, SKL V59",
@@ -190,7 +206,7 @@ SOURCES = {
     "Gracemont": "ADL V1.40", "Crestmont": "MTL V1.22, SRF V1.18", "Skymont": "LNL V1.26",
     "Zen 1": "amdzen1", "Zen 2": "amdzen2", "Zen 3": "amdzen3", "Zen 4": "amdzen4", "Zen 5": "amdzen5",
     "Neoverse N1": "neoverse-n1", "Neoverse V1": "neoverse-v1", "Neoverse N2": "neoverse-n2-v2",
-    "Neoverse V2": "neoverse-n2-v2",
+    "Neoverse V2": "neoverse-n2-v2", RISCV: "SBI 1.0, chapter 11",
 }
 
 # GenuineIntel family 6: intel/perfmon mapfile.csv.  Of a hybrid CPU: (core, atom).

@@ -22,10 +22,10 @@ __all__ = ["open_event", "attach", "enable", "pmu_type", "retprobe_bit", "tracep
            "tracepoint_fields", "tracepoint_file",
            "Event", "Group", "Counters", "scaled", "named_event", "format_bits",
            "layout", "refusal",
-           "TYPE_HARDWARE", "TYPE_SOFTWARE", "TYPE_TRACEPOINT",
+           "TYPE_HARDWARE", "TYPE_SOFTWARE", "TYPE_TRACEPOINT", "TYPE_HW_CACHE",
            "DISABLED", "INHERIT", "EXCLUDE_KERNEL", "EXCLUDE_HV", "ENABLE_ON_EXEC", "FLAG_PID_CGROUP"]
 
-TYPE_HARDWARE, TYPE_SOFTWARE, TYPE_TRACEPOINT = 0, 1, 2
+TYPE_HARDWARE, TYPE_SOFTWARE, TYPE_TRACEPOINT, TYPE_HW_CACHE = range(4)
 FLAG_PID_CGROUP = 4             # pid is a descriptor of a cgroup directory
 # Bits of perf_event_attr that a counter may be opened with.
 DISABLED, INHERIT = 1 << 0, 1 << 1

@@ -116,6 +116,8 @@ def identify(pmu, cpus, root="/"):
     except FileNotFoundError:
         pass
     fields = proc.cpuinfo(root)
+    if fields.get("isa", "").startswith("rv"):
+        return events.RISCV
     try:
         return events.microarchitecture(fields["vendor_id"], int(fields["cpu family"]), int(fields["model"]),
                                         int(fields.get("stepping", "0")), pmu)
@@ -195,16 +197,17 @@ def plan(clusters, root="/", shared_l3=True):
         if kind is None:
             unknown.append(name)
         result, allowed = Plan(name, cpus, kind), perf_event.format_bits(name, base, _TERMS)
+        code_type = perf_event.TYPE_HW_CACHE if kind == events.RISCV else type_
         visible = _visible_events(name, base)
         for cluster in clusters:
             members = []
             for counter in cluster:
-                if kind is None and counter in events.GENERIC:
+                if kind in (None, events.RISCV) and counter in events.GENERIC:
                     # A hybrid kernel takes the PMU's type in the upper half (PERF_PMU_TYPE_SHIFT).
                     config = events.GENERIC[counter] | (type_ << 32 if len(pmus) > 1 else 0)
                     found = [(perf_event.Event(perf_event.TYPE_HARDWARE, config, name=counter), 1)]
                 else:
-                    found = [(perf_event.Event(type_, code, config1, name=title), divisor)
+                    found = [(perf_event.Event(code_type, code, config1, name=title), divisor)
                              for code, title, divisor, config1 in codes.get(counter, ())]
                     if not all(_known_to_kernel(event, counter, kind, allowed, visible) for event, _ in found):
                         found = []

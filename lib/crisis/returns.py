@@ -218,8 +218,8 @@ def function_starts(elf):
     if len(raw) < 12 or raw[0] != 1 or raw[2:4] != b"\x03\x3b":         # DW_EH_PE_udata4; datarel | sdata4
         return frozenset()
     offset = elf.sections[name][2]
-    base = next((address + offset - start for start, address, size, _ in elf.segments if start <= offset < start + size),
-                None)
+    base = next((address + offset - start for start, address, size, _ in elf.segments
+                 if start <= offset < start + size), None)
     at = 4 + {0x0b: 4, 0x0c: 8}.get(raw[1] & 0x0f, 4)
     count = struct.unpack_from("=I", raw, at)[0]
     if base is None or at + 4 + 8 * count > len(raw):

@@ -25,6 +25,15 @@ def codes(plan, counter):
     return [(flat[i].type, flat[i].config) for i, _ in plan.parts.get(counter, ())]
 
 
+def test_risc_v_counts_by_the_kernels_own_events(tree):
+    root = tree("riscv")
+    (core,), unknown = pmc.plan(CLUSTERS["tlbstat"], root)
+    assert (core.kind, unknown) == (events.RISCV, [])
+    assert codes(core, "cycles") == [(perf_event.TYPE_HARDWARE, 0)]
+    assert codes(core, "dtlb_walks") == [(perf_event.TYPE_HW_CACHE, 0x10003), (perf_event.TYPE_HW_CACHE, 0x10103)]
+    assert codes(core, "itlb_walks") == [(perf_event.TYPE_HW_CACHE, 0x10004)] and "dtlb_cycles" not in core.parts
+
+
 def test_hybrid_intel_has_a_plan_for_each_kind_of_core(tree):
     root = tree("alderlake")
     assert pmc.core_pmus(root) == [("cpu_atom", 10, list(range(16, 24))), ("cpu_core", 4, list(range(16)))]
