@@ -24,7 +24,7 @@ man: all
 # A page is the parser's own text with the written sections of man/NAME.inc behind it.
 define page
 man/$(1): bin/$(basename $(1)) man/$(basename $(1)).inc lib/crisis/cli.py setup.cfg
-	tests/tools/manpage "$(MANPAGE)" $(basename $(1)) $(subst .,,$(suffix $(1))) $(VERSION) > $$@.new
+	tests/tools/manpage "$(MANPAGE)" $(basename $(1)) $(subst .,,$(suffix $(1))) $(VERSION) > $$@.new || { rm -f $$@.new; exit 1; }
 	mv $$@.new $$@
 endef
 $(foreach p,$(PAGES),$(eval $(call page,$(p))))
