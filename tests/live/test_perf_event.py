@@ -167,6 +167,8 @@ def test_descriptor_limit_is_raised_or_named():
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == hard
     if "No module named" in failed.stderr:
         pytest.skip("an unprivileged user cannot read the checkout")
+    if "perf_event_paranoid at 3" in failed.stderr:         # Debian's
+        pytest.skip("an unprivileged user may not count here at all")
     assert failed.returncode and "the limit of open files is 64. Raise it with ulimit -Hn 1" in failed.stderr
 
 
@@ -204,7 +206,9 @@ def test_cpu_that_goes_offline_and_comes_back():
         counters.close()
         pytest.skip("CPU %d cannot be taken offline: %s" % (cpu, exc.strerror))
     try:
-        readings = counters.read(), counters.read()
+        readings = [counters.read()]
+        time.sleep(.05)             # where the TSC is not trusted, the kernel's clock may stand still between ticks
+        readings.append(counters.read())
     finally:
         open(switch, "w").write("1")
     assert readings[1][other][0][1] > 0
