@@ -8,9 +8,9 @@ total; version 16 undid that.
 """
 
 import os
-import socket
 import struct
 
+from . import netlink
 from .errors import Error, NotPermitted, Unavailable
 
 __all__ = ["DELAYS", "Taskstats", "parse", "switched_on"]
@@ -26,7 +26,6 @@ _SIZE_15 = 560
 _SINCE = {"thrashing": 9, "compact": 11, "wpcopy": 13, "irq": 14}
 _GENL_ID_CTRL, _CTRL_CMD_GETFAMILY, _CTRL_ATTR_FAMILY_ID, _CTRL_ATTR_FAMILY_NAME = 16, 3, 1, 2
 _CMD_GET, _ATTR_TGID, _TYPE_STATS, _TYPE_AGGR_TGID = 1, 2, 3, 5
-_NLMSG_ERROR = 2
 
 
 def parse(raw):
@@ -57,45 +56,21 @@ def switched_on(root="/"):
         return True
 
 
-def _attributes(raw):
-    found, at = {}, 0
-    while at + 4 <= len(raw):
-        length, kind = struct.unpack_from("=HH", raw, at)
-        if length < 4:
-            break
-        found[kind & 0x3fff] = raw[at + 4:at + length]
-        at += (length + 3) & ~3
-    return found
-
-
 class Taskstats:
     """A netlink socket to the kernel's taskstats.  Raises Unavailable."""
 
     def __init__(self):
-        self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 16)        # NETLINK_GENERIC
-        self.socket.bind((0, 0))
-        self.sequence = 0
+        self._socket = netlink.Socket(netlink.GENERIC)
         try:
             found = self._ask(_GENL_ID_CTRL, _CTRL_CMD_GETFAMILY, _CTRL_ATTR_FAMILY_NAME, b"TASKSTATS\0")
         except FileNotFoundError:
             raise Unavailable("the kernel gives no taskstats: it was built without CONFIG_TASKSTATS, or this is not "
                               "the host's network namespace") from None
-        self.family, = struct.unpack("=H", found[_CTRL_ATTR_FAMILY_ID])
+        self._family, = struct.unpack("=H", found[_CTRL_ATTR_FAMILY_ID])
 
     def _ask(self, family, command, attribute, payload):
-        self.sequence += 1
-        body = struct.pack("=BBHHH", command, 1, 0, 4 + len(payload), attribute) + payload
-        body += bytes(-len(body) % 4)
-        self.socket.send(struct.pack("=IHHII", 16 + len(body), family, 1, self.sequence, 0) + body)
-        while True:
-            raw = self.socket.recv(65536)
-            length, kind, _, sequence, _ = struct.unpack_from("=IHHII", raw)
-            if sequence != self.sequence:
-                continue
-            if kind == _NLMSG_ERROR:
-                code = -struct.unpack_from("=i", raw, 16)[0]
-                raise OSError(code, os.strerror(code))
-            return _attributes(raw[20:length])
+        answer = self._socket.ask(family, struct.pack("=BBH", command, 1, 0) + netlink.attribute(attribute, payload))
+        return netlink.attributes(answer[4:])               # behind the generic header
 
     def process(self, pid):
         """parse() of a process: the sum of its threads, those that have ended too.
@@ -103,11 +78,11 @@ class Taskstats:
         Raises ProcessLookupError when there is none, NotPermitted.
         """
         try:
-            found = self._ask(self.family, _CMD_GET, _ATTR_TGID, struct.pack("=I", pid))
+            found = self._ask(self._family, _CMD_GET, _ATTR_TGID, struct.pack("=I", pid))
         except PermissionError as exc:
             raise NotPermitted("cannot read taskstats: %s. Run it as root or with CAP_NET_ADMIN" % exc.strerror) \
                 from None
-        inner = _attributes(found.get(_TYPE_AGGR_TGID, b""))
+        inner = netlink.attributes(found.get(_TYPE_AGGR_TGID, b""))
         if _TYPE_STATS not in inner:
             raise Error("cannot read taskstats of process %d: the answer holds none" % pid)
         return parse(inner[_TYPE_STATS])

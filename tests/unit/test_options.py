@@ -17,7 +17,8 @@ from crisis.errors import Error
 from crisis.options import Quick
 
 COMMANDS = sorted(os.listdir(os.path.join(ROOT, "bin")))
-WORDS = ["1", "5", "0.5", "2", "10", "185", "1,2", "all", "0-1", "x", "-", "/tmp", "k", "512K", "1e3", "", "0", "-1", "-5"]
+WORDS = ["1", "5", "0.5", "2", "10", "185", "1,2", "all", "0-1", "x", "-", "/tmp", "k", "512K", "1e3", "", "0", "-1",
+         "-5"]
 
 
 def by_argparse(parser, words):

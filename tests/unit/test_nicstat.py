@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""nicstat's arithmetic and choice of rows, on made-up interfaces; and netlink's messages."""
+
+import json
+import struct
+from argparse import Namespace
+
+import pytest
+from helpers import load, run
+
+from crisis import links, netlink
+
+nicstat = load("nicstat")
+
+
+def link(index=1, name="eth0", speed=None, full=None, up=True, queue=(0, 0, 0, 0), **counters):
+    made = links.Link()
+    made.index, made.name, made.up, made.state, made.ethernet = index, name, up, "up", True
+    made.speed, made.full, made.queue = speed, full, queue
+    made.counters = dict(dict.fromkeys(links.COUNTERS, 0), **counters)
+    return made
+
+
+def row(before, after, seconds=1.0):
+    return nicstat.Row(before, after, seconds)
+
+
+@pytest.mark.parametrize("full, share", [(True, .5), (None, .5), (False, .75)])
+def test_utilization_is_of_the_wire(full, share):
+    # 1 Gbit/s; 1,250,000 packets of 26 bytes are 62,500,000 on the wire with their 24 more
+    after = link(speed=1000, full=full, rx_packets=1250000, rx_bytes=1250000 * 26, tx_packets=1, tx_bytes=31249976)
+    assert row(link(), after).util == pytest.approx(share)
+    assert row(link(), after, 2.0).util == pytest.approx(share / 2)
+    assert row(link(), link(rx_bytes=10)).util is None
+    after.ethernet = False
+    assert row(link(), after).util == pytest.approx((.26 if full is not False else .51), rel=.01)
+
+
+def test_saturation_and_a_counter_that_went_back():
+    found = row(link(rx_dropped=5, tx_packets=9, queue=(0, 0, 7, 1)),
+                link(rx_dropped=6, rx_missed_errors=10, tx_dropped=100, tx_packets=3, rx_errors=50,
+                     queue=(1, 2, 1007, 1)))
+    assert found.saturation == 1 + 10 + 100 + 1000 and found.changes["tx_packets"] is None and found.util is None
+    assert found.active and found.rate("tx_packets") is None and found.average("tx") is None
+
+
+@pytest.mark.parametrize("before, after, growth", [
+    ((0, 0, 10, 0), (0, 0, 14, 0), 4), ((0, 0, (1 << 32) - 2, 0), (0, 0, 3, 0), 5), ((0, 0, 500, 0), (0, 0, 3, 0), 3),
+    (None, (0, 0, 3, 0), 3), ((0, 0, 3, 0), None, None)])
+def test_drops_of_queues(before, after, growth):
+    assert row(link(queue=before), link(queue=after)).changes["queue_drops"] == growth
+
+
+def test_a_new_interface_began_at_nothing():
+    assert row(None, link(rx_packets=3, rx_bytes=300)).bytes == 300
+
+
+def test_which_rows_are_shown():
+    rows = [row(link(i), link(i, "eth%d" % i, rx_bytes=i * 100, rx_packets=i)) for i in range(5)] + [
+        row(link(9), link(9, "down", up=False))]
+    args = Namespace(all=False, interface=None, top=3)
+
+    def names(rows_):
+        shown, hidden = nicstat.chosen(args, rows_)
+        return [r.link.name for r in shown], hidden
+    assert names(rows) == (["eth2", "eth3", "eth4"], 1)
+    assert names([rows[0], rows[5]]) == (["eth0"], 0) and names([rows[5]]) == ([], 0)
+    args.all = True
+    assert len(names(rows)[0]) == 6
+
+
+def test_json():
+    found = row(link(), link(name="a\x1b", rx_bytes=7, rx_packets=1, queue=None))
+    first, soft = map(json.loads, nicstat.render_json([found], (3, 4), 1.0, 2).splitlines())
+    assert first["interface"] == "a\x1b" and first["rx_bytes"] == 7
+    assert first["queue_drops"] is None and first["queue_bytes"] is None
+    assert first["lost"] == {"removed": 2} and (soft["dropped_packets"], soft["squeezed"]) == (3, 4)
+    assert set(links.COUNTERS) <= set(first)
+
+
+def test_softnet(tmp_path):
+    path = tmp_path / "proc/net/softnet_stat"
+    path.parent.mkdir(parents=True)
+    path.write_text("0000acb8 00000002 0000000a 00000000\n000000ff 00000010 00000001 00000000\n")
+    assert links.softnet(str(tmp_path)) == (18, 11)
+
+
+def test_attributes():
+    raw = netlink.attribute(3, b"eth0\0") + netlink.attribute(23, b"12345678")
+    raw += struct.pack("=HH", 6, 0x8000 | 7) + b"xy"                # a nested one, at the end without padding
+    assert len(netlink.attribute(3, b"eth0\0")) == 12
+    assert netlink.attributes(raw) == {3: b"eth0\0", 23: b"12345678", 7: b"xy"}
+    assert netlink.attributes(raw + b"\0\0\0\0") == netlink.attributes(raw + b"\1") == netlink.attributes(raw)
+
+
+@pytest.mark.parametrize("words", [["0"], ["x"], ["1", "0"], ["--top", "0"], ["1", "2", "3"], ["-i"]])
+def test_usage_errors(words):
+    result = run("nicstat", *words)
+    assert result.returncode == 2 and result.stdout == "" and result.stderr.count("\n") == 1
