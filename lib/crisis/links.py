@@ -9,6 +9,7 @@ it needs a privilege.
 
 import array
 import os
+import socket
 import struct
 
 from . import netlink
@@ -46,7 +47,6 @@ class Links:
     """Reads all interfaces.  Raises OSError."""
 
     def __init__(self):
-        import socket
         self._netlink = netlink.Socket(netlink.ROUTE)
         self._ethtool = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._speeds = {}       # index: (changes of the carrier, (speed, full))

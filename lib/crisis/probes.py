@@ -12,6 +12,8 @@ pointer and memory as they were at the entry.  Elsewhere it stays at the entry.
 
 import os
 
+from .returns import length
+
 __all__ = ["place", "jumps"]
 
 _LOOK = 32              # bytes at the entry to look through
@@ -62,56 +64,39 @@ def _harmless(code, at):
 
     Probes read the first three arguments.
     """
-    start = at
-    code = code + bytes(16)
-    if code[at:at + 4] == b"\xf3\x0f\x1e\xfa":  # endbr64
+    code = code[at:] + bytes(16)
+    if code[:4] == b"\xf3\x0f\x1e\xfa":       # endbr64
         return 4
-    if code[at] == 0x64:                        # a load relative to fs: thread-local
-        at += 1
+    try:
+        size = length(code)
+    except ValueError:
+        return 0
+    at = code[0] == 0x64                        # a load relative to fs: thread-local
     rex = 0
     if code[at] & 0xf0 == 0x40:
         rex, at = code[at], at + 1
-    opcode = code[at]
-    at += 1
+    opcode, modrm = code[at], code[at + 1]
     if 0xb8 <= opcode <= 0xbf:                  # mov imm, register
-        target, at = opcode & 7 | (rex & 1) << 3, at + (8 if rex & 8 else 4)
-        return 0 if target in _ARGUMENTS or target == _STACK else at - start
-    if opcode in (0x0f,):
-        if code[at] not in (0xb6, 0xb7, 0xbe, 0xbf):            # movzx, movsx
+        return size if _free(opcode & 7 | (rex & 1) << 3) else 0
+    if opcode == 0x0f:
+        if modrm not in (0xb6, 0xb7, 0xbe, 0xbf):               # movzx, movsx
             return 0
-        opcode, at = 0x8b, at + 1
+        opcode, modrm = 0x8b, code[at + 2]
     if opcode in (0x25, 0x3d, 0xa9, 0x0d):      # and, cmp, test, or eax, imm32
-        return at + 4 - start
-    modrm = code[at]
+        return size
     mode, register, operand = modrm >> 6, modrm >> 3 & 7 | (rex & 4) << 1, modrm & 7 | (rex & 1) << 3
-    at += 1
-    if mode != 3:
-        if modrm & 7 == 4:
-            at += 1
-            if mode == 0 and code[at - 1] & 7 == 5:
-                at += 4
-        if mode == 0 and modrm & 7 == 5 or mode == 2:
-            at += 4
-        elif mode == 1:
-            at += 1
-    if opcode in _READS:
-        return at - start
+    if opcode in _READS or opcode in (0x80, 0x81, 0x83) and modrm >> 3 & 7 == 7 or \
+            opcode in (0xf6, 0xf7) and modrm >> 3 & 7 == 0:     # cmp and test with a constant
+        return size
     if opcode in _LOADS:
-        target = register
-    elif opcode in _STORES and mode == 3:
-        target = operand
-    elif opcode in (0x80, 0x83, 0x81, 0xc1):
-        at += 4 if opcode == 0x81 else 1
-        if opcode != 0xc1 and modrm >> 3 & 7 == 7:              # cmp with a constant
-            return at - start
-        if mode != 3:
-            return 0
-        target = operand
-    elif opcode in (0xf6, 0xf7) and modrm >> 3 & 7 == 0:        # test with a constant
-        return at + (1 if opcode == 0xf6 else 4) - start
-    else:
-        return 0
-    return 0 if target in _ARGUMENTS or target == _STACK else at - start
+        return size if _free(register) else 0
+    if mode == 3 and (opcode in _STORES or opcode in (0x80, 0x81, 0x83, 0xc1)):
+        return size if _free(operand) else 0
+    return 0
+
+
+def _free(register):
+    return register not in _ARGUMENTS and register != _STACK
 
 
 def _jumped_into(code, place_at):

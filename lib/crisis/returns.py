@@ -103,7 +103,7 @@ def length(code):
 
 
 # What an instruction does to the flow: (length, kind, where to, relative to it).
-_NEXT, _BRANCH, _JUMP, _CALL, _RETURN, _END, _INDIRECT = range(7)
+_NEXT, _BRANCH, _JUMP, _RETURN, _END, _INDIRECT = range(6)
 
 
 def _x86_64(code):
@@ -116,8 +116,6 @@ def _x86_64(code):
             return size, _JUMP, target
         if 0x70 <= opcode <= 0x7f or 0xe0 <= opcode <= 0xe3:
             return size, _BRANCH, target
-        if opcode == 0xe8 or opcode == 0xff and modrm >> 3 & 7 in (2, 3):
-            return size, _CALL, 0
         if opcode == 0xff and modrm >> 3 & 7 in (4, 5):         # by a slot relative to rip, or by a register
             slot = size + int.from_bytes(code[size - 4:size], "little", signed=True)
             return size, _INDIRECT, slot if modrm == 0x25 else 0
@@ -138,16 +136,14 @@ def _aarch64(code):
     word = struct.unpack_from("<I", code)[0] if len(code) >= 4 else 0
     if word & 0xfc000000 == 0x14000000:                         # b
         return 4, _JUMP, _signed(word, 26) * 4
-    if word & 0xfc000000 == 0x94000000 or word & 0xfffffc1f == 0xd63f0000:      # bl, blr
-        return 4, _CALL, 0
     if word & 0xff000000 == 0x54000000 or word & 0x7e000000 == 0x34000000:      # b.cond, cbz, cbnz
         return 4, _BRANCH, _signed(word >> 5, 19) * 4
     if word & 0x7e000000 == 0x36000000:                         # tbz, tbnz
         return 4, _BRANCH, _signed(word >> 5, 14) * 4
     if word & 0xfffffc1f == 0xd65f0000 or word in (0xd65f0bff, 0xd65f0fff):     # ret, retaa, retab
         return 4, _RETURN, 0
-    if word & 0xfe000000 == 0xd6000000:                         # br and its kin
-        return 4, _CALL if word & 0x00200000 else _INDIRECT, 0
+    if word & 0xfe200000 == 0xd6000000:                         # br and its kin, but not blr
+        return 4, _INDIRECT, 0
     if word & 0xffe0001f == 0xd4200000 or not word >> 16:       # brk, udf
         return 4, _END, 0
     return 4, _NEXT, 0
