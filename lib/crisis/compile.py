@@ -34,6 +34,9 @@ PRELUDE = r"""
    what a filter excludes is dead code by then and costs nothing. */
 #define PARAM_MAGIC 0x43525354ULL
 #define PARAM(name) ({ u64 __v; asm("%0 = %1 ll" : "=r"(__v) : "i"(PARAM_MAGIC << 32 | PARAM_##name)); __v; })
+/* Hide from the compiler what it knows of a variable, as libbpf's barrier_var() does.  It may otherwise prove a bound
+   check redundant, or merge two into one, and the verifier, which tracks less, then sees an access without a bound. */
+#define barrier_var(variable) asm volatile("" : "+r"(variable))
 /* A kernel function (kfunc): the call of a number that the builder replaces by the function's BTF id. */
 #define KFUNC(result, name) ((result (*)())(KFUNC_##name))
 #ifdef COUNTERS
