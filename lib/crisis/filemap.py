@@ -145,6 +145,7 @@ static __always_inline int send_name(struct inode *inode, u64 name)
 			r->cut = 1;
 			break;
 		}
+		barrier_var(at);                /* else the mask, redundant to clang, is dropped */
 		length = bpf_probe_read_kernel_str(&r->path[at & (PATH_ROOM - 1)], 256, (void *)PROBE(dentry, d_name.name));
 		if (length <= 0)
 			break;
