@@ -22,6 +22,7 @@ _LD_IMM64, _PSEUDO_MAP_FD = 0x18, 1
 _PARAM_MAGIC = 0x43525354
 _CALL, _PSEUDO_KFUNC_CALL = 0x85, 2
 _KFUNC_MAGIC = 0x7e000000       # no helper has such a number
+_TASK_STORAGE = 29
 # Which BTF type a program of the kind is attached by.
 _BTF_KINDS = {"tp_btf": ("btf_trace_%s", headers.TYPEDEF), "fentry": ("%s", headers.FUNC),
               "fexit": ("%s", headers.FUNC)}
@@ -151,7 +152,9 @@ def _compile(request, text, meta):
     descriptors = {}
     for i in range(lib.bpf_num_tables(handle)):
         descriptors[lib.bpf_table_fd_id(handle, i)] = i
-        meta["maps"].append([lib.bpf_table_name(handle, i).decode(), lib.bpf_table_type_id(handle, i),
+        storage = b'"task_storage_key"' in lib.bpf_table_key_desc_id(handle, i)     # TASK_STORAGE of compile.PRELUDE
+        meta["maps"].append([lib.bpf_table_name(handle, i).decode(),
+                             _TASK_STORAGE if storage else lib.bpf_table_type_id(handle, i),
                              lib.bpf_table_key_size_id(handle, i), lib.bpf_table_leaf_size_id(handle, i),
                              lib.bpf_table_max_entries_id(handle, i), lib.bpf_table_flags_id(handle, i)])
     code = []
@@ -196,7 +199,7 @@ def _declare(lib):
     """bcc's Python module gives no prototypes for the calls by table number."""
     for name, result in (("name", ctypes.c_char_p), ("type_id", ctypes.c_int), ("key_size_id", ctypes.c_size_t),
                          ("leaf_size_id", ctypes.c_size_t), ("max_entries_id", ctypes.c_size_t),
-                         ("flags_id", ctypes.c_int), ("fd_id", ctypes.c_int)):
+                         ("flags_id", ctypes.c_int), ("fd_id", ctypes.c_int), ("key_desc_id", ctypes.c_char_p)):
         function = getattr(lib, "bpf_table_" + name)
         function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_size_t], result
 

@@ -37,8 +37,21 @@ PRELUDE = r"""
 /* Hide from the compiler what it knows of a variable, as libbpf's barrier_var() does.  It may otherwise prove a bound
    check redundant, or merge two into one, and the verifier, which tracks less, then sees an access without a bound. */
 #define barrier_var(variable) asm volatile("" : "+r"(variable))
-/* A kernel function (kfunc): the call of a number that the builder replaces by the function's BTF id. */
-#define KFUNC(result, name) ((result (*)())(KFUNC_##name))
+/* Declare a kernel function (kfunc), as bcc declares helpers: bcc 0.18 aborts at a call through a cast.  The builder
+   replaces the number by the function's BTF id. */
+#define KFUNC(result, name) static result (*name)(void) = (void *)KFUNC_##name
+/* Declare a map of task storage (BPF_MAP_TYPE_TASK_STORAGE), which bcc has only since 0.24: here it is a hash, which the
+   builder recognizes by its key and gives the right type.  bcc rewrites NAME.sk_storage_get(task, value, flags), for a
+   map of any type, to bpf_sk_storage_get(NAME, ...), which here is bpf_task_storage_get(), Linux 5.11. */
+struct task_storage_key { u32 unused; };
+#define TASK_STORAGE(name, type) \
+struct name##_table_t { struct task_storage_key key; type leaf; \
+    void *(*sk_storage_get)(void *, void *, u64); u32 max_entries; u32 flags; }; \
+static __attribute__((section("maps/hash"))) struct name##_table_t name = { .max_entries = 1 }
+static void *(*task_storage_get)(void *map, void *task, void *value, u64 flags) = (void *)156;
+#define bpf_sk_storage_get task_storage_get
+/* bpf_get_attach_cookie(), Linux 5.15; bcc declares it since 0.22. */
+static u64 (*get_attach_cookie)(void *ctx) = (void *)174;
 #ifdef COUNTERS
 BPF_ARRAY(counters, u64, COUNTERS);
 static __always_inline void count_event(int index)
@@ -92,7 +105,7 @@ class Source:
     constants: enumeration constants whose values the command wants; "PREFIX*" for all that begin so.
     arguments: "tracepoint.argument" strings; the text reads one with ARG(ctx, tracepoint, argument)
         wherever the running kernel's tracepoint has it.  The kernel must have all of them, and BTF.
-    kfuncs: kernel functions that the text calls as KFUNC(result type, name)();
+    kfuncs: kernel functions that the text declares by KFUNC(result type, name); and calls;
         a kernel that lacks one cannot have the program.
     """
 

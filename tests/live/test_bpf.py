@@ -136,17 +136,18 @@ COOKIES = r"""
 BPF_HASH(seen, u64, u64, 16);
 static __always_inline void note(struct pt_regs *ctx, u64 returning)
 {
-	u64 key = bpf_get_attach_cookie(ctx) + returning;
+	u64 key = get_attach_cookie(ctx) + returning;
 	seen.increment(key);
 }
 int on_entry(struct pt_regs *ctx) { note(ctx, 0); return 0; }
 int on_return(struct pt_regs *ctx) { note(ctx, 1000); return 0; }
 #ifdef SESSION
+KFUNC(bool, bpf_session_is_return);
 int on_both(struct pt_regs *ctx)
 {
-	u64 back = KFUNC(bool, bpf_session_is_return)();
+	u64 back = bpf_session_is_return();
 	note(ctx, back ? 1000 : 0);
-	return !back && bpf_get_attach_cookie(ctx) == 2;        /* of the second one the return is not wanted */
+	return !back && get_attach_cookie(ctx) == 2;        /* of the second one the return is not wanted */
 }
 #endif
 """
@@ -277,3 +278,39 @@ def test_variables_may_be_called_as_the_kernel_calls_constants():
     obj = compiler.build(compiler.Source(
         "test.names", "int on_raw(u64 *ctx) { int all = ctx[0], none = ctx[1]; return all + none; }"), cache=False)
     assert list(obj.functions) == ["on_raw"]
+
+
+STORAGE = r"""
+#ifdef STORAGE
+TASK_STORAGE(mine, u64);
+#else
+BPF_HASH(mine, u32, u64, 16);
+#endif
+BPF_ARRAY(found, u64, 1);
+int on_switch(u64 *ctx)
+{
+#ifdef STORAGE
+	u64 *count = mine.sk_storage_get((struct task_struct *)ctx[1], 0, 1);
+	int zero = 0;
+
+	if (count && ++*count > 5)
+		found.increment(zero);
+#endif
+	return 0;
+}
+"""
+
+
+def test_task_storage():
+    """A value of each task, by a map that bcc does not know; a hash of the same name stays one."""
+    build = [compiler.build(compiler.Source("test.storage", STORAGE, (("tp_btf/sched_switch:on_switch",),), defines=d,
+                                            requires=("bpf_local_storage",)), cache=False) for d in ({"STORAGE": 1}, {})]
+    if build[0].unusable:
+        pytest.skip(build[0].unusable)
+    assert [dict((m[0], m[1]) for m in obj.maps)["mine"] for obj in build] == [29, bpf.HASH]
+    prog = bpf.Program(build[0])
+    prog.attach()
+    for _ in range(20):
+        time.sleep(.001)
+    assert struct.unpack("=Q", prog.maps["found"].lookup(bytes(4)))[0] >= 10
+    prog.close()
