@@ -34,6 +34,14 @@ PRELUDE = r"""
    what a filter excludes is dead code by then and costs nothing. */
 #define PARAM_MAGIC 0x43525354ULL
 #define PARAM(name) ({ u64 __v; asm("%0 = %1 ll" : "=r"(__v) : "i"(PARAM_MAGIC << 32 | PARAM_##name)); __v; })
+/* Where bcc does not find a helper in /proc/kallsyms, which kernel.kptr_restrict hides and which it reads as root only, it
+   puts bpf_probe_read in its place: by macros, and for user memory by rewriting each call.  The object must not depend
+   on that, and bpf_probe_read does not load where kernel and user addresses overlap (s390x). */
+#undef bpf_probe_read_kernel
+#undef bpf_probe_read_kernel_str
+#undef bpf_probe_read_user
+#undef bpf_probe_read_user_str
+static long (*probe_read_user)(void *to, u32 size, const void *from) = (void *)112;     /* bpf_probe_read_user(), 5.5 */
 /* Hide from the compiler what it knows of a variable, as libbpf's barrier_var() does.  It may otherwise prove a bound
    check redundant, or merge two into one, and the verifier, which tracks less, then sees an access without a bound. */
 #define barrier_var(variable) asm volatile("" : "+r"(variable))
