@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Running a command as a person would, and workloads whose truth is known."""
 
+import atexit
 import contextlib
 import errno
+import functools
 import glob
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -36,6 +40,52 @@ def run(name, *args, **kwargs):
     kwargs.setdefault("timeout", 60 * SLOW)
     return subprocess.run([tool(name), *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           universal_newlines=True, stdin=subprocess.DEVNULL, **kwargs)
+
+
+NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]       # in front of a command
+
+
+def become_nobody():
+    """For preexec_fn: a user who owns nothing."""
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+
+
+@functools.lru_cache(None)
+def readable_root():
+    """The directory of a checkout that every user can read: this one, or else a copy of what the tests run.
+
+    The home directory of root, for example, is closed to others.  The copy is removed when the tests end.
+    """
+    parts = [os.path.join(ROOT, part) for part in ("bin", "lib", "tests/softpmu.py")]
+    hidden = subprocess.run(["find", *parts, "!", "-readable"], preexec_fn=become_nobody, cwd="/",
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if not hidden.stdout:
+        return ROOT
+    copy = tempfile.mkdtemp(prefix="crisis-tools-", dir="/var/tmp")
+    atexit.register(shutil.rmtree, copy)
+    os.mkdir(os.path.join(copy, "tests"))
+    for part in "bin", "lib":
+        shutil.copytree(os.path.join(ROOT, part), os.path.join(copy, part))
+    shutil.copy(os.path.join(ROOT, "tests/softpmu.py"), os.path.join(copy, "tests"))
+    subprocess.check_call(["chmod", "-R", "u+w,a+rX", copy])
+    return copy
+
+
+def as_nobody(name, *args, before=None, **kwargs):
+    """The command, run by a user who owns nothing; before: called first, with the privileges of the tests.
+
+    Skips the test where the tests do not run as root.
+    """
+    import pytest
+    if os.geteuid():
+        pytest.skip("only root can become another user")
+    def change():
+        if before:
+            before()
+        become_nobody()
+    return run(os.path.join(readable_root(), "bin", name), *args, preexec_fn=change, cwd="/", **kwargs)
 
 
 def usable(name, source, *args):

@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from helpers import SLOW, attached, fails_to_write, peak_memory, refuses, run, stop, usable
+from helpers import SLOW, as_nobody, attached, fails_to_write, peak_memory, refuses, run, stop, usable
 from pagefiles import PAGE, read, resident
 from test_cachestat import PAGES, evict, make
 
@@ -274,7 +274,7 @@ def test_a_name_is_searched_where_the_kernel_has_none(tmp_path):
 
 
 def test_without_root():
-    result = run("cachesnoop", "-d", "1", preexec_fn=lambda: (os.setgroups([]), os.setgid(65534), os.setuid(65534)))
+    result = as_nobody("cachesnoop", "-d", "1")
     assert result.returncode == 77 and result.stderr.count("\n") == 1 and "CAP_BPF" in result.stderr
 
 

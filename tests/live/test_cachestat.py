@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from helpers import SLOW, attached, fails_to_write, peak_memory, refuses, run, stop, usable
+from helpers import SLOW, as_nobody, attached, fails_to_write, peak_memory, refuses, run, stop, usable
 from pagefiles import PAGE, read, resident, rewrite, touch
 
 SOURCES = ("fentry", "tracepoint", "kprobe")
@@ -353,7 +353,7 @@ def test_nothing_is_a_dash(tmp_path):
 
 
 def test_without_root():
-    result = run("cachestat", "1", "1", preexec_fn=lambda: (os.setgroups([]), os.setgid(65534), os.setuid(65534)))
+    result = as_nobody("cachestat", "1", "1")
     assert result.returncode == 77 and result.stderr.count("\n") == 1 and "CAP_BPF" in result.stderr
 
 

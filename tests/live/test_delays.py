@@ -10,7 +10,7 @@ import subprocess
 import time
 
 import pytest
-from helpers import HOG, SLOW, run, run_delay, tool, workload
+from helpers import HOG, SLOW, as_nobody, run, run_delay, tool, workload
 
 SWITCH = "/proc/sys/kernel/task_delayacct"
 
@@ -169,5 +169,5 @@ def test_targets_and_permission():
         _, errors = tool_run.communicate(timeout=20 * SLOW)
         assert tool_run.returncode == 1 and errors.endswith("delays: the process has ended\n")
     if os.getuid() == 0:
-        user = run("delays", preexec_fn=lambda: (os.setgroups([]), os.setgid(65534), os.setuid(65534)))
+        user = as_nobody("delays")
         assert user.returncode == 77 and "CAP_NET_ADMIN" in user.stderr and user.stderr.count("\n") == 1

@@ -11,7 +11,8 @@ import sys
 import time
 
 import pytest
-from helpers import GUEST, ROOT, SLOW, fails_to_write, load, memory_cgroup, remove_cgroup, run, tracing, until
+from helpers import (GUEST, ROOT, SLOW, as_nobody, fails_to_write, load, memory_cgroup, remove_cgroup, run, tracing,
+                     until)
 
 from crisis import proc
 
@@ -405,7 +406,7 @@ def test_kernel_headers_serve_where_there_is_no_btf(file):
 
 
 def test_without_root():
-    result = run("drsnoop", "-d", "1", preexec_fn=lambda: (os.setgroups([]), os.setgid(65534), os.setuid(65534)))
+    result = as_nobody("drsnoop", "-d", "1")
     assert result.returncode == 77 and result.stderr.count("\n") == 1 and "CAP_BPF" in result.stderr
 
 

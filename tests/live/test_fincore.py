@@ -13,11 +13,10 @@ import socket
 import struct
 import subprocess
 import sys
-import tempfile
 import time
 
 import pytest
-from helpers import ROOT, SLOW, load, run, tool
+from helpers import SLOW, as_nobody, load, run, tool
 from pagefiles import PAGE, Resident, evict, libc, mincore, mincore_of, mounted, write
 
 from crisis import pagecache, proc, survey
@@ -358,20 +357,6 @@ def test_dirty_pages_and_map(place):
         record, = records("--map", "--output-all", path)
         assert record["dirty_pages"] == record["writeback_pages"] == 0 and record["map"][:16] == "O" * 16
         os.close(fd)
-
-
-def as_nobody(*arguments):
-    """The command, run by a user who owns nothing, from a copy that it may read."""
-    directory = tempfile.mkdtemp()
-    try:
-        os.chmod(directory, 0o755)
-        for part in "bin", "lib":
-            shutil.copytree(os.path.join(ROOT, part), os.path.join(directory, part))
-        return subprocess.run([os.path.join(directory, "bin", arguments[0]), *arguments[1:]], stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, universal_newlines=True, timeout=60 * SLOW,
-                              preexec_fn=lambda: (os.setgroups([]), os.setgid(65534), os.setuid(65534)))
-    finally:
-        shutil.rmtree(directory)
 
 
 @pytest.mark.guest

@@ -12,7 +12,7 @@ import subprocess
 import time
 
 import pytest
-from helpers import SLOW, peak_memory, run, tool, until
+from helpers import SLOW, as_nobody, peak_memory, run, tool, until
 
 AMOUNT = 30000
 LEAKER = r"""
@@ -645,8 +645,7 @@ def test_percpu():
 
 @pytest.mark.guest
 def test_without_root(leaker):
-    result = run("memleak", "-p", str(os.getpid()), "1", "1",
-                 preexec_fn=lambda: (os.setgroups([]), os.setgid(65534), os.setuid(65534)))
+    result = as_nobody("memleak", "-p", str(os.getpid()), "1", "1")
     assert result.returncode == 77 and result.stderr.count("\n") == 1 and "CAP_BPF" in result.stderr
 
 

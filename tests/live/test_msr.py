@@ -15,10 +15,9 @@ import sys
 import pytest
 from crisis import clocks, proc
 from crisis.errors import NotPermitted, Unavailable
-from helpers import ROOT, SLOW, load, run, tool
+from helpers import NOBODY, ROOT, SLOW, load, readable_root, run, tool
 
 COMMANDS = "showboost", "cputemp", "cpuhot"
-NOBODY = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
 CPUINFO = "".join("processor\t: %d\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 62\n"
                   "model name\t: Intel(R) Xeon(R) CPU E5-2670 v2 @ 2.80GHz\ncpu MHz\t\t: 2500.000\n"
                   "flags\t\t: fpu aperfmperf dtherm pts\n\n" % cpu for cpu in range(2))
@@ -74,8 +73,8 @@ def test_a_machine_that_shows_nothing(name, prefix):
         pytest.skip("this machine has an msr device, a hardware monitor or a thermal zone")
     if prefix and os.geteuid():
         pytest.skip("only root can become somebody else")
-    result = subprocess.run(prefix + [tool(name), "1", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            universal_newlines=True, cwd="/")
+    result = subprocess.run(prefix + [os.path.join(readable_root(), "bin", name), "1", "1"], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, universal_newlines=True, cwd="/")
     assert result.returncode == 69 and result.stdout == ""
     assert result.stderr.count("\n") == 1 and result.stderr.startswith(name + ": cannot ")
     assert "irtual machine" in result.stderr or "hypervisor" not in open("/proc/cpuinfo").read()
@@ -155,7 +154,7 @@ def test_counters_that_stand_still():
 
 def test_nobody_is_told_the_right_that_lacks():
     for name in COMMANDS:
-        result = simulated(INTEL, *NOBODY, tool(name), ".2", "1", cwd="/")
+        result = simulated(INTEL, *NOBODY, os.path.join(readable_root(), "bin", name), ".2", "1", cwd="/")
         assert result.returncode == 77 and result.stdout == "" and result.stderr.count("\n") == 1
         assert "CAP_SYS_RAWIO" in result.stderr
 
@@ -265,7 +264,7 @@ def test_perf_without_the_right(tmp_path):
     root = perf_tree(tmp_path)
     code = ("import sys\nsys.path.insert(0, %r)\nfrom crisis import clocks\nfrom crisis.errors import NotPermitted\n"
             "try:\n    clocks.choose([0], root=%r)\nexcept NotPermitted as exc:\n    print(exc)" %
-            (os.path.join(ROOT, "lib"), root))
+            (os.path.join(readable_root(), "lib"), root))
     for path in (root, os.path.dirname(root), os.path.dirname(os.path.dirname(root))):
         os.chmod(path, 0o755)
     result = subprocess.run(NOBODY + ["/usr/bin/python3", "-B", "-c", code], stdout=subprocess.PIPE,

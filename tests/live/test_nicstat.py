@@ -9,7 +9,7 @@ import subprocess
 import time
 
 import pytest
-from helpers import SLOW, fails_to_write, run, tool
+from helpers import SLOW, as_nobody, fails_to_write, run, tool
 
 SEND = r"""
 import socket, sys
@@ -198,6 +198,5 @@ def test_errors_exits_and_no_privilege():
     assert run("nicstat", "-i", "lo", ".05", "2").stdout.count("NIC") == 2
     fails_to_write("nicstat", "-a .05 1", "-a .05")
     if os.getuid() == 0:
-        user = run("nicstat", "-a", ".05", "1",
-                   preexec_fn=lambda: (os.setgroups([]), os.setgid(65534), os.setuid(65534)))
+        user = as_nobody("nicstat", "-a", ".05", "1")
         assert user.returncode == 0 and user.stdout.splitlines()[1].startswith("lo ")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from helpers import GUEST, ROOT, SLOW, load, memory_cgroup, run, tool, tracing, until
+from helpers import GUEST, ROOT, SLOW, as_nobody, load, memory_cgroup, run, tool, tracing, until
 
 # kprobe and log are the source stack, held to that way of learning the limit.
 SOURCES = ("stack", "kprobe", "log", "format")
@@ -241,7 +241,7 @@ def test_kernel_headers_serve_where_there_is_no_btf():
 
 
 def test_without_root():
-    result = run("oomkill", "-d", "1", preexec_fn=lambda: (os.setgroups([]), os.setgid(65534), os.setuid(65534)))
+    result = as_nobody("oomkill", "-d", "1")
     assert result.returncode == 77 and result.stderr.count("\n") == 1 and "CAP_BPF" in result.stderr
 
 

@@ -5,15 +5,13 @@ import json
 import os
 import re
 import resource
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 
 import pytest
-from helpers import ROOT, SLOW, load, run, tool
+from helpers import ROOT, SLOW, as_nobody, load, run, tool
 from pagefiles import PAGE, Resident, evict, mincore_of, mounted, write
 
 from crisis import pagecache
@@ -227,41 +225,23 @@ def test_names_to_lock_from_standard_input(place):
     child.stderr.close()
 
 
-def as_nobody(*arguments, limit=None):
-    directory = tempfile.mkdtemp()
-
-    def before():
-        if limit is not None:
-            resource.setrlimit(resource.RLIMIT_MEMLOCK, (limit, limit))
-        os.setgroups([])
-        os.setgid(65534)
-        os.setuid(65534)
-    try:
-        os.chmod(directory, 0o755)
-        for part in "bin", "lib":
-            shutil.copytree(os.path.join(ROOT, part), os.path.join(directory, part))
-        return subprocess.run([os.path.join(directory, "bin/pagecache"), *arguments], stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, universal_newlines=True, timeout=60 * SLOW, preexec_fn=before)
-    finally:
-        shutil.rmtree(directory)
-
-
 @pytest.mark.guest
 def test_without_permission(place):
     path = write(place + "/file", 64)
-    result = as_nobody("lock", path, limit=32 * PAGE)
+    result = as_nobody("pagecache", "lock", path,
+                       before=lambda: resource.setrlimit(resource.RLIMIT_MEMLOCK, (32 * PAGE, 32 * PAGE)))
     assert result.returncode == 77 and "RLIMIT_MEMLOCK" in result.stderr and result.stderr.count("\n") == 1
-    told = as_nobody("-j", "touch", path)
+    told = as_nobody("pagecache", "-j", "touch", path)
     record = json.loads(told.stdout)
     assert mincore_of(path).count(1) == 64
     if told.returncode:             # 0 where cachestat still told everybody and mincore was not needed
         assert record["after_pages"] is None and "not verified" in record["why"][0]
-    told = as_nobody("-j", "evict", path)
+    told = as_nobody("pagecache", "-j", "evict", path)
     assert mincore_of(path).count(1) == 0
     assert told.returncode == 0 or "not verified" in json.loads(told.stdout)["why"][0]
     os.chmod(path, 0o600)
     for action in "touch", "evict", "lock", "save":
-        result = as_nobody(action, path)
+        result = as_nobody("pagecache", action, path)
         assert "Permission denied" in result.stderr and result.returncode == 1
 
 

@@ -9,17 +9,16 @@ import sys
 import time
 
 import pytest
-from helpers import HOG, ROOT, SLOW, enable_controllers, remove_cgroup, run, tool, workload
+from helpers import HOG, NOBODY, ROOT, SLOW, as_nobody, enable_controllers, readable_root, remove_cgroup, run, workload
 
 from crisis import pmc, proc, sensors
 
 COMMANDS = ("pmcarch", "cpucache", "icache", "tlbstat", "resstalls")
 SOFT = [sys.executable, "-IS", os.path.join(ROOT, "tests/softpmu.py")]
-NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 
 
-def soft(name, *arguments, wrap=(), **environment):
-    return subprocess.run([*wrap, *SOFT, name, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+def soft(name, *arguments, wrap=(), program=SOFT, **environment):
+    return subprocess.run([*wrap, *program, name, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           universal_newlines=True, stdin=subprocess.DEVNULL, timeout=60 * SLOW,
                           env=dict(os.environ, **environment))
 
@@ -56,10 +55,7 @@ def test_an_unprivileged_user_is_told_the_same_without_a_pmu():
     if pmc.core_pmus():
         pytest.skip("this machine has a PMU")
     for arguments in ["1", "1"], ["-c", "true"]:
-        result = subprocess.run([*NOBODY, tool("pmcarch"), *arguments], stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE, universal_newlines=True, cwd="/")
-        if result.returncode == 126 or "No module named" in result.stderr:
-            pytest.skip("an unprivileged user cannot read the checkout")
+        result = as_nobody("pmcarch", *arguments)
         assert result.returncode == 69 and result.stdout == "" and result.stderr.count("\n") == 1
 
 
@@ -131,12 +127,11 @@ def test_a_command_that_outlives_the_duration_is_terminated(tmp_path):
 def test_unprivileged_user_counts_user_mode_of_its_own_and_nothing_else():
     if int(open("/proc/sys/kernel/perf_event_paranoid").read()) != 2:
         pytest.skip("perf_event_paranoid is not 2")
-    result = soft("pmcarch", "-j", "-c", "true", "100", wrap=NOBODY)
-    if "No module named" in result.stderr or "can't open file" in result.stderr:
-        pytest.skip("an unprivileged user cannot read the checkout")
+    as_other = {"wrap": NOBODY, "program": SOFT[:-1] + [os.path.join(readable_root(), "tests/softpmu.py")]}
+    result = soft("pmcarch", "-j", "-c", "true", "100", **as_other)
     assert records(result) and "user mode only" in result.stderr
     for arguments in ["1", "1"], ["--per-cpu"], ["-p", "1"]:
-        refused = soft("pmcarch", *arguments, wrap=NOBODY)
+        refused = soft("pmcarch", *arguments, **as_other)
         assert refused.returncode == 77 and refused.stdout == "" and refused.stderr.count("\n") == 1
         assert "perf_event_paranoid at 2" in refused.stderr and "CAP_PERFMON" in refused.stderr
 

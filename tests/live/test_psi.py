@@ -9,7 +9,7 @@ import subprocess
 import time
 
 import pytest
-from helpers import HOG, SLOW, remove_cgroup, run, run_delay, tool, workload
+from helpers import HOG, SLOW, as_nobody, remove_cgroup, run, run_delay, tool, workload
 
 from crisis import proc
 
@@ -147,5 +147,5 @@ def test_errors_and_exits():
     full = subprocess.run(["bash", "-c", shell % ".1 1 2>&1 >/dev/full"], stdout=subprocess.PIPE, timeout=20 * SLOW)
     assert b"write error: No space left on device\nstatus 1" in full.stdout
     if os.getuid() == 0:
-        user = run("psi", ".1", "1", preexec_fn=lambda: (os.setgroups([]), os.setgid(65534), os.setuid(65534)))
+        user = as_nobody("psi", ".1", "1")
         assert user.returncode == 0

@@ -9,8 +9,8 @@ import subprocess
 import time
 
 import pytest
-from helpers import (HOG, ROOT, SLEEPER, SLOW, attached, cpu_time, fails_to_write, load, peak_memory, remove_cgroup,
-                     run, run_delay, until, usable, workload)
+from helpers import (HOG, ROOT, SLEEPER, SLOW, as_nobody, attached, cpu_time, fails_to_write, load, peak_memory,
+                     remove_cgroup, run, run_delay, until, usable, workload)
 
 SOURCES = ("storage", "hash", "raw")
 
@@ -202,7 +202,7 @@ def test_hostile_comm():
 
 @pytest.mark.guest
 def test_without_root():
-    result = run("runqlat", "1", "1", preexec_fn=lambda: (os.setgroups([]), os.setgid(65534), os.setuid(65534)))
+    result = as_nobody("runqlat", "1", "1")
     assert result.returncode == 77 and result.stderr.count("\n") == 1 and "CAP_BPF" in result.stderr
 
 

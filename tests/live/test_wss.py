@@ -12,7 +12,7 @@ import sys
 import time
 
 import pytest
-from helpers import SLOW, remove_cgroup, run, tool
+from helpers import SLOW, as_nobody, become_nobody, remove_cgroup, run, tool
 
 from crisis import refs
 
@@ -290,22 +290,16 @@ def test_idle_pages_of_a_cgroup_include_the_page_cache(tmp_path):
         remove_cgroup(directory)
 
 
-def nobody():
-    os.setgroups([])
-    os.setgid(65534)
-    os.setuid(65534)
-
-
 @pytest.mark.guest
 def test_one_s_own_process_needs_no_privilege_and_another_s_does():
     if os.getuid():
         pytest.skip("needs root, to become nobody")
     code = "import time; print(1, flush=True); time.sleep(1000)"
-    with target(code) as (of_root, _), target(code, preexec_fn=nobody) as (own, _):
-        assert run("wss", str(own.pid), ".05", preexec_fn=nobody).returncode == 0
-        assert run("wss", "-m", str(own.pid), ".05", preexec_fn=nobody).returncode == 0
+    with target(code) as (of_root, _), target(code, preexec_fn=become_nobody) as (own, _):
+        assert as_nobody("wss", str(own.pid), ".05").returncode == 0
+        assert as_nobody("wss", "-m", str(own.pid), ".05").returncode == 0
         for extra in [], ["-m"], ["--tree"]:
-            refused = run("wss", *extra, str(of_root.pid), ".05", preexec_fn=nobody)
+            refused = as_nobody("wss", *extra, str(of_root.pid), ".05")
             assert refused.returncode == 77 and refused.stdout == ""
             assert refused.stderr.count("\n") == 1
             assert "the process belongs to root" in refused.stderr and "CAP_SYS_PTRACE" in refused.stderr
