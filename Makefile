@@ -16,7 +16,7 @@ renamed = $$(case $(1) in crisis-*) echo $(1);; *) echo $(PROGRAM_PREFIX)$(1)$(P
 # A page names its own command and others of the suite, in .TH in capitals; groff's \- may stand for -.
 RENAME = -E $(foreach n,$(filter-out crisis-%,$(basename $(PAGES))),-e 's/(^|[^[:alnum:]_/-])($(subst -,\\?-,$(n)))($$|[^[:alnum:]_\.-]|\.$$)/\1$(PROGRAM_PREFIX)\2$(PROGRAM_SUFFIX)\3/Ig')
 
-.PHONY: all man install uninstall check check-unit check-live check-vm bench lint dist deb rpm clean
+.PHONY: all man install uninstall check check-unit check-live check-vm check-matrix bench lint dist deb rpm clean
 all: $(PAGES:%=man/%)
 
 man: all
@@ -61,12 +61,17 @@ check-live:
 check-vm:
 	tests/vm/check
 
+# Some rows: make check-matrix MATRIX="trixie 5.10"
+check-matrix:
+	tests/matrix/run $(MATRIX)
+
 bench:
 	set -e; for bench in tests/bench/[a-z]*.py; do $(PYTHON) $$bench; done
 
 lint:
 	$(PYTHON) -m compileall -q lib bin tests
-	shellcheck -x .ci/run tests/vm/run tests/vm/foreign tests/vm/check tests/vm/guest tests/tools/manpage
+	shellcheck -x .ci/run tests/vm/run tests/vm/foreign tests/vm/check tests/vm/guest tests/tools/manpage \
+	    tests/matrix/root tests/matrix/in-root
 
 dist:
 	git archive --prefix=crisis-tools-$(VERSION)/ -o crisis-tools-$(VERSION).tar.gz HEAD
