@@ -10,7 +10,8 @@ import sys
 import time
 
 import pytest
-from helpers import SLOW, as_nobody, attached, fails_to_write, peak_memory, refuses, run, stop, usable
+from helpers import (SLOW, as_nobody, attached, fails_to_write, needs_quiet_machine, peak_memory, refuses, run, stop,
+                     usable)
 from pagefiles import PAGE, read, resident, rewrite, touch
 
 SOURCES = ("fentry", "tracepoint", "kprobe")
@@ -74,32 +75,15 @@ def send(path):
     os.close(sink)
 
 
-class Trimmed(AssertionError):
-    """Somebody else took pages out of the cache."""
-
-
 def whole(path):
-    if resident(path) != PAGES:
-        raise Trimmed("%d of %d pages are left" % (resident(path), PAGES))
-
-
-def remeasured(check):
-    """Measure again where the kernel, or a trimmer in the background, took pages meanwhile."""
-    def repeat(*args):
-        for _ in range(3):
-            try:
-                return check(*args)
-            except Trimmed:
-                pass
-        return check(*args)
-    return repeat
+    assert resident(path) == PAGES, "somebody else took pages out of the cache"
 
 
 WAYS = {"read 128 KiB": lambda path: read(path, 1 << 17), "read 1 MiB": lambda path: read(path, 1 << 20),
         "pread 4 KiB": pread, "mmap": touch, "sendfile": send}
 
 
-@remeasured
+@needs_quiet_machine
 def check_cold_and_warm(path, way, *source):
     evict(path)
     cold = of_file(path, lambda: WAYS[way](path), *source)
@@ -136,7 +120,7 @@ def test_truth_of_a_rewrite_in_place(tmp_path, source):
     check_rewrite(make(tmp_path / "file"), source)
 
 
-@remeasured
+@needs_quiet_machine
 def check_rewrite(path, source):
     evict(path)
     cold = of_file(path, lambda: rewrite(path), "--source", source)
@@ -179,7 +163,7 @@ def test_prefetching_is_readahead_and_dropping_is_seen(tmp_path):
     check_prefetching(make(tmp_path / "file"))
 
 
-@remeasured
+@needs_quiet_machine
 def check_prefetching(path):
     evict(path)
 
@@ -190,8 +174,6 @@ def check_prefetching(path):
 
     ahead = of_file(path, prefetch)
     there = resident(path)
-    if there < ahead["readahead_pages"]:
-        raise Trimmed("%d of %d pages are left" % (there, ahead["readahead_pages"]))
     assert ahead["readahead_pages"] == there > 0 and ahead["misses"] == ahead["hits"] == 0
     assert of_file(path, lambda: evict(path))["dropped_pages"] == there
 

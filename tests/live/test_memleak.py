@@ -12,7 +12,7 @@ import subprocess
 import time
 
 import pytest
-from helpers import SLOW, as_nobody, peak_memory, run, tool, until
+from helpers import SLOW, as_nobody, needs_quiet_machine, peak_memory, run, tool, until
 
 AMOUNT = 30000
 LEAKER = r"""
@@ -437,6 +437,7 @@ def test_jemallocs_own_functions(built):
     assert sorted(r["bytes"] for r in stacks if names(r)[0] == "main") == [9001, 20000, 30000]
 
 
+@needs_quiet_machine
 def test_static_program(built):
     path = built("static", LEAKER, "gcc", "-static", "-pthread")
     with program(path, "malloc", str(AMOUNT)) as child:

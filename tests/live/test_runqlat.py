@@ -9,8 +9,8 @@ import subprocess
 import time
 
 import pytest
-from helpers import (HOG, ROOT, SLEEPER, SLOW, as_nobody, attached, cpu_time, fails_to_write, load, peak_memory,
-                     remove_cgroup, run, run_delay, until, usable, workload)
+from helpers import (HOG, ROOT, SLEEPER, SLOW, as_nobody, attached, cpu_time, fails_to_write, load, needs_quiet_machine,
+                     peak_memory, remove_cgroup, run, run_delay, until, usable, workload)
 
 SOURCES = ("storage", "hash", "raw")
 
@@ -43,6 +43,7 @@ def measured_against_kernel(pid, *args, seconds=4):
 
 @pytest.mark.guest
 @pytest.mark.parametrize("source", SOURCES)
+@needs_quiet_machine
 def test_truth_of_cpu_hogs(source):
     usable("runqlat", source, "0.01", "1")
     with workload(HOG, cpu=0), workload(HOG, cpu=0) as hog, workload(HOG, cpu=0):
@@ -54,6 +55,7 @@ def test_truth_of_cpu_hogs(source):
 
 
 @pytest.mark.parametrize("source", SOURCES)
+@needs_quiet_machine
 def test_truth_of_a_sleeper_under_load(source):
     usable("runqlat", source, "0.01", "1")
     with workload(HOG, cpu=0), workload(HOG, cpu=0), workload(SLEEPER, cpu=0) as sleeper:
@@ -63,6 +65,7 @@ def test_truth_of_a_sleeper_under_load(source):
     assert record["total_ns"] == pytest.approx(truth, rel=.01)
 
 
+@needs_quiet_machine
 def test_total_agrees_with_histogram_and_thread_table():
     with workload(HOG, cpu=0) as one, workload(HOG, cpu=0) as two:
         until(lambda: cpu_time(one.pid) > 1e8 and cpu_time(two.pid) > 1e8)
@@ -79,6 +82,7 @@ def test_total_agrees_with_histogram_and_thread_table():
         assert estimate == pytest.approx(row["total_ns"] / 1e3, rel=.05)
 
 
+@needs_quiet_machine
 def test_intervals_lose_nothing():
     with workload(HOG, cpu=0), workload(HOG, cpu=0) as hog:
         until(lambda: cpu_time(hog.pid) > 1e8)

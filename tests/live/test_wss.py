@@ -12,7 +12,7 @@ import sys
 import time
 
 import pytest
-from helpers import SLOW, as_nobody, become_nobody, remove_cgroup, run, tool
+from helpers import SLOW, as_nobody, become_nobody, needs_quiet_machine, remove_cgroup, run, tool
 
 from crisis import refs
 
@@ -66,6 +66,7 @@ def within(found, line):
 
 
 @pytest.mark.guest
+@needs_quiet_machine
 def test_truth_of_small_pages():
     with target(TOUCH, 288, 256, PAGE, 0) as (child, line):
         time.sleep(.1)
@@ -81,6 +82,7 @@ def test_truth_of_small_pages():
 
 
 @pytest.mark.parametrize("pages", [16, 256, 1536])
+@needs_quiet_machine
 def test_a_small_set_in_a_short_interval_is_exact_once_tlbs_are_flushed(pages):
     # 256 pages stay in a TLB: without the flush, most attempts miss half of them or all.  On a busy machine the
     # target may not run for long enough now and then.
@@ -92,6 +94,7 @@ def test_a_small_set_in_a_short_interval_is_exact_once_tlbs_are_flushed(pages):
 
 
 @pytest.mark.guest
+@needs_quiet_machine
 def test_truth_of_huge_pages():
     if not os.path.exists(HUGE_PAGE):
         pytest.skip("no transparent huge pages on this kernel")
