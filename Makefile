@@ -50,7 +50,9 @@ uninstall:
 	done
 	rm -rf "$(DESTDIR)$(SHARE)"
 
-check: check-unit check-live
+# Both, even if the first fails.
+check:
+	@status=0; for part in unit live; do $(MAKE) --no-print-directory check-$$part || status=2; done; exit $$status
 
 check-unit:
 	$(PYTHON) -m pytest -q -rs -p no:cacheprovider tests/unit
