@@ -73,7 +73,8 @@ def test_tables(matrix, capsys):
     matrix.report([result(matrix, output(), "bookworm"), result(matrix, output(), "trixie"),
                    result(matrix, "no network\n", "6.1")], skips=True)
     lines = capsys.readouterr().out.splitlines()
-    assert "| trixie | 6.1.0 | Debian 13 | bcc 0.31.0, LLVM 19, Python 3.13.5 | 1 of 2 | 14 | 3 | 3 | 2026-01-02 |" in lines
+    compiler = "bcc 0.31.0, LLVM 19, Python 3.13.5"
+    assert "| trixie | 6.1.0 | Debian 13 | %s | 1 of 2 | 14 | 3 | 3 | 2026-01-02 |" % compiler in lines
     assert "| memleak | bookworm, trixie | `memleak.kernel` refused: R4 min value \\| is outside |" in lines
     assert "| a | bookworm, trixie | test `test_one[x - y]`: assert 1 == 2 |" in lines
     assert "6.1 was not run: no network" in lines
