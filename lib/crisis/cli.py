@@ -1,9 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The frame of every command: shared arguments, the interval clock, and the exit.
+"""The frame of every command: shared arguments, the interval clock, input and output, and the exit.
 
 Knows no tool.  This is the only module that prints an error or exits.
+
+SIGINT and SIGTERM only set a flag, so that a command can print what it has
+collected.  Python restarts a system call that a signal has interrupted (PEP
+475); hence everything that can block, waits in poll(2) before, together with
+the pipe into which Python's C handler writes (signal.set_wakeup_fd): no
+moment is left at which a signal would be noticed too late.
 """
 
+import io
 import os
 import select
 import _signal as signal       # the signal module is this one with enumerations, for 2.5 ms
@@ -11,25 +18,32 @@ import sys
 import time
 
 from . import __version__
-from .errors import Error
+from .errors import Error, NotPermitted, Unavailable, Usage, file_limit
 
-__all__ = ["parser", "ticks", "wait", "stopping", "run", "out", "note", "title", "verbose",
-           "positive_float", "positive_int", "timestamp", "iso_time"]
+__all__ = ["parser", "Ends", "ticks", "wait", "stopping", "stopped_at_input", "run", "reader", "out", "write", "note",
+           "title", "verbose", "type_error", "shown", "positive_float", "positive_int", "timestamp", "iso_time"]
+
+_POLL_LIMIT = 2000000   # seconds that one poll(2) may wait: its timeout is an int of milliseconds
+_PATIENCE = .2          # seconds that a stop leaves to the reader of a full pipe
+_SHOWN = 80             # characters of an argument that a message repeats
 
 _stop = False           # SIGINT or SIGTERM has arrived, or nobody reads stdout any more
 _stopped_at = 0.0
-_waiting = False        # the main thread sleeps in wait() and may be interrupted
+_at_input = False       # the stop arrived while reader() waited
+_wakeup = None          # the pipe's end that is readable when a signal has arrived
 _verbose = False
 _quick = False          # parser() is to make an options.Quick
 
 
-class _Interrupted(Exception):
-    pass
+def shown(text):
+    """An argument as an error message repeats it: escaped, and cut after 80 characters."""
+    return _printable(text if len(text) <= _SHOWN else text[:_SHOWN - 3] + "...")
 
 
-def _type_error(text):
+def type_error(text, what):
+    """The ArgumentTypeError that says that the argument `text` is not `what`."""
     import argparse
-    return argparse.ArgumentTypeError(text)
+    return argparse.ArgumentTypeError("'%s' is not %s" % (shown(text), what))
 
 
 def positive_int(text):
@@ -39,7 +53,7 @@ def positive_int(text):
     except ValueError:
         value = 0
     if value < 1:
-        raise _type_error("'%s' is not a positive whole number" % _printable(text))
+        raise type_error(text, "a positive whole number")
     return value
 
 
@@ -50,7 +64,7 @@ def positive_float(text):
     except ValueError:
         value = 0.0
     if not 0 < value <= 1e9:
-        raise _type_error("'%s' is not a positive number of seconds" % _printable(text))
+        raise type_error(text, "a positive number of seconds")
     return value
 
 
@@ -109,13 +123,44 @@ def _handle(signum, frame):
     elif now - _stopped_at > 1:     # not at once: timeout(1) signals the process and then its group
         signal.signal(signum, signal.SIG_DFL)
         os.kill(os.getpid(), signum)
-    if _waiting:
-        raise _Interrupted
+
+
+def _open_wakeup():
+    """Make the pipe that a signal makes readable; a child after fork(2) needs its own."""
+    global _wakeup
+    _wakeup, ours = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
 
 
 def stopping():
     """True once SIGINT or SIGTERM has arrived, or the reader of stdout has gone."""
     return _stop
+
+
+def stopped_at_input():
+    """True when the stop arrived while the command waited for more input, and so left no work undone."""
+    return _at_input
+
+
+def _poll(events, seconds):
+    """The descriptors of {descriptor: poll(2) events} that are ready within `seconds` (None: for ever).
+
+    An empty list when none is by then, and when a signal arrives before.
+    """
+    poll = select.poll()
+    for fd, event in events.items():
+        poll.register(fd, event)
+    if _wakeup is not None and not _stop:
+        poll.register(_wakeup, select.POLLIN)
+    deadline = None if seconds is None else time.monotonic() + seconds
+    while True:
+        left = _POLL_LIMIT if deadline is None else max(0, deadline - time.monotonic())
+        ready = [fd for fd, _ in poll.poll(1000 * min(left, _POLL_LIMIT))]
+        if _wakeup in ready:
+            os.read(_wakeup, 4096)
+            return []
+        if ready or left < _POLL_LIMIT:
+            return ready
 
 
 def wait(seconds, fds=()):
@@ -125,42 +170,79 @@ def wait(seconds, fds=()):
     A pipe on stdout whose reader has gone counts as a stop, so that
     `tool 10 | head -1` ends when head does.
     """
-    global _waiting
-    try:
-        return _poll(seconds, fds)
-    except _Interrupted:
+    global _stop
+    if _stop:
         return []
-    finally:
-        _waiting = False
-
-
-def _poll(seconds, fds):
-    global _waiting, _stop
-    poll = select.poll()
-    for fd in fds:
-        poll.register(fd, select.POLLIN)
-    poll.register(sys.stdout.fileno(), 0)       # reports errors only
-    _waiting = True
-    ready = [] if _stop else poll.poll(None if seconds is None else max(0, seconds) * 1000)
-    _waiting = False
-    if any(fd not in fds for fd, _ in ready):
+    ready = _poll({1: 0, **dict.fromkeys(fds, select.POLLIN)}, seconds)
+    if 1 in ready and 1 not in fds:     # of stdout, poll reports errors only
         _stop = True
-        return []
-    return [fd for fd, _ in ready]
+    return [] if _stop else ready
 
 
-def ticks(interval, count=None, duration=None, until=()):
+class Ends:
+    """The processes of -p and the thread of -t: when the last of them ends, so does the command.
+
+    Noticed by pidfd_open(2), Linux 5.3.  A thread other than the first has a pidfd
+    since Linux 6.9 only; before, the end of its process counts.
+    pids: processes.  tid: a thread.  quiet: note() says nothing.
+    Attributes: over, True when none is left of those that there were; gone, the PIDs that have ended.
+    """
+
+    def __init__(self, pids=(), tid=None, quiet=False):
+        self._open, self._names, self._quiet, self.gone = {}, [], quiet, set()
+        for pid in pids:
+            self._add("process %d" % pid, pid)
+        if tid and not self._add("thread %d" % tid, tid, os.O_EXCL):     # PIDFD_THREAD
+            from . import proc
+            self._add("the process of thread %d" % tid, proc.process_of(tid))
+        self.over = bool(self._names) and not self._open
+
+    def _add(self, name, pid, flags=0):
+        """Watch for its end; False where the kernel does not take the flags."""
+        try:
+            self._open[os.pidfd_open(pid, flags)] = pid
+        except ProcessLookupError:              # ended meanwhile
+            self.gone.add(pid)
+        except OSError as exc:
+            if file_limit(exc):
+                raise
+            return not flags                    # a filter of system calls: without a pidfd, go on until Ctrl-C
+        self._names.append(name)
+        return True
+
+    @property
+    def fds(self):
+        """Descriptors to wait for; pass the readable ones to ended()."""
+        return tuple(self._open)
+
+    def ended(self, fds):
+        """Forget those that have ended, by their descriptors.  True when none is left."""
+        for fd in fds:
+            if fd in self._open:
+                self.gone.add(self._open.pop(fd))
+                os.close(fd)
+                self.over = not self._open
+        return self.over
+
+    def note(self):
+        """Say, if it is so, that they have ended."""
+        if self.over and not self._quiet:
+            note("%s ended" % ("%s has" % self._names[0] if len(self._names) == 1 else
+                               "the %d processes have" % len(self._names)))
+
+
+def ticks(interval, count=None, duration=None, ends=None):
     """Yield the seconds of each interval as it ends: on monotonic deadlines, without drift.
 
     interval: seconds, or None for one interval that lasts until a stop.
     count: number of intervals, or None for no end.
     duration: seconds in all; the last interval is what remains of them.
-    until: descriptors; when one is readable, that is the end.
+    ends: an Ends; the end of the last process is the end.
     The interval that a stop or an end cuts short is yielded too, with its true
     length, and is the last.  A deadline that was missed by a whole interval is skipped.
     """
     start = last = begin = time.monotonic()
-    number, ended = 0, False
+    number, ended = 0, ends is not None and ends.over
     while count is None or number < count:
         number += 1
         while not _stop and not ended:
@@ -171,10 +253,13 @@ def ticks(interval, count=None, duration=None, until=()):
             if deadline is not None and now >= deadline:
                 ended = duration is not None and now >= begin + duration
                 break
-            ended = bool(wait(None if deadline is None else deadline - now, until))
+            ready = wait(None if deadline is None else deadline - now, ends.fds if ends else ())
+            ended = ends is not None and ends.ended(ready)
         now = time.monotonic()
         yield now - last
         last = now
+        if ended and ends is not None:
+            ends.note()
         if _stop or ended:
             return
         if interval is not None and now - (start + interval * number) > interval:
@@ -197,28 +282,72 @@ def iso_time(now=None):
                           time.strftime("%z", time.localtime(now)))
 
 
-def title(text):
-    """A line for the person at the terminal, on stderr, so that no pipe has to skip it."""
-    try:
-        sys.stderr.write(text + "\n")
-        sys.stderr.flush()
-    except OSError:
-        pass
+class _Input(io.RawIOBase):
+    """A descriptor to read from, whose end is also a stop."""
+
+    def __init__(self, fd):
+        self._fd = fd
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        global _at_input
+        while not _stop:
+            if _poll({self._fd: select.POLLIN}, None):
+                try:
+                    return os.readv(self._fd, [buffer])
+                except BlockingIOError:         # another process was faster
+                    pass
+            _at_input = _stop
+        return 0
+
+    def close(self):
+        if not self.closed and self._fd:
+            os.close(self._fd)
+        super().close()
+
+
+def reader(path):
+    """A file, device or FIFO, or "-" for standard input, opened to be read as bytes; a stop ends it.  Raises OSError."""
+    # O_NONBLOCK: or the open of a FIFO would wait for a writer.
+    fd = 0 if path == "-" else os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    return io.BufferedReader(_Input(fd))
+
+
+def write(fd, data):
+    """Write all the bytes.  Raises OSError; KeyboardInterrupt when a stop finds nobody who reads them."""
+    data = memoryview(data)
+    until = None
+    while data:
+        if _stop and until is None:
+            until = time.monotonic() + _PATIENCE
+        if _poll({fd: select.POLLOUT}, until and max(0, until - time.monotonic())):
+            # A pipe that is ready takes this much without blocking.
+            data, until = data[os.write(fd, data[:select.PIPE_BUF]):], None
+        elif until is not None:
+            raise KeyboardInterrupt
 
 
 def out(text):
-    """Write one complete record to stdout and flush it.  Raises OSError when that fails."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    """Write one complete record to stdout.  Raises Error, and KeyboardInterrupt as write()."""
+    try:
+        write(1, text.encode(sys.stdout.encoding, "backslashreplace"))
+    except OSError as exc:
+        raise Error("write error: %s" % exc.strerror) from None
+
+
+def title(text):
+    """A line for the person at the terminal, on stderr, so that no pipe has to skip it."""
+    try:
+        write(2, (text + "\n").encode(sys.stderr.encoding, "backslashreplace"))
+    except OSError:
+        pass
 
 
 def note(text):
     """One line on stderr under the command's name: a title, a warning."""
-    try:
-        sys.stderr.write("%s: %s\n" % (_prog(), _printable(text)))
-        sys.stderr.flush()
-    except OSError:
-        pass
+    title("%s: %s" % (_prog(), _printable(text)))
 
 
 def verbose(text):
@@ -239,49 +368,82 @@ def _prog():
 def run(main, get_parser):
     """Parse the arguments, run `main(args)`, and exit with its status (None is 0).
 
-    Errors become one line on stderr.  SIGINT and SIGTERM end the interval and
-    not the process.  SIGPIPE has its default action.  A failed write to stdout
-    is an error.
+    Errors become one line on stderr, with --debug after a traceback.  SIGINT and
+    SIGTERM end the interval and not the process.  SIGPIPE has its default
+    action.  A failed write to stdout is an error.
     """
-    global _verbose
-    debug = "--debug" in sys.argv
     _claim_standard_fds()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    _open_wakeup()
+    os.register_at_fork(after_in_child=_open_wakeup)
     signal.signal(signal.SIGTERM, _handle)
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:    # nohup-like parents keep their wish
         signal.signal(signal.SIGINT, _handle)
     try:
-        args = parse(get_parser, sys.argv[1:])
-        _verbose = getattr(args, "verbose", False)
-        status = main(args) or 0
-        sys.stdout.flush()
-    except SystemExit as exc:       # --help, --version
-        status = exc.code or 0
-        try:
-            sys.stdout.flush()
-        except OSError as err:
-            status = _write_error(err)
-    except Error as exc:
-        if debug:
-            raise
-        status = exc.status
-        note(str(exc))
-    except OSError as exc:
-        if debug:
-            raise
-        status = _write_error(exc) if _stdout_failed() else _os_error(exc)
-    except (_Interrupted, KeyboardInterrupt):
+        status = _run(main, get_parser)
+    except KeyboardInterrupt:       # a stop, and nobody reads what remains to be printed
         status = 0
-    except MemoryError:
-        status = 1
-        note("out of memory")
-    except Exception as exc:        # a bug: still one line, and the way to see more
-        if debug:
-            raise
-        status = 1
-        note("internal error: %s: %s. Run with --debug and report it" % (type(exc).__name__, exc))
     # Skips the interpreter's teardown, which would also try to flush a dead stdout again.
     os._exit(status)
+
+
+def _run(main, get_parser):
+    """The exit status of the command, whose error has been printed."""
+    global _verbose
+    try:
+        try:
+            args = parse(get_parser, sys.argv[1:])
+            _verbose = getattr(args, "verbose", False)
+            status = main(args) or 0
+        except SystemExit as exc:       # --help, --version
+            status = exc.code or 0
+        _flush()
+        return status
+    except Exception as exc:
+        return _report(exc)
+
+
+def _flush():
+    """What argparse has printed.  Raises Error."""
+    try:
+        sys.stdout.flush()
+    except OSError as exc:
+        raise Error("write error: %s" % exc.strerror) from None
+
+
+def _report(error):
+    """Print an error as one line; the exit status."""
+    if "--debug" in sys.argv:
+        import traceback
+        # Of an expected error, the one that it was made from is no news.
+        title("".join(traceback.format_exception(type(error), error, error.__traceback__,
+                                                 chain=not isinstance(error, Error))).rstrip("\n"))
+    error = file_limit(error) or _not_mounted(error) or error
+    if isinstance(error, Error):
+        status, text = error.status, str(error)
+    elif isinstance(error, OSError):
+        where = "%s: " % os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
+        status, text = 1, "%s%s" % (where, error.strerror or error)
+    elif isinstance(error, MemoryError):
+        status, text = 1, "out of memory"
+    else:                           # a bug: still one line, and the way to see more
+        status, text = 1, "internal error: %s: %s. Run with --debug and report it" % (type(error).__name__, error)
+    note(text)
+    return status
+
+
+_MOUNTS = (     # file system, where, a name that it always has there, words of errors that its absence causes
+    ("proc", "/proc", "self", ("/proc", "no such process", "no such thread")),
+    ("sysfs", "/sys", "kernel", ("/sys", "BTF", "PMU", "hardware monitor", "no such cgroup")))
+
+
+def _not_mounted(error):
+    """The error to report instead of one that says that something is missing in /proc or /sys, when all of it is."""
+    if isinstance(error, (OSError, Error)) and not isinstance(error, (Usage, NotPermitted)):
+        for kind, point, member, words in _MOUNTS:
+            if any(word in str(error) for word in words) and not os.path.lexists(os.path.join(point, member)):
+                return Unavailable("%s is not mounted. Try: mount -t %s %s %s" % (point, kind, kind, point))
+    return None
 
 
 def _claim_standard_fds():
@@ -295,22 +457,3 @@ def _claim_standard_fds():
         if getattr(sys, name) is None:
             setattr(sys, name, open(fd, "w", closefd=False))
         getattr(sys, name).reconfigure(errors="backslashreplace")
-
-
-def _stdout_failed():
-    try:
-        sys.stdout.flush()
-    except (OSError, ValueError):
-        return True
-    return False
-
-
-def _write_error(exc):
-    note("write error: %s" % (exc.strerror or exc))
-    return 1
-
-
-def _os_error(exc):
-    where = "%s: " % os.fsdecode(exc.filename) if isinstance(exc.filename, (str, bytes)) else ""
-    note("%s%s" % (where, exc.strerror or exc))
-    return 1

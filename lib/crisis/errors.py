@@ -6,7 +6,7 @@ reads "cannot X: why. remedy" and the status follows sysexits.h where it has
 a word for the case.
 """
 
-__all__ = ["Error", "Usage", "Unavailable", "NotPermitted", "without_remedy"]
+__all__ = ["Error", "Usage", "Unavailable", "NotPermitted", "without_remedy", "file_limit"]
 
 
 class Error(Exception):
@@ -36,3 +36,17 @@ class NotPermitted(Error):
 def without_remedy(error):
     """The text of an error up to the remedy (". Try: modprobe msr"), for where that would not help."""
     return str(error).partition(". Try")[0]
+
+
+def file_limit(exc):
+    """The Error that names the limit, for an OSError that says that no more files can be opened; None for any other."""
+    import errno
+    code = getattr(exc, "errno", None)
+    if code == errno.EMFILE:
+        import resource
+        return Error("cannot open another file: the limit of open files is %d. Raise it with ulimit -n" %
+                     resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    if code == errno.ENFILE:
+        return Error("cannot open another file: the limit of the whole system is reached. Raise it with sysctl "
+                     "fs.file-max")
+    return None

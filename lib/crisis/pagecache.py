@@ -13,6 +13,7 @@ import errno
 import os
 import stat
 
+from . import cli
 from .errors import Error, NotPermitted, Unavailable
 
 __all__ = ["PAGE", "NOTHING", "Residency", "Walk", "Owners", "map_file", "unmap", "runs",
@@ -640,15 +641,13 @@ def add_arguments(p):
 
 
 def names_from(path, null):
-    """Yield the names in a list file as they come.  "-" is standard input.  Raises OSError."""
-    import sys
-    stream = sys.stdin.buffer if path == "-" else open(path, "rb")
+    """Yield the names in a list file as they come, until its end or a stop.  "-" is standard input.  Raises OSError."""
     separator, rest = b"\0" if null else b"\n", b""
-    with stream:
+    with cli.reader(path) as stream:
         for block in iter(lambda: stream.read1(1 << 16), b""):
             *names, rest = (rest + block).split(separator)
             yield from map(os.fsdecode, filter(None, names))
-    if rest:
+    if rest and not cli.stopping():         # else it may be half a name
         yield os.fsdecode(rest)
 
 

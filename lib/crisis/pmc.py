@@ -312,7 +312,8 @@ class Session:
             raise Unavailable("cannot count these events: %s has none of them that is known"
                               % " and ".join(p.kind or "this CPU" for p in self.plans))
         self.several = len([p for p in self.plans if p.pmu != "amd_l3"]) > 1
-        self.child = self.gate = self.end = self.cgroup = None
+        self.child = self.gate = self.cgroup = None
+        self.ends = cli.Ends()
         self.bits, self.sources, self.checked = 0, [], False
         self._cores = {}
         if not whole_system and any("l3:llc_refs" in events.TABLES.get(p.kind, ()) for p in self.plans) and any(
@@ -371,7 +372,7 @@ class Session:
             threads = [self.child]
         else:
             proc.check_process(self.args.pid)
-            self.end = _pidfd(self.args.pid)
+            self.ends = cli.Ends([self.args.pid])
             threads = _threads(self.args.pid)
         bits = perf_event.INHERIT | (perf_event.ENABLE_ON_EXEC if self.child else 0)
         user_only = perf_event.EXCLUDE_KERNEL | perf_event.EXCLUDE_HV
@@ -413,9 +414,7 @@ class Session:
             finally:
                 os._exit(127)
         os.close(read)
-        self.end = _pidfd(self.child)
-        if self.end is None:
-            raise Unavailable("cannot follow a command: this kernel has no pidfd_open(2), which came with Linux 5.3")
+        self.ends = cli.Ends([self.child], quiet=True)
 
     def release(self):
         """The interval begins: here what was counted during the setup is left behind, and the command of -c starts."""
@@ -502,7 +501,7 @@ def _cpu_list(text):
     except ValueError:
         cpus = []
     if not cpus or min(cpus) < 0:
-        raise Usage("'%s' is not a list of CPUs such as 0,2-3" % table.escape(text))
+        raise Usage("'%s' is not a list of CPUs such as 0,2-3" % cli.shown(text))
     return cpus
 
 
@@ -514,14 +513,6 @@ def _open_cgroup(path):
         raise Unavailable("cannot count cgroup %s: perf events follow the hierarchy at %s" % (
             path, v1[0] if v1 else "the cgroup v2 mount"))
     return os.open(proc.cgroup_directory(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-
-
-def _pidfd(pid):
-    """A descriptor that is readable when the process has ended; None before Linux 5.3."""
-    try:
-        return os.pidfd_open(pid)
-    except (OSError, AttributeError):
-        return None
 
 
 def _threads(pid):
@@ -651,7 +642,7 @@ def run(args, columns, clusters, title=None):
     if title and not args.json:
         cli.title(title)
     session.release()
-    for seconds in cli.ticks(args.interval, None, args.duration, (session.end,) if session.end is not None else ()):
+    for seconds in cli.ticks(args.interval, None, args.duration, session.ends):
         printer.report(seconds, session.read())
     printer.finish()
     return session.finish()

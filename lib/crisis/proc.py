@@ -6,11 +6,13 @@ import os
 from .errors import Error, Unavailable
 
 __all__ = ["thread_count", "cpu_list", "cpu_ranges", "online_cpus", "pmu_cpus", "cpuinfo", "softirq_names",
-           "softirq_count", "irq_line_count", "irq_name", "check_process", "check_thread", "in_initial_pid_namespace",
+           "softirq_count", "irq_line_count", "irq_name", "check_process", "check_thread", "process_of",
+           "processes", "kernel_option", "in_initial_pid_namespace",
            "unescape_mount", "cgroup_mounts", "find_cgroup", "cgroup_paths", "cgroup_processes", "controller_mount",
            "cpu_controller_mount", "meminfo", "vmstat", "online_nodes", "lru_gen", "cgroup_directory",
            "cgroup_v2_directory", "cgroup_inodes"]
 
+_CPUS = 8192                    # the largest CONFIG_NR_CPUS
 _INITIAL_PID_NS = 0xeffffffc    # PROC_PID_INIT_INO, include/linux/proc_ns.h
 
 
@@ -30,6 +32,8 @@ def cpu_list(text):
     for part in text.strip().split(","):
         if part:
             low, _, high = part.partition("-")
+            if int(high or low) >= _CPUS:
+                raise ValueError(part)
             found.extend(range(int(low), int(high or low) + 1))
     return found
 
@@ -100,9 +104,11 @@ def irq_name(number, root="/"):
 
 
 def _status(pid, root):
+    if pid >= 1 << 31:              # of no pid_t
+        return None
     try:
         text = _read(root, "proc/%d/status" % pid)
-    except (FileNotFoundError, ProcessLookupError, OverflowError):
+    except (FileNotFoundError, ProcessLookupError):
         return None
     return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
 
@@ -120,6 +126,36 @@ def check_thread(tid, root="/"):
     """Raise Error unless `tid` is a live thread."""
     if _status(tid, root) is None:
         raise Error("no such thread: %d" % tid)
+
+
+def process_of(tid, root="/"):
+    """The PID of the process that a thread is of.  Raises Error when there is no such thread."""
+    status = _status(tid, root)
+    if status is None:
+        raise Error("no such thread: %d" % tid)
+    return int(status["Tgid"])
+
+
+def processes(root="/"):
+    """The PIDs of all processes, in no order.  Raises OSError (ENOENT) where /proc is not mounted."""
+    if root == "/":
+        os.lstat("/proc/self")
+    return [int(name) for name in os.listdir(os.path.join(root, "proc")) if name.isdigit()]
+
+
+def kernel_option(name, root="/"):
+    """Whether a CONFIG_ option is y in /boot/config-RELEASE or /proc/config.gz; None where neither can be read."""
+    for path in "boot/config-" + os.uname().release, "proc/config.gz":
+        try:
+            with open(os.path.join(root, path), "rb") as f:
+                raw = f.read()
+        except OSError:
+            continue
+        if path.endswith(".gz"):
+            import zlib
+            raw = zlib.decompress(raw, 31)
+        return (name + "=y").encode() in raw.splitlines()
+    return None
 
 
 def in_initial_pid_namespace(root="/"):

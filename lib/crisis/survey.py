@@ -5,7 +5,7 @@ A module of its own because Python keeps a module compiled and a command not.
 """
 
 import os
-import sys
+import time
 
 from . import cli, pagecache, table
 from .errors import Error
@@ -101,17 +101,26 @@ class Printer:
         self._text(text)
 
     def flush(self):
-        data = "".join(self.parts).encode(sys.stdout.encoding or "utf-8", "backslashreplace")
+        data = "".join(self.parts)
         self.parts, self.length = [], 0
-        if self.lock is not None:
-            import fcntl
-            fcntl.lockf(self.lock, fcntl.LOCK_EX)
+        if self.lock is None:
+            cli.out(data)
+            return
+        import fcntl
+        until = None
+        while True:             # not F_SETLKW: who holds the lock may wait for the reader of a pipe
+            try:
+                fcntl.lockf(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except (BlockingIOError, PermissionError):
+                until = until or cli.stopping() and time.monotonic() + .5
+                if until and time.monotonic() > until:
+                    raise KeyboardInterrupt from None
+                time.sleep(.001)
         try:
-            while data:
-                data = data[os.write(1, data):]
+            cli.out(data)
         finally:
-            if self.lock is not None:
-                fcntl.lockf(self.lock, fcntl.LOCK_UN)
+            fcntl.lockf(self.lock, fcntl.LOCK_UN)
 
     def _text(self, text):
         self.parts.append(text)
@@ -382,10 +391,13 @@ def _child(args, columns, paths, share, lock, now, fd):
         printer.time = now
         printer.fix_widths()
         survey = Survey(args, printer, share)
-        survey.run(paths)
-        if survey.rows is not None:
-            survey.trim()
-        printer.flush()
+        try:
+            survey.run(paths)
+            if survey.rows is not None:
+                survey.trim()
+            printer.flush()
+        except KeyboardInterrupt:       # a stop, and nobody reads
+            pass
         state = survey.state()
     except OSError as exc:
         state = exc.errno
@@ -420,6 +432,9 @@ def in_parallel(survey, args, columns, paths, jobs):
     survey.walk.share = 0, jobs
     try:
         survey.run(paths)
+        for _, readable in children:
+            while not (cli.stopping() or cli.wait(None, [readable])):
+                pass
     finally:
         if cli.stopping():
             for pid, _ in children:

@@ -95,18 +95,7 @@ class Watch:
         self.several = len(pids) != 1 or args.tree
         self.by_mapping = args.map or self.several
         self.ended, self.denied, self.joined = 0, {}, set()     # denied: {pid: why}
-        self.listed, self.pidfd = 0.0, None
-        if not self.several:
-            try:
-                self.pidfd = os.pidfd_open(pids[0])
-            except (OSError, AttributeError):   # Linux before 5.3, or ended: that is noticed when it is read
-                pass
-
-    def end_of_one(self):
-        """(a descriptor that is readable once the one process has ended,), or () where there are several."""
-        if self.several or self.pidfd is None:
-            return ()
-        return (self.pidfd,)
+        self.listed, self.ends = 0.0, cli.Ends()        # a tree and a cgroup may get new processes
 
     def lost(self):
         """How many processes have ended, are denied to us, and joined after the clearing."""
@@ -143,6 +132,8 @@ class Watch:
             self.processes[pid] = process
             if first and pid in self.pids:
                 process.probe()
+        if first and self.cgroup is None and not self.tree:
+            self.ends = cli.Ends(self.pids)
 
     def mark(self):
         """Clear the bits of all processes that there are now; the interval begins."""
@@ -300,16 +291,16 @@ def _too_big(pid):
     return size > IDLE_SIZE or resident > IDLE_RSS
 
 
-def until(deadline, fds=()):
-    """Sleep until a moment of the monotonic clock, a stop, or the end of the process behind `fds`."""
-    while not cli.stopping():
+def until(deadline, ends):
+    """Sleep until a moment of the monotonic clock, a stop, or the end of the processes: ends, a cli.Ends."""
+    while not (cli.stopping() or ends.over):
         left = deadline - time.monotonic()
         if left <= 0:
             return
         if left < .005:         # finer than poll's milliseconds
             time.sleep(left)
-        elif cli.wait(left, fds):
-            return
+        else:
+            ends.ended(cli.wait(left, ends.fds))
 
 
 class Sampled:
@@ -324,19 +315,19 @@ class Sampled:
     def close(self):
         self.kdamond.close()
 
-    def measure(self, process, seconds, fds=()):
+    def measure(self, process, seconds, ends):
         """The row of one window, with est (ns) and ref_error (bytes); None after a stop."""
         try:
-            return self._measure(process, seconds, fds)
+            return self._measure(process, seconds, ends)
         except ProcessLookupError:
             raise Error("the process ended before its memory was read") from None
 
-    def _measure(self, process, seconds, fds):
+    def _measure(self, process, seconds, ends):
         regions = self.damon.regions_of(process.resident_runs())
         if not regions:
             raise ProcessLookupError(3, "No such process")
         marked = self.kdamond.start(process.pid, regions, seconds)
-        until(marked[1] / 1e9 + seconds, fds)
+        until(marked[1] / 1e9 + seconds, ends)
         watched = 0
         while not watched:
             if cli.stopping():
@@ -368,7 +359,6 @@ def collect(args, pids, interval, count):
     pause = args.snapshot or 0.0
     limit = args.profile or count or (1 if not growing and args.snapshot is None else None)
     watch.find()
-    fds = watch.end_of_one()
     if not args.json:
         _announce(args, watch, interval)
     if source.warning:
@@ -385,19 +375,17 @@ def collect(args, pids, interval, count):
         if not watch.processes:
             pass
         elif interval is None:
-            while not cli.stopping() and not cli.wait(None, fds):
-                pass
+            until(float("inf"), watch.ends)
         else:
             until(base + (interval * 2 ** number if args.profile else
-                          interval * (number + 1) if growing else interval + number * (interval + pause)), fds)
+                          interval * (number + 1) if growing else interval + number * (interval + pause)), watch.ends)
         slept += int((time.monotonic() - now) * 1e9)
         rows = watch.read()
         if not rows:
             if not number:
                 raise Error("process %d ended before its memory was read" % pids[0] if not watch.several else
                             "every process ended before its memory was read")
-            if not watch.several:
-                cli.note("process %d has ended" % pids[0])
+            cli.note("every process has ended" if watch.several else "process %d has ended" % pids[0])
             return
         after = refs.reclaim_scanned()
         yield {"rows": rows, "cgroup": watch.read_cgroup(), "slept": slept, "watch": watch, "source": source,
@@ -410,7 +398,7 @@ def collect(args, pids, interval, count):
             # What has been missed by whole periods is skipped; the others stay where they were.
             while now > base + interval + number * (interval + pause):
                 base += interval + pause
-            until(base + number * (interval + pause), fds)
+            until(base + number * (interval + pause), watch.ends)
             if cli.stopping():
                 return
         elif not args.profile:
@@ -429,7 +417,7 @@ def _sampled(args, pids, interval, count):
         limit = count or (1 if args.snapshot is None else None)
         number, base = 0, time.monotonic()
         while not cli.stopping():
-            row = source.measure(watch.processes[pids[0]], interval, watch.end_of_one())
+            row = source.measure(watch.processes[pids[0]], interval, watch.ends)
             if row is None:
                 return
             yield {"rows": [row], "cgroup": [], "slept": int(interval * 1e9), "watch": watch, "source": source,
@@ -437,7 +425,7 @@ def _sampled(args, pids, interval, count):
             number += 1
             if number == limit or args.duration and time.monotonic() - base >= args.duration:
                 return
-            until(base + number * (interval + (args.snapshot or 0.0)))
+            until(base + number * (interval + (args.snapshot or 0.0)), watch.ends)
     finally:
         source.close()
 
