@@ -5,11 +5,18 @@ A log-linear histogram with 2**shift steps holds the value v in bucket v while
 v < 2**(shift+1), and beyond that splits each octave [2**k, 2**(k+1)) into
 2**shift equal buckets, so that a bucket is never wider than 1/2**shift of the
 octave's lower end.  With shift 0 each octave is one bucket.  The C side of the
-same arithmetic is LOG_LINEAR in `prelude.h`.  Values are whole numbers in the
-unit of the caller; counts are whole numbers.
+same arithmetic is LOG_LINEAR in `compile.PRELUDE`.
+
+Times are counted in fixed point, in 2**-FRACTION of the unit that is printed
+(fixed_us() and fixed_ms() in the prelude): buckets then are as fine below one unit
+as above it, and percentiles are not truncated to whole units.  Since the
+factor is a power of two, each bucket lies within one row of the classic
+histogram of whole units.  Counts are whole numbers.
 """
 
-__all__ = ["bucket", "bounds", "slots", "merge", "percentile", "rows", "lines", "log2_rows"]
+__all__ = ["FRACTION", "bucket", "bounds", "slots", "merge", "percentile", "whole", "rows", "lines", "log2_rows"]
+
+FRACTION = 10
 
 STARS = 40
 
@@ -42,10 +49,11 @@ def merge(*histograms):
 
 
 def percentile(counts, shift, q, maximum=None):
-    """The value below or at which the share q (0 < q <= 1) of the events lies, or None for no events.
+    """The value, in units, below which the share q (0 < q <= 1) of the events lies, or None for no events.
 
-    Nearest rank, placed in its bucket in proportion to the rank; never above
-    `maximum`, the largest value seen, when that is known.
+    counts: a fixed-point histogram.  Nearest rank, placed in its bucket in
+    proportion to the rank; never above `maximum`, the largest value seen in
+    units, when that is known.
     """
     total = sum(counts)
     if not total:
@@ -55,10 +63,21 @@ def percentile(counts, shift, q, maximum=None):
     for index, count in enumerate(counts):
         if below + count >= rank:
             low, high = bounds(index, shift)
-            value = low + (high - low) * (rank - below) / count
+            value = (low + (high + 1 - low) * (rank - below) / count) / (1 << FRACTION)
             return value if maximum is None else min(value, maximum)
         below += count
     raise AssertionError("rank beyond the total")
+
+
+def whole(counts, shift):
+    """A fixed-point histogram as one of whole units with the same shift."""
+    result = []
+    for index, count in enumerate(counts):
+        if count:
+            slot = bucket(bounds(index, shift)[0] >> FRACTION, shift)
+            result.extend([0] * (slot + 1 - len(result)))
+            result[slot] += count
+    return result
 
 
 def rows(counts, shift):

@@ -10,7 +10,7 @@ import time
 
 import pytest
 from helpers import (HOG, ROOT, SLEEPER, SLOW, as_nobody, attached, cpu_time, fails_to_write, load, needs_quiet_machine,
-                     peak_memory, remove_cgroup, run, run_delay, until, usable, workload)
+                     peak_memory, remove_cgroup, run, run_delay, tracing, until, usable, workload)
 
 SOURCES = ("storage", "hash", "raw")
 
@@ -105,6 +105,18 @@ def test_every_mode_prints(arguments):
         assert {"time", "seconds", "count", "total_ns", "max_ns", "avg_" + unit, "p50_" + unit, "p90_" + unit,
                 "p99_" + unit, "p999_" + unit, "steps", "buckets", "lost"} <= set(record)
         assert record["p50_" + unit] <= record["p999_" + unit] <= record["max_ns"] / (1e6 if unit == "ms" else 1e3) + 1e-6
+
+
+def test_percentiles_are_the_same_in_every_unit():
+    """A sleeper that waits well below a millisecond: -m must not show 0."""
+    with workload(SLEEPER) as child:
+        with tracing("runqlat", "-j", "-m", "-p", str(child.pid), settle=1) as milli:
+            with tracing("runqlat", "-j", "-p", str(child.pid), settle=1) as micro:
+                time.sleep(2 * SLOW)
+    (ms,), (us,) = ([r for r in run.records if r["record"] == "histogram"] for run in (milli, micro))
+    for label in "p50", "p90":
+        assert ms[label + "_ms"] * 1000 == pytest.approx(us[label + "_us"], rel=.3)
+    assert ms["p50_ms"] > 0
 
 
 def test_nothing_is_measured_from_before_the_start():

@@ -18,19 +18,35 @@ def test_bucket_and_bounds_agree(shift):
     assert hist.bucket(2**38 - 1, shift) == hist.slots(shift, 38) - 1
 
 
-def test_percentile_is_within_a_step_of_the_truth():
+@pytest.mark.parametrize("scale", [1, .001, 1000])
+def test_percentile_is_within_a_step_of_the_truth(scale):
     rng = random.Random(1)
-    values = sorted(int(rng.lognormvariate(5, 2)) for _ in range(20000))
+    values = sorted(rng.lognormvariate(5, 2) * scale for _ in range(20000))
+    fixed = [int(value * (1 << hist.FRACTION)) for value in values]
     for shift in 0, 2, 4:
-        counts = [0] * hist.slots(shift, 38)
-        for value in values:
+        counts = [0] * hist.slots(shift, 38 + hist.FRACTION)
+        for value in fixed:
             counts[hist.bucket(value, shift)] += 1
         for q in .5, .9, .99, .999:
-            truth = values[int(-(-q * len(values) // 1)) - 1]
-            low, high = hist.bounds(hist.bucket(truth, shift), shift)
-            assert low <= hist.percentile(counts, shift, q, values[-1]) <= high
+            rank = int(-(-q * len(values) // 1)) - 1
+            low, high = hist.bounds(hist.bucket(fixed[rank], shift), shift)
+            found = hist.percentile(counts, shift, q, values[-1])
+            assert low <= found * (1 << hist.FRACTION) <= high + 1
+            if shift == 4:
+                assert found == pytest.approx(values[rank], rel=1 / 16, abs=2 / (1 << hist.FRACTION))
     assert hist.percentile([0, 0], 0, .5) is None
-    assert hist.percentile([0, 0, 0, 0, 0, 1], 0, .99, 17) == 17
+    assert hist.percentile([0] * 15 + [1], 0, .99, 17) == 17
+
+
+def test_whole_units_are_the_same_buckets():
+    for shift in 0, 2, 4:
+        counts, truth = [0] * hist.slots(shift, 30), [0] * hist.slots(shift, 20)
+        for value in [*range(0, 200000, 97), *(2 ** k + d for k in range(1, 30) for d in (-1, 0, 1))]:
+            counts[hist.bucket(value, shift)] += 1
+            truth[hist.bucket(value >> hist.FRACTION, shift)] += 1
+        found = hist.whole(counts, shift)
+        assert found + [0] * (len(truth) - len(found)) == truth
+    assert hist.whole([0, 0], 2) == []
 
 
 def test_log2_rows_and_lines_have_the_classic_shape():

@@ -111,19 +111,27 @@ def test_object_keeps_everything():
 
 
 def test_bucket_arithmetic_of_the_kernel_side(tmp_path):
-    """LOG_LINEAR, compiled for this machine, against hist.bucket."""
+    """LOG_LINEAR, fixed_us and fixed_ms, compiled for this machine, against hist.bucket and true division."""
     if not shutil.which("cc"):
         pytest.skip("no C compiler")
     values = [v for k in range(63) for v in (2**k - 1, 2**k, 2**k + 1, 2**k * 3 // 2) if v < 2**63]
+    times = [v for k in range(46) for v in (2**k, *(2**k * unit + d for unit in (1000, 10**6) for d in (-1, 0, 1)))
+             if v < 2**56]
     text = compiler.PRELUDE[compiler.PRELUDE.index("/* floor(log2"):]
     program = ("#include <stdio.h>\ntypedef unsigned long long u64;\n#undef __always_inline\n"
                "#define __always_inline inline\n%s\nint main(void) { u64 v[] = {%s}; for (u64 s = 0; s < 7; s++) "
-               "for (int i = 0; i < %d; i++) printf(\"%%llu\\n\", LOG_LINEAR(v[i], s)); }"
-               % (text, ",".join("%dULL" % v for v in values), len(values)))
+               "for (int i = 0; i < %d; i++) printf(\"%%llu\\n\", LOG_LINEAR(v[i], s)); u64 t[] = {%s}; "
+               "for (int i = 0; i < %d; i++) printf(\"%%llu %%llu\\n\", fixed_us(t[i]), fixed_ms(t[i])); }"
+               % (text, ",".join("%dULL" % v for v in values), len(values),
+                  ",".join("%dULL" % v for v in times), len(times)))
     (tmp_path / "t.c").write_text(program)
     subprocess.check_call(["cc", "-o", str(tmp_path / "t"), str(tmp_path / "t.c")])
     found = list(map(int, subprocess.check_output([str(tmp_path / "t")]).split()))
-    assert found == [hist.bucket(v, shift) for shift in range(7) for v in values]
+    buckets = [hist.bucket(v, shift) for shift in range(7) for v in values]
+    assert found[:len(buckets)] == buckets
+    for ns, us, ms in zip(times, found[len(buckets)::2], found[len(buckets) + 1::2]):
+        assert us >> hist.FRACTION == ns // 1000 and ms >> hist.FRACTION == ns // 10**6
+        assert 0 <= us - (ns << hist.FRACTION) // 1000 <= 1 and ms == (ns << hist.FRACTION) // 10**6
 
 
 def test_cpu_lists():
