@@ -119,6 +119,17 @@ def test_percentiles_are_the_same_in_every_unit():
     assert ms["p50_ms"] > 0
 
 
+@pytest.mark.parametrize("key", ["-P", "-L"])
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_process_has_the_name_of_its_last_program(source, key):
+    usable("runqlat", source, ".1", "1")
+    with tracing("runqlat", "-j", key, "--source", source, settle=.2) as tool:
+        child = subprocess.Popen(["bash", "-c", "sleep .3; exec sleep .3"])
+        child.wait()
+    names = {record["pid" if key == "-P" else "tid"]: record["comm"] for record in tool.records}
+    assert names[child.pid] == "sleep"
+
+
 def test_nothing_is_measured_from_before_the_start():
     """While the tool attaches, tasks are woken and run: their next wait must not begin there."""
     code = "import time\nwhile True: time.sleep(.0002)"
