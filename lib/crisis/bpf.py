@@ -17,7 +17,7 @@ from .errors import Error, NotPermitted, Unavailable
 __all__ = ["Program", "Map", "RingBuffer", "first", "permitted", "possible_cpus", "grace_period"]
 
 (MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY, PROG_LOAD) = range(6)
-RAW_TRACEPOINT_OPEN, BTF_LOAD, LINK_CREATE = 17, 18, 28
+RAW_TRACEPOINT_OPEN, BTF_LOAD, LINK_CREATE, ITER_CREATE = 17, 18, 28, 33
 MAP_LOOKUP_BATCH, MAP_LOOKUP_AND_DELETE_BATCH = 24, 25
 
 HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY, STACK_TRACE, LRU_HASH, LRU_PERCPU_HASH = 1, 2, 5, 6, 7, 9, 10
@@ -29,6 +29,7 @@ _NO_KEY_MAPS = (ARRAY, PERCPU_ARRAY)
 PROG_KPROBE, PROG_TRACEPOINT, PROG_PERF_EVENT, PROG_RAW_TRACEPOINT, PROG_TRACING = 2, 5, 7, 17, 26
 # kind -> (program type, expected attach type)
 _KINDS = {"tp_btf": (PROG_TRACING, 23), "fentry": (PROG_TRACING, 24), "fexit": (PROG_TRACING, 25),
+          "iter": (PROG_TRACING, 28),
           "raw_tp": (PROG_RAW_TRACEPOINT, 0), "tracepoint": (PROG_TRACEPOINT, 0),
           "kprobe": (PROG_KPROBE, 0), "kretprobe": (PROG_KPROBE, 0),
           "uprobe": (PROG_KPROBE, 0), "uretprobe": (PROG_KPROBE, 0),
@@ -374,8 +375,8 @@ class Program:
           tp_btf/NAME, fentry/FUNCTION, fexit/FUNCTION       typed by BTF
           raw_tp/NAME, tracepoint/CATEGORY:NAME
           kprobe/FUNCTION, kretprobe/FUNCTION
-        and, attached by their own methods since their targets are known only at run time,
-          uprobe, uretprobe, perf_event.
+        and, run or attached by their own methods since their targets are known only at run time,
+          iter, uprobe, uretprobe, perf_event.
         A last candidate "none" lets a point be without.
         Raises Unavailable (with every reason) or NotPermitted when a point has no candidate left.
         """
@@ -428,6 +429,24 @@ class Program:
             os.close(event)
             raise
         return event
+
+    def iterate(self, function, target):
+        """The bytes that a function writes with bpf_seq_write() for each object of a kind, such as "task" (Linux 5.8).
+
+        Raises Unavailable, NotPermitted.
+        """
+        try:
+            program = self.load(function, "iter", target)
+            link, _ = _bpf(LINK_CREATE, struct.pack("=IIII", program, 0, _KINDS["iter"][1], 0))
+            try:
+                with open(_bpf(ITER_CREATE, struct.pack("=II", link, 0))[0], "rb", buffering=0) as f:
+                    return f.readall()
+            finally:
+                os.close(link)
+        except OSError as exc:
+            if exc.errno in _DENIED and not permitted():
+                raise _denied("load BPF programs", exc) from None
+            raise Unavailable("cannot iterate over each %s: %s" % (target, exc.strerror)) from None
 
     def attach_uprobe(self, function, path, offset, pid=-1, returning=False, cookie=0):
         """Attach to a file offset of an executable or library, in one process or (pid -1) in all.

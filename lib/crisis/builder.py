@@ -25,7 +25,7 @@ _KFUNC_MAGIC = 0x7e000000       # no helper has such a number
 _TASK_STORAGE = 29
 # Which BTF type a program of the kind is attached by.
 _BTF_KINDS = {"tp_btf": ("btf_trace_%s", headers.TYPEDEF), "fentry": ("%s", headers.FUNC),
-              "fexit": ("%s", headers.FUNC)}
+              "fexit": ("%s", headers.FUNC), "iter": ("bpf_iter_%s", headers.FUNC)}
 
 
 def main():

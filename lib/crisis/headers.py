@@ -205,7 +205,7 @@ _ALWAYS = """
 # Read through the context pointer, where the verifier wants the whole and natural layout.
 _WHOLE = ("pt_regs", "user_pt_regs", "bpf_perf_event_data")
 # bcc's bpf.h, compiled in, declares these itself.
-_BCC_OWNS = re.compile(r"bpf_(?!perf_event_data|user_pt)|BPF_|xdp_|btf_")
+_BCC_OWNS = re.compile(r"bpf_(?!perf_event_data|user_pt|iter__|iter_meta)|BPF_|xdp_|btf_")
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _OWN_TYPE = re.compile(r"\b(?:struct|union|enum)\s+(\w+)\s*\{|\}\s*(\w+)\s*;|\btypedef\b[^;{]*?(\w+)\s*;")
 

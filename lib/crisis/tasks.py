@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the commands that filter tasks by PID and cgroup share: C text, its params, and their checks."""
 
-from . import proc
-from .errors import Unavailable
+from . import compile, proc
+from .errors import Error, Unavailable
 
-__all__ = ["TEXT", "HAS", "PARAMS", "CONSTANTS", "NO_SUBSYS", "subsys", "filters"]
+__all__ = ["TEXT", "HAS", "PARAMS", "CONSTANTS", "NO_SUBSYS", "subsys", "filters", "warn_of_foreign_pids"]
 
 # in_cgroup() needs PARAMS.  A command that asks often defines LOAD(pointer, member), plain loads if it can.
 TEXT = r"""
@@ -86,23 +86,42 @@ def subsys(obj, controllers):
                       % ",".join(sorted(controllers)))
 
 
-def filters(pid=None, tid=None, cgroup=None):
+def warn_of_foreign_pids(note):
+    """Call note(line) where the PIDs in a BPF program's output are not those that this PID namespace shows."""
+    if not proc.in_initial_pid_namespace():
+        note("this is a container's PID namespace: PIDs and TIDs in the output are those of the host")
+
+
+def filters(pid=None, tid=None, cgroup=None, build=compile.build):
     """A function from a compiled Object to the values of PARAMS.
 
-    pid: a process; tid: a thread; cgroup: as for proc.find_cgroup.
-    Raises Error when there is no such process, thread or cgroup, Unavailable where PIDs are not the kernel's.
+    pid: a process; tid: a thread; both as this PID namespace numbers them.  cgroup: as for proc.find_cgroup.
+    build: from a compile.Source to its Object.
+    Raises Error when there is no such process, thread or cgroup, Unavailable where PIDs cannot be translated.
     """
-    if pid or tid:
-        if not proc.in_initial_pid_namespace():
-            raise Unavailable("cannot filter by PID: the PIDs of this PID namespace are not the kernel's. "
-                              "Run it on the host")
-        if pid:
-            proc.check_process(pid)
-        if tid:
-            proc.check_thread(tid)
+    if pid:
+        proc.check_process(pid)
+    if tid:
+        proc.check_thread(tid)
+    if (pid or tid) and not proc.in_initial_pid_namespace():
+        pid, tid = _translate(pid, tid, build)
     number, level, controllers, _ = proc.find_cgroup(cgroup) if cgroup is not None else (0, 0, None, None)
 
     def params(obj):
         return {"tgid": pid or 0, "tid": tid or 0, "cgroup": number, "cgroup_level": level,
                 "cgroup_subsys": subsys(obj, controllers)}
     return params
+
+
+def _translate(pid, tid, build):
+    """The kernel's own numbers of a process and a thread of this PID namespace, each may be None."""
+    from . import pid_namespace
+    try:
+        known = pid_namespace.kernel_tids(build)
+    except Unavailable as exc:
+        raise Unavailable("cannot translate PIDs of this PID namespace: %s. Run it in the host's: docker run --pid=host, "
+                          "hostPID: true in Kubernetes" % exc) from None
+    for number in pid, tid:
+        if number and number not in known:      # it ended meanwhile
+            raise Error("no such process or thread: %d" % number)
+    return known.get(pid), known.get(tid)
