@@ -9,7 +9,7 @@ __all__ = ["thread_count", "cpu_list", "cpu_ranges", "online_cpus", "pmu_cpus", 
            "softirq_count", "irq_line_count", "irq_name", "check_process", "check_thread", "process_of",
            "processes", "kernel_option", "in_initial_pid_namespace",
            "unescape_mount", "cgroup_mounts", "find_cgroup", "cgroup_paths", "cgroup_processes", "controller_mount",
-           "cpu_controller_mount", "meminfo", "vmstat", "online_nodes", "lru_gen", "cgroup_directory",
+           "task_hierarchy", "meminfo", "vmstat", "online_nodes", "lru_gen", "cgroup_directory",
            "cgroup_v2_directory", "cgroup_inodes"]
 
 _CPUS = 8192                    # the largest CONFIG_NR_CPUS
@@ -272,9 +272,23 @@ def controller_mount(controller, root="/"):
     return None
 
 
-def cpu_controller_mount(root="/"):
-    """controller_mount() of the hierarchy that schedules CPU time."""
-    return controller_mount("cpu", root)
+def task_hierarchy(version=None, root="/"):
+    """(mount point, controllers or None) of the hierarchy into whose cgroups tasks are placed; None without.
+
+    version: 1 for that of v1's cpu controller, 2 for v2.  By default, where both
+    are mounted, the one that leaves fewer processes in its root: systemd places
+    them in v2's alone, an older container runtime in v1's.
+    """
+    found = {}
+    for point, _, controllers in cgroup_mounts(root):
+        if controllers is None or "cpu" in controllers:
+            found.setdefault(2 if controllers is None else 1, (point, controllers))
+    if version:
+        return found.get(version)
+
+    def in_root(number):
+        return _read(root, found[number][0].lstrip("/") + "/cgroup.procs").count("\n")
+    return found[min(found, key=lambda number: (in_root(number), -number))] if found else None
 
 
 def cgroup_paths(ids, mount_point, root="/"):

@@ -173,20 +173,29 @@ def test_cgroup_filter_sees_only_its_tasks():
 
 
 def test_by_cgroup_names_the_path():
+    """In each hierarchy that is mounted, by its version; and by itself in the one where most processes are placed."""
     from crisis import proc
-    mount = proc.cpu_controller_mount()
-    if mount is None:
+    mounts = {version: proc.task_hierarchy(version) for version in (1, 2)}
+    if not any(mounts.values()):
         pytest.skip("no cgroup file system is mounted")
-    directory = "%s/crisis-by-%d" % (mount[0], os.getpid())
-    os.mkdir(directory)
-    try:
-        with workload(HOG, cpu=0), workload(HOG, cpu=0) as inside:
-            with open(directory + "/cgroup.procs", "w") as f:
-                f.write(str(inside.pid))
-            names = {r["cgroup"]: r["count"] for r in records("--by", "cgroup", "1", "1")}
-        assert names["/crisis-by-%d" % os.getpid()] > 10
-    finally:
-        remove_cgroup(directory)
+    for version, mount in mounts.items():
+        if mount is None:
+            result = run("runqlat", "--by", "cgroup", "--cgroup-version", str(version), ".1", "1")
+            assert result.returncode == 69 and "version %d" % version in result.stderr
+            continue
+        directory = "%s/crisis-by-%d" % (mount[0], os.getpid())
+        os.mkdir(directory)
+        try:
+            with workload(HOG, cpu=0), workload(HOG, cpu=0) as inside:
+                with open(directory + "/cgroup.procs", "w") as f:
+                    f.write(str(inside.pid))
+                chosen = ["--cgroup-version", str(version)]
+                names = {r["cgroup"]: r["count"] for r in records("--by", "cgroup", *chosen, "1", "1")}
+            assert names["/crisis-by-%d" % os.getpid()] > 10
+        finally:
+            remove_cgroup(directory)
+    best = proc.task_hierarchy()
+    assert "by the cgroups of %s... " % best[0] in run("runqlat", "--by", "cgroup", ".1", "1").stderr
 
 
 @pytest.mark.guest

@@ -53,7 +53,11 @@ def test_cgroups(tmp_path):
     for path in "/sys/fs/cgroup/unified/a/b", "/a/b":
         assert proc.find_cgroup(path, root) == (number, 2, None, "/sys/fs/cgroup/unified")
     assert proc.find_cgroup("/sys/fs/cgroup/cpu x/c", root)[1:3] == (1, {"cpu", "cpuacct"})
-    assert proc.cpu_controller_mount(root)[0] == "/sys/fs/cgroup/cpu x"
+    for v1, v2, best in ("1\n2\n", "1\n", 2), ("1\n", "1\n", 2), ("1\n", "1\n2\n", 1):
+        tree(tmp_path, {"sys/fs/cgroup/cpu x/cgroup.procs": v1, "sys/fs/cgroup/unified/cgroup.procs": v2})
+        assert proc.task_hierarchy(root=root) == proc.task_hierarchy(best, root)
+    assert proc.task_hierarchy(1, root) == ("/sys/fs/cgroup/cpu x", {"cpu", "cpuacct"})
+    assert proc.task_hierarchy(2, root) == ("/sys/fs/cgroup/unified", None)
     assert proc.cgroup_paths([number], "/sys/fs/cgroup/unified", root) == {number: "/a/b"}
     with pytest.raises(Error):
         proc.find_cgroup("/nope", root)
