@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """runqlat on the running kernel, against workloads whose truth is known.  Needs root."""
 
+import datetime
 import json
 import os
 import re
@@ -105,6 +106,18 @@ def test_every_mode_prints(arguments):
         assert {"time", "seconds", "count", "total_ns", "max_ns", "avg_" + unit, "p50_" + unit, "p90_" + unit,
                 "p99_" + unit, "p999_" + unit, "steps", "buckets", "lost"} <= set(record)
         assert record["p50_" + unit] <= record["p999_" + unit] <= record["max_ns"] / (1e6 if unit == "ms" else 1e3) + 1e-6
+
+
+@needs_quiet_machine
+def test_top_has_the_time_run_and_the_time_of_the_longest_wait():
+    with workload(HOG, cpu=0), workload(HOG, cpu=0) as hog:
+        time.sleep(.2)
+        before, begin = cpu_time(hog.pid), time.time()
+        thread, = (r for r in records("--top", "1", "-p", str(hog.pid), "3", "1") if r["record"] == "thread")
+        ran, end = cpu_time(hog.pid) - before, time.time()
+    assert thread["run_ns"] / thread["seconds"] == pytest.approx(ran / (end - begin), rel=.1)
+    at = datetime.datetime.fromisoformat(thread["max_time"][:23]).timestamp()
+    assert begin < at <= end
 
 
 @needs_quiet_machine
