@@ -124,10 +124,11 @@ class Btf:
                 yield from self.members(self.skip(target), base + offset)
 
     def has(self, path):
-        """True when "struct_name.member" exists, or a bare struct, union, enum or typedef name."""
+        """True when "struct_name.member" exists, or a type, function or enumeration constant of a bare name."""
         name, _, member = path.partition(".")
         if not member:
-            return self.find(name, STRUCT, UNION, ENUM, ENUM64, TYPEDEF) is not None
+            return self.find(name, STRUCT, UNION, ENUM, ENUM64, TYPEDEF, FUNC) is not None or \
+                name in self.constants([name])
         number = self.find(name, STRUCT, UNION)
         return number is not None and any(m[0] == member for m in self.members(number))
 
@@ -207,6 +208,7 @@ _WHOLE = ("pt_regs", "user_pt_regs", "bpf_perf_event_data")
 # bcc's bpf.h, compiled in, declares these itself.
 _BCC_OWNS = re.compile(r"bpf_(?!perf_event_data|user_pt|iter__|iter_meta)|BPF_|xdp_|btf_")
 _WORD = re.compile(r"[A-Za-z_]\w*")
+_COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.S)
 _OWN_TYPE = re.compile(r"\b(?:struct|union|enum)\s+(\w+)\s*\{|\}\s*(\w+)\s*;|\btypedef\b[^;{]*?(\w+)\s*;")
 
 
@@ -346,12 +348,14 @@ def prune(btf, text):
 
     btf: a Btf.  text: a C program; what it defines itself is left to it.
     """
+    text = _COMMENT.sub(" ", text)      # prose that happens to name a type
     own = {name for match in _OWN_TYPE.findall(text) for name in match if name}
     words = set(_WORD.findall(text))
     writer = _Writer(btf, words, own)
     wanted = [w for w in sorted(words | set(_ALWAYS) | {"pt_regs"})
               if w not in own and not _BCC_OWNS.match(w)]
-    for kinds in (TYPEDEF,), (STRUCT, UNION), (ENUM, ENUM64):
+    # One type to a tag: Debian's kernels have a struct context and an enum context.
+    for kinds in (TYPEDEF,), (STRUCT, UNION, ENUM, ENUM64):
         for word in wanted:
             number = btf.find(word, *kinds)
             if number is not None:

@@ -2,6 +2,7 @@
 import json
 import os
 import shutil
+import struct
 import subprocess
 
 import pytest
@@ -94,6 +95,41 @@ def test_object_survives_and_notices_every_flipped_bit():
     for length in range(len(data)):
         with pytest.raises(ValueError):
             compiler.unpack(data[:length])
+
+
+def btf_of(*types):
+    """A Btf of (kind, name, vlen, size or type, what follows) with {string} for the offsets of strings."""
+    strings, body = [""], b""
+
+    def offset(name):
+        if name not in strings:
+            strings.append(name)
+        return sum(len(s) + 1 for s in strings[:strings.index(name)])
+    for kind, name, vlen, size, rest in types:
+        words = [offset(word) if isinstance(word, str) else word for word in rest]
+        body += struct.pack("=III%dI" % len(words), offset(name), kind << 24 | vlen, size, *words)
+    text = "".join(s + "\0" for s in strings).encode()
+    return headers.Btf(struct.pack("=HBBIIIII", 0xeb9f, 1, 0, 24, 0, len(body), len(body), len(text)) + body + text)
+
+
+def test_headers_of_a_struct_and_an_enum_of_one_name():
+    """C has one name space for tags; Debian's kernels have a struct context and an enum context."""
+    btf = btf_of((headers.INT, "int", 0, 4, [1 << 24 | 32]),
+                 (headers.ENUM, "context", 1, 4, ["IN_CONTEXT", 7]),
+                 (headers.STRUCT, "context", 1, 4, ["user", 1, 0]),
+                 (headers.STRUCT, "prose", 1, 4, ["verse", 1, 0]))
+    text = headers.prune(btf, "/* some\n prose */ int f(struct context *c) { return c->user; }  // prose\n")
+    assert "struct context {" in text and "enum context" not in text and "prose" not in text
+
+
+def test_what_a_kernel_has():
+    btf = btf_of((headers.INT, "int", 0, 4, [1 << 24 | 32]),
+                 (headers.ENUM, "bpf_func_id", 1, 4, ["BPF_FUNC_get_attach_cookie", 174]),
+                 (headers.STRUCT, "file", 1, 4, ["f_mode", 1, 0]),
+                 (headers.FUNC_PROTO, "", 0, 1, []), (headers.FUNC, "filemap_read", 0, 4, []))
+    names = ("file", "file.f_mode", "bpf_func_id", "BPF_FUNC_get_attach_cookie", "filemap_read")
+    assert [name for name in names if not btf.has(name)] == []
+    assert not btf.has("file.f_pos") and not btf.has("BPF_FUNC_task_storage_get") and not btf.has("f_mode")
 
 
 def test_headers_refuse_what_is_not_btf():
