@@ -323,18 +323,23 @@ class Program:
                 raise Error("cannot create the BPF map %s of %d entries: %s"
                             % (name, size.get("max_entries", max_entries), exc.strerror)) from None
 
-    def load(self, function, kind, target=""):
-        """The descriptor of a function loaded as a program of that kind.  Raises OSError, Unavailable."""
-        known = self._loaded.get((function, kind, target))
+    def load(self, function, kind, target="", cookie=0):
+        """The descriptor of a function loaded as a program of that kind.  Raises OSError, Unavailable.
+
+        cookie: the value of PARAM(cookie), each of which makes a program of its own.
+        """
+        known = self._loaded.get((function, kind, target, cookie))
         if known is not None:
             return known
+        if function not in self._object.functions:
+            raise Unavailable("the program has no %s on this kernel" % function)
         code, map_places, param_places = self._object.functions[function]
         code = bytearray(code)
         descriptors = [self.maps[entry[0]].fd for entry in self._object.maps]
         for at, index in map_places:
             struct.pack_into("=I", code, at + 4, descriptors[index])
         for at, name in param_places:
-            value = self._params[name] & (1 << 64) - 1
+            value = (cookie if name == "cookie" else self._params[name]) & (1 << 64) - 1
             struct.pack_into("=I", code, at + 4, value & 0xffffffff)
             struct.pack_into("=I", code, at + 12, value >> 32)
         type_, attach_type = _KINDS[kind]
@@ -365,7 +370,7 @@ class Program:
                 reason = [w for w in words if w and not w.startswith(("processed ", "max_states", "; "))][-1:]
                 raise OSError(again.errno, "%s%s" % (os.strerror(again.errno),
                                                      " (verifier: %s)" % reason[0] if reason else "")) from None
-        self._loaded[function, kind, target] = fd
+        self._loaded[function, kind, target, cookie] = fd
         return fd
 
     def attach(self):
@@ -451,15 +456,17 @@ class Program:
     def attach_uprobe(self, function, path, offset, pid=-1, returning=False, cookie=0):
         """Attach to a file offset of an executable or library, in one process or (pid -1) in all.
 
-        cookie: what bpf_get_attach_cookie gives the program (Linux 5.15).
+        cookie: what bpf_get_attach_cookie gives the program (Linux 5.15), or what PARAM(cookie) is where the
+        function reads that.
         """
         name = ctypes.create_string_buffer(os.fsencode(path))
         kind = "uretprobe" if returning else "uprobe"
         pmu = perf_event.pmu_type("uprobe")
         config = perf_event.retprobe_bit("uprobe") if returning else 0
         event = perf_event.open_event(pmu, config, pid, 0 if pid < 0 else -1, syscalls.address(name), offset)
-        program = self.load(function, kind)
-        if not cookie:
+        constant = any(name == "cookie" for _, name in self._object.functions[function][2])
+        program = self.load(function, kind, cookie=cookie if constant else 0)
+        if not cookie or constant:
             self._links.append(self._event(program, event))
             return
         try:

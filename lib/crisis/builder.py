@@ -64,7 +64,7 @@ def build(request):
             return meta, b""
         meta["constants"] = btf.constants(request["constants"])
         for argument in request["arguments"]:
-            if btf.argument(*argument.split(".")) is None:
+            if not argument.endswith("?") and btf.argument(*argument.split(".")) is None:
                 meta["unusable"] = "this kernel's BTF has no tracepoint argument %s" % argument
                 return meta, b""
         for candidate in (c for point in request["points"] for c in point):
@@ -89,8 +89,10 @@ def _program(request, btf):
         if there:
             lines.append("#define %s 1" % macro)
     lines += ["#define %s %s" % item for item in request["defines"].items()]
-    lines += ["#define ARG_%s %d" % (name.replace(".", "_"), btf.argument(*name.split(".")))
-              for name in request["arguments"]]
+    for name in (argument.rstrip("?") for argument in request["arguments"]):
+        position = btf.argument(*name.split("."))
+        if position is not None:
+            lines.append("#define ARG_%s %d" % (name.replace(".", "_"), position))
     lines += ["#define PARAM_%s %d" % (name, i) for i, name in enumerate(request["params"])]
     lines += ["#define COUNTER_%s %d" % (name, i) for i, name in enumerate(request["counters"])]
     lines += ["#define KFUNC_%s %d" % (name, _KFUNC_MAGIC + i) for i, name in enumerate(request["kfuncs"])]

@@ -118,11 +118,12 @@ class Source:
     has: {macro: ("struct.member", first release such as "5.14")}: the macro is
         defined where the kernel has the member; the release decides only where
         there is no BTF.
-    requires: "struct.member" strings (or tuples of which any one will do) that
-        the kernel must have.
+    requires: "struct.member" strings, or names of types, enumeration constants or functions (or tuples of
+        which any one will do), that the kernel must have.
     constants: enumeration constants whose values the command wants; "PREFIX*" for all that begin so.
     arguments: "tracepoint.argument" strings; the text reads one with ARG(ctx, tracepoint, argument)
-        wherever the running kernel's tracepoint has it.  The kernel must have all of them, and BTF.
+        wherever the running kernel's tracepoint has it.  The kernel must have BTF, and all of them but those
+        that end in "?": where it lacks one, the macro ARG_tracepoint_argument is not defined.
     kfuncs: kernel functions that the text declares by KFUNC(result type, name); and calls;
         a kernel that lacks one cannot have the program.
     """

@@ -347,7 +347,9 @@ def names(record):
 @pytest.mark.parametrize("kind, source", [(kind, None) for kind in (
     "malloc", "calloc", "realloc", "posix_memalign", "valloc", "memalign", "pvalloc", "aligned_alloc", "reallocarray",
     "mmap", "mremap", "munmap_part", "failed_realloc", "failed", "freed")] + [
-    (kind, "multi") for kind in ("malloc", "posix_memalign", "failed_realloc", "freed")] + [("posix_memalign", "perf")])
+    (kind, "multi") for kind in ("malloc", "posix_memalign", "failed_realloc", "freed")] + [("posix_memalign", "perf")] + [
+    (kind, "functions") for kind in ("malloc", "reallocarray", "posix_memalign", "aligned_alloc", "mremap", "munmap_part",
+                                     "failed_realloc", "freed")])
 def test_each_allocator_is_exact(leaker, source, kind):
     usable(source)
     with program(leaker, kind, str(AMOUNT)) as child:
@@ -390,10 +392,12 @@ def test_a_command_is_traced_from_its_first_allocation(leaker):
     assert static.returncode == 0 and "the command ended with status 3" in static.stderr
 
 
-def test_cplusplus(built):
+@pytest.mark.parametrize("source", [None, "functions"])
+def test_cplusplus(built, source):
+    usable(source)
     path = built("cplusplus", CPLUSPLUS, "g++", "-std=c++17")
     with program(path, lines=0) as child:
-        stacks, total, _ = leaks(child)
+        stacks, total, _ = leaks(child, *(["--source", source] if source else []))
     found = {names(r)[0]: r["bytes"] for r in stacks if (names(r)[0] or "").startswith("app::")}
     assert found == {"app::plain()": 30000, "app::array()": 20000, "app::quiet()": 10000, "app::wide()": 6400}
     assert total["bytes"] == 66400 + sum(r["bytes"] for r in stacks if not (names(r)[0] or "").startswith("app::"))
@@ -415,7 +419,7 @@ def test_other_allocators(leaker, built, name):
 
 
 @pytest.mark.guest
-@pytest.mark.parametrize("source", ["session", "multi", "perf"])
+@pytest.mark.parametrize("source", ["session", "multi", "perf", "functions"])
 @pytest.mark.parametrize("name", [None, "libjemalloc.so.2", "libtcmalloc_minimal.so.4"])
 def test_a_program_that_catches_bad_alloc_lives_on(built, name, source):
     """No exception can be unwound through a return probe: operator new must not have one."""
@@ -445,9 +449,11 @@ def test_static_program(built):
     assert [(r["bytes"], names(r)[:2]) for r in stacks] == [(AMOUNT, ["leak", "main"])]
 
 
-def test_threads(leaker):
+@pytest.mark.parametrize("source", [None, "functions"])
+def test_threads(leaker, source):
+    usable(source)
     with program(leaker, "threads", "1") as child:
-        stacks, _, said = leaks(child)
+        stacks, _, said = leaks(child, *(["--source", source] if source else []))
     assert sum(r["bytes"] for r in stacks if names(r)[0] == "many") == int(said)
     assert sum(r["allocations"] for r in stacks if names(r)[0] == "many") == 400
 
@@ -464,7 +470,7 @@ def test_threads_that_pass_addresses_around(built, name):
     assert total["lost"] == dict.fromkeys(total["lost"], 0)
 
 
-@pytest.mark.parametrize("source", [None, "multi"])
+@pytest.mark.parametrize("source", [None, "multi", "functions"])
 def test_sampling_is_within_its_error(leaker, source):
     usable(source)
     allocations = 1000000 // (1 if SLOW == 1 else 50)
