@@ -9,6 +9,7 @@ import errno
 import os
 import signal
 
+from .child import die_with_parent
 from .errors import Error
 
 __all__ = ["Command"]
@@ -19,7 +20,7 @@ _STOPS = 100000         # system calls of a loader; no program has so many libra
 
 
 class Command:
-    """A child process that has called execve(2) and stands still.
+    """A child process that has called execve(2) and stands still.  It is sent SIGTERM when its parent ends.
 
     argv: the program, found by PATH, and its arguments.
     Attributes: pid; told, for the caller to note that it has reported the end.
@@ -30,11 +31,15 @@ class Command:
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._libc.ptrace.restype = ctypes.c_long
         ours, theirs = os.pipe()
+        parent = os.getpid()
         self._status, self.told = None, False
         self.pid = os.fork()
         if not self.pid:
             try:
                 signal.signal(signal.SIGXFSZ, signal.SIG_DFL)       # Python ignores it
+                die_with_parent(signal.SIGTERM)
+                if os.getppid() != parent:      # it has ended already
+                    os._exit(127)
                 self._ptrace(_TRACEME, 0)
                 os.execvp(argv[0], argv)
             except BaseException as exc:
@@ -112,3 +117,8 @@ class Command:
             if pid:
                 self._status = status
         return self._status
+
+    def end(self):
+        """Send it SIGTERM unless it has ended."""
+        if self.ended() is None:
+            os.kill(self.pid, signal.SIGTERM)

@@ -11,11 +11,13 @@ appendix A; branches of A64 follow the Arm Architecture Reference Manual.
 
 import os
 import struct
+from bisect import bisect_left
 
 __all__ = ["returns", "function_starts", "jump_slots", "length"]
 
 _MOST = 20000           # instructions to follow
 _MOST_RETURNS = 64
+_MOST_SLOTS = 1 << 16
 
 # 64-bit mode, one-byte opcodes: those with a ModRM byte, those with an immediate.
 _MODRM = {op for base in range(0, 0x40, 8) for op in range(base, base + 4)} | {
@@ -207,33 +209,57 @@ def returns(read, entry, starts=(), slots=None, machine=None):
     return sorted(found)
 
 
+class _Starts:
+    """The addresses in .eh_frame_hdr's table, which is in their order; each takes the 8 bytes that it has there."""
+
+    def __init__(self, base, pairs):
+        self._base, self._pairs = base, pairs
+
+    def __len__(self):
+        return len(self._pairs) // 2
+
+    def __getitem__(self, i):
+        if not 0 <= i < len(self):
+            raise IndexError(i)
+        return self._base + self._pairs[2 * i]
+
+    def __contains__(self, address):
+        i = bisect_left(self, address)
+        return i < len(self) and self[i] == address
+
+
 def function_starts(elf):
-    """The virtual addresses at which functions begin, by .eh_frame_hdr's table of the usual form; empty without."""
+    """The virtual addresses at which functions begin, by .eh_frame_hdr's table of the usual form; empty without.
+
+    Raises ValueError for a file that exceeds its budget.
+    """
     name = b".eh_frame_hdr"
     raw = elf.section(name)
     if len(raw) < 12 or raw[0] != 1 or raw[2:4] != b"\x03\x3b":         # DW_EH_PE_udata4; datarel | sdata4
         return frozenset()
-    offset = elf.sections[name][2]
+    offset = elf.sections[name][1]
     base = next((address + offset - start for start, address, size, _ in elf.segments
                  if start <= offset < start + size), None)
     at = 4 + {0x0b: 4, 0x0c: 8}.get(raw[1] & 0x0f, 4)
-    count = struct.unpack_from("=I", raw, at)[0]
+    count = struct.unpack_from("=I", raw, at)[0] if at + 4 <= len(raw) else 0
     if base is None or at + 4 + 8 * count > len(raw):
         return frozenset()
-    return frozenset(base + start for start in struct.unpack_from("=%di" % (2 * count), raw, at + 4)[::2])
+    return _Starts(base, memoryview(raw)[at + 4:at + 4 + 8 * count].cast("i"))
 
 
 def jump_slots(elf):
-    """{address of a slot of the global offset table: address of the function} of those that the file itself defines."""
-    name = b".dynsym"
-    if elf.bits != 64 or name not in elf.sections:
-        return {}
-    raw, found = elf.section(name), {}
-    values = [(value if kind & 15 == 2 and section else 0)
-              for _, kind, _, section, value, _ in struct.iter_unpack("=IBBHQQ", raw[:len(raw) // 24 * 24])]
+    """{address of a slot of the global offset table: address of the function} of those that the file itself defines.
+
+    Raises ValueError for a file that exceeds its budget.
+    """
+    table, found = elf.dynamic(), {}
+    if elf.bits != 64 or table is None:
+        return found
     for section in b".rela.plt", b".rela.dyn":
-        raw = elf.section(section)
-        for slot, info, addend in struct.iter_unpack("=QQq", raw[:len(raw) // 24 * 24]):
-            if info >> 32 and not addend and info >> 32 < len(values) and values[info >> 32]:
-                found[slot] = values[info >> 32]
+        for slot, info, addend in elf.records(section, "=QQq"):
+            symbol = elf.symbol(table, info >> 32) if info >> 32 and not addend else None
+            if symbol is not None and symbol[1] & 15 == 2 and symbol[2] and symbol[3]:
+                found[slot] = symbol[3]
+                if len(found) > _MOST_SLOTS:
+                    raise ValueError("it has more than %d slots for functions" % _MOST_SLOTS)
     return found

@@ -11,13 +11,17 @@ A symbol table has no inlined functions; `Symbols.inlined` asks addr2line(1)
 for them, which needs debugging information.
 """
 
+import errno
 import os
 import struct
+import time
 from bisect import bisect_left, bisect_right
 
+from . import targetfile
+from .elf import Elf, Functions, NotElf
 from .errors import Unavailable
 
-__all__ = ["Frame", "Symbols", "Elf", "mappings", "demangle", "folded", "line", "without_tracing"]
+__all__ = ["Frame", "Symbols", "Elf", "mappings", "folded", "line", "without_tracing"]
 
 KERNEL = "kernel"       # the module name of what is built in
 
@@ -86,230 +90,6 @@ def folded(frames, root=None):
     return ";".join(escape(name).replace(";", ":") for name in names)
 
 
-_demangler = False      # False: not looked for yet; None: there is none
-
-
-def demangle(name):
-    """A C++ or legacy Rust name as its source spells it; any other name unchanged.
-
-    Uses the C++ runtime's __cxa_demangle where libstdc++ or libc++abi is installed.
-    """
-    global _demangler
-    if not name.startswith("_Z") or len(name) > 4096 or not name.isascii():
-        return name
-    import ctypes
-    if _demangler is False:
-        _demangler = None
-        for library in "libstdc++.so.6", "libc++abi.so.1":
-            try:
-                _demangler = ctypes.CDLL(library).__cxa_demangle
-                break
-            except (OSError, AttributeError):
-                continue
-        else:
-            return name
-        _demangler.restype = ctypes.c_void_p
-    if _demangler is None:
-        return name
-    status = ctypes.c_int()
-    result = _demangler(name.encode(), None, None, ctypes.byref(status))
-    if not result:
-        return name
-    try:
-        text = ctypes.string_at(result).decode("utf-8", "surrogateescape")
-    finally:
-        free = ctypes.CDLL(None).free
-        free.argtypes = [ctypes.c_void_p]
-        free(result)
-    if len(text) > 19 and text[-19:-16] == "::h" and all(c in "0123456789abcdef" for c in text[-16:]):
-        return text[:-19]               # the hash that rustc puts behind a legacy name
-    return text
-
-
-_FUNC, _NOTYPE, _IFUNC = 2, 0, 10
-_LIMIT = 1 << 30        # bytes of a section; no symbol table is larger, a hostile file may say so
-
-
-class Elf:
-    """An ELF file of this machine's byte order: its symbols and where they are loaded.
-
-    read: a function (length, offset) -> bytes, such as one made of os.pread.
-    bits: 64 or 32; build_id: hexadecimal or None; segments: the PT_LOADs as
-    (file offset, virtual address, bytes in the file, flags).
-    Raises ValueError for what is not an ELF file of this byte order.
-    """
-
-    def __init__(self, read):
-        self._read = read
-        head = read(64, 0)
-        if head[:4] != b"\x7fELF" or len(head) < 52:
-            raise ValueError("not an ELF file")
-        self.bits = 64 if head[4] == 2 else 32
-        if head[5] != (1 if struct.pack("=H", 1)[0] else 2):
-            raise ValueError("an ELF file of the other byte order")
-        try:
-            if self.bits == 64:
-                self.type, self.machine, _, _, phoff, shoff, _, _, phsize, phnum, shsize, shnum, shstr = \
-                    struct.unpack_from("=HHIQQQIHHHHHH", head, 16)
-            else:
-                self.type, self.machine, _, _, phoff, shoff, _, _, phsize, phnum, shsize, shnum, shstr = \
-                    struct.unpack_from("=HHIIIIIHHHHHH", head, 16)
-            self.segments, self._notes, self.interpreter = [], [], None
-            raw = read(phsize * phnum, phoff)
-            for i in range(phnum):
-                if self.bits == 64:
-                    kind, flags, offset, address, _, size = struct.unpack_from("=IIQQQQ", raw, phsize * i)
-                else:
-                    kind, offset, address, _, size, _, flags = struct.unpack_from("=IIIIIII", raw, phsize * i)
-                if kind == 1:
-                    self.segments.append((offset, address, size, flags))
-                elif kind == 3:
-                    self.interpreter = read(min(size, 4096), offset).rstrip(b"\0")
-                elif kind == 4:
-                    self._notes.append((offset, size))
-            self.sections = {}
-            raw = read(shsize * shnum, shoff) if shnum else b""
-            found = []
-            for i in range(shnum if len(raw) == shsize * shnum else 0):
-                form = "=IIQQQQIIQQ" if self.bits == 64 else "=IIIIIIIIII"
-                name, kind, _, _, offset, size, link, _, _, _ = struct.unpack_from(form, raw, shsize * i)
-                found.append((name, kind, offset, size, link))
-            self._found = found
-            if shstr < len(found):
-                names = self._bytes(found[shstr][2], found[shstr][3])
-                for entry in found:
-                    end = names.find(b"\0", entry[0])
-                    self.sections.setdefault(names[entry[0]:end], entry)
-        except struct.error:
-            raise ValueError("a truncated ELF file") from None
-        self.build_id = self._build_id()
-        self._tables = None
-
-    def _bytes(self, offset, size):
-        return self._read(size, offset) if 0 < size <= _LIMIT else b""
-
-    def section(self, name):
-        """The bytes of a section, b"" when it has none (or it is only in the debug file)."""
-        entry = self.sections.get(name)
-        return b"" if entry is None or entry[1] == 8 else self._bytes(entry[2], entry[3])
-
-    def _build_id(self):
-        for offset, size in self._notes or [self.sections[b".note.gnu.build-id"][2:4]] \
-                if self._notes or b".note.gnu.build-id" in self.sections else ():
-            raw, at = self._bytes(offset, min(size, 1 << 16)), 0
-            while at + 12 <= len(raw):
-                name, length, kind = struct.unpack_from("=III", raw, at)
-                at += 12
-                owner, at = raw[at:at + name], at + (name + 3 & ~3)
-                if kind == 3 and owner == b"GNU\0" and at + length <= len(raw):
-                    return raw[at:at + length].hex()
-                at += length + 3 & ~3
-        return None
-
-    def tables(self):
-        """[(heads, values, sizes, strings)] of .symtab and .dynsym; a head is st_name, info and shndx in 64 bits."""
-        if self._tables is None:
-            self._tables = []
-            for _, kind, offset, size, link in self._found:
-                if kind not in (2, 11) or link >= len(self._found):
-                    continue
-                raw = self._bytes(offset, size)
-                strings = self._bytes(*self._found[link][2:4])
-                if self.bits == 64 and struct.pack("=H", 1)[0]:
-                    words = memoryview(raw[:len(raw) // 24 * 24]).cast("Q")
-                    self._tables.append((words[0::3].tolist(), words[1::3].tolist(), words[2::3].tolist(), strings))
-                else:
-                    rows = [(n | i << 32 | x << 48, v, s) for n, i, _, x, v, s in
-                            struct.iter_unpack("=IBBHQQ", raw[:len(raw) // 24 * 24])] if self.bits == 64 else \
-                           [(n | i << 32 | x << 48, v, s) for n, v, s, i, _, x in
-                            struct.iter_unpack("=IIIBBH", raw[:len(raw) // 16 * 16])]
-                    self._tables.append(tuple(map(list, zip(*rows or [(0, 0, 0)]))) + (strings,))
-        return self._tables
-
-    def has_symtab(self):
-        """True when the file has its full symbol table, not only the names that it exports."""
-        return any(entry[1] == 2 and entry[3] for entry in self._found)
-
-    def defined(self, names):
-        """{name: virtual address} of those functions (names are bytes) that the file defines for others too."""
-        found = {}
-        for heads, values, _, strings in self.tables():
-            by_name = None
-            for name in names:
-                at = strings.find(b"\0" + name + b"\0")
-                at = 0 if at >= 0 or strings.startswith(name + b"\0") else -1
-                if at < 0 and strings.find(name + b"\0") < 0:
-                    continue
-                if by_name is None:
-                    by_name = {}
-                    for i, head in enumerate(heads):
-                        # A local one is the file's private business, whatever its name.
-                        if head >> 32 & 15 == _FUNC and head >> 36 & 15 and head >> 48 and values[i]:
-                            by_name[head & 0xffffffff] = i
-                at = strings.find(name + b"\0")
-                while at >= 0:                  # it may be the tail of a longer string
-                    if at in by_name:
-                        found.setdefault(name, values[by_name[at]])
-                        break
-                    at = strings.find(name + b"\0", at + 1)
-        return found
-
-    def file_offset(self, address):
-        """The file offset of a virtual address, or None."""
-        for offset, start, size, _ in self.segments:
-            if start <= address < start + size:
-                return address - start + offset
-        return None
-
-    def address(self, file_offset):
-        """The virtual address of a file offset, or None; executable segments first."""
-        for offset, start, size, _ in sorted(self.segments, key=lambda s: not s[3] & 1):
-            if offset <= file_offset < offset + size:
-                return file_offset - offset + start
-        return None
-
-
-class _Functions:
-    """The functions of one or more symbol tables by address."""
-
-    def __init__(self, *elves):
-        rows = []
-        self._strings = []
-        for elf in elves:
-            for heads, values, sizes, strings in elf.tables():
-                number = len(self._strings)
-                self._strings.append(strings)
-                for head, value, size in zip(heads, values, sizes):
-                    kind = head >> 32 & 15
-                    if head >> 48 and value and (kind == _FUNC or kind == _IFUNC or kind == _NOTYPE and not size):
-                        # Of several names for one place: a typed one, a global one.
-                        rank = (kind == _NOTYPE) << 1 | (head >> 36 & 15 == 0)
-                        rows.append((value, -rank, size, number, head & 0xffffffff))
-        rows.sort()
-        self._rows, self._values = rows, [row[0] for row in rows]
-
-    def find(self, address):
-        """(name, offset) or None."""
-        best, best_name = None, None
-        at = bisect_right(self._values, address) - 1
-        first = at
-        while at >= 0 and first - at < 64:
-            value, rank, size, number, name_at = self._rows[at]
-            if best is not None and value != best[0]:
-                break
-            if address < value + size or not size and at == first:
-                strings = self._strings[number]
-                name = strings[name_at:strings.find(b"\0", name_at)]
-                choice = value, rank, -(len(name) - len(name.lstrip(b"_"))), name == b""
-                if best is None or choice > best:
-                    best, best_name = choice, name
-            at -= 1
-        if not best_name:
-            return None
-        text = best_name.decode("utf-8", "surrogateescape").partition("@")[0]
-        return demangle(text), address - best[0]
-
-
 def mappings(pid, root="/"):
     """[(start, end, executable, file offset, (device, inode), path)] of a process.
 
@@ -330,65 +110,69 @@ def mappings(pid, root="/"):
     return found
 
 
-def _reader(fd):
-    def read(length, offset):
-        try:
-            return os.pread(fd, length, offset)
-        except OSError:
-            return b""
-    return read
+_MINI_MEMORY, _MINI_SIZE = 80 << 20, 64 << 20      # of xz (its strongest preset takes 65 MB) and of what it unpacks
+_INLINE_SECONDS, _INLINE_OUTPUT, _INLINE_MEMORY = 30, 16 << 20, 4 << 30
+_MOST_NAME = 4096                                   # bytes of an inlined function's name
+_MOST_KEPT = 4096                                   # mappings that are gone
+DENIED = errno.EPERM, errno.EACCES
+ADDR2LINE = "/usr/bin/addr2line"
 
 
 class _Module:
-    """A file that some process has mapped: its functions, read when the first address asks."""
+    """A file that some process has mapped: its functions, read when the first address asks.
 
-    def __init__(self, fd, path, pid):
-        self.fd, self.path, self._pid = fd, path, pid
-        self._elf = self._functions = None
-        self.why = None
+    fd: None when it could not be opened, for which code is the errno or 0; pid:
+    the process that is charged for it; why: why it has no symbols, or None.
+    """
 
-    def load(self):
-        if self._elf is not None or self.why is not None:
-            return
-        try:
-            if self.fd is None:
-                raise ValueError("it could not be opened")
-            self._elf = elf = Elf(_reader(self.fd))
-            elves = [elf]
-            if not elf.has_symtab():
-                other = self._debug_file(elf) or self._mini_debug(elf)
-                if other is not None:
-                    elves.insert(0, other)
-            self._functions = _Functions(*elves)
-        except (ValueError, OverflowError, MemoryError) as exc:
-            self.why = str(exc) or type(exc).__name__
+    def __init__(self, fd, path, pid, why=None, code=0):
+        self.fd, self.path, self.pid, self.why, self.code = fd, path, pid, why, code
+        self.elf = self._functions = None
 
-    def _debug_file(self, elf):
-        """The Elf of the separate debug file, of the process's root or of ours, or None."""
-        candidates = []
-        if elf.build_id and len(elf.build_id) > 2:
-            candidates.append("/usr/lib/debug/.build-id/%s/%s.debug" % (elf.build_id[:2], elf.build_id[2:]))
+    def load(self, uid=None):
+        """Read the symbol tables.  uid: the process's.  Raises ValueError, OSError and what a hostile file may cause."""
+        self.elf = elf = Elf(self.fd)
+        elves = [elf]
+        if not elf.has_symtab():
+            other = self._debug_file(elf, uid) or self._mini_debug(elf)
+            if other is not None:
+                elves.insert(0, other)
+        self._functions = Functions(*elves)
+
+    def size(self):
+        """The number of functions."""
+        return len(self._functions or ())
+
+    def _debug_file(self, elf, uid):
+        """The Elf of the separate debug file, or None.
+
+        In the host's file system it must be readable by all, or the process's
+        own; in the process's, where that may have bound any file over the name, its own.
+        """
+        if not elf.build_id:
+            return None
+        own = targetfile.owned_by(uid)
+        candidates = [("/usr/lib/debug/.build-id/%s/%s.debug" % (elf.build_id[:2], elf.build_id[2:]), True)]
         link = elf.section(b".gnu_debuglink").split(b"\0")[0]
-        if link and b"/" not in link:
+        if link and len(link) < 256 and b"/" not in link:
             name, directory = os.fsdecode(link), os.path.dirname(self.path)
-            candidates += ["%s/%s" % (directory, name), "%s/.debug/%s" % (directory, name),
-                           "/usr/lib/debug%s/%s" % (directory, name)]
-        for path in candidates:
-            for root in ("/proc/%d/root" % self._pid, ""):
+            candidates.append(("/usr/lib/debug%s/%s" % (directory, name), True))
+            candidates += [("%s/%s" % (directory, name), False), ("%s/.debug/%s" % (directory, name), False)]
+        for path, follow in candidates:
+            for root in "/proc/%d/root" % self.pid, "":
+                allowed = own if root else lambda info: own(info) or targetfile.readable_by_all(info)
                 try:
-                    fd = os.open(root + path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-                except OSError:
+                    fd = targetfile.open_regular(root + path, allowed, follow and not root)
+                except (OSError, ValueError):   # ValueError: a name with a NUL
                     continue
                 try:
-                    other = Elf(_reader(fd))
+                    other = Elf(fd)
                     # A file of another build would name the wrong functions.
-                    if other.has_symtab() and other.build_id == elf.build_id and elf.build_id:
-                        other.tables()
+                    if other.has_symtab() and other.build_id == elf.build_id:
                         return other
                 except ValueError:
                     pass
-                finally:
-                    os.close(fd)
+                os.close(fd)
         return None
 
     @staticmethod
@@ -399,62 +183,70 @@ class _Module:
             return None
         import lzma
         try:
-            data = lzma.LZMADecompressor(memlimit=1 << 28).decompress(raw, _LIMIT)
-            return Elf(lambda length, offset: data[offset:offset + length])
+            unpacker = lzma.LZMADecompressor(memlimit=_MINI_MEMORY)
+            data = unpacker.decompress(raw, _MINI_SIZE)
+            return Elf(data) if unpacker.eof else None
         except (lzma.LZMAError, ValueError, MemoryError):
             return None
 
     def build_id(self):
-        self.load()
-        return self._elf.build_id if self._elf else None
+        return self.elf.build_id if self.elf else None
 
-    def inlined(self, offsets):
-        """{file offset: names of the functions that are inlined there, innermost first}."""
-        import subprocess
-        self.load()
+    def find(self, file_offset):
+        """(name, offset) of a loaded file's function, or None."""
+        address = self.elf.address(file_offset) if self._functions else None
+        return None if address is None else self._functions.find(address)
+
+    def inlined(self, offsets, seconds):
+        """{file offset: names of the functions that are inlined there, innermost first, mangled}.  Raises Unavailable.
+
+        addr2line reads the file as its owner, who could have written what it reads.
+        """
+        from . import child
         places = {}
         for offset in offsets:
-            address = self._elf.address(offset) if self._elf else None
+            address = self.elf.address(offset) if self.elf else None
             if address is not None:
                 places[address] = offset
         if not places:
             return {}
-        command = ["addr2line", "-a", "-f", "-i", "-C", "-e", "/proc/self/fd/%d" % self.fd]
-        try:
-            text = subprocess.run(command, input="".join("0x%x\n" % address for address in places).encode(),
-                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, pass_fds=[self.fd]).stdout
-        except FileNotFoundError:
-            raise Unavailable("cannot name inlined functions: addr2line is not installed. Install binutils") from None
-        found, current = {}, None
+        if not os.access(ADDR2LINE, os.X_OK):
+            raise Unavailable("cannot name inlined functions: %s is not there. Install binutils" % ADDR2LINE)
+        info = os.fstat(self.fd)
+        command = [ADDR2LINE, "-a", "-f", "-i", "-e", "/proc/self/fd/%d" % self.fd]
+        text = child.run(command, "".join("0x%x\n" % address for address in places).encode(), seconds, _INLINE_OUTPUT,
+                         _INLINE_MEMORY, [self.fd], (info.st_uid, info.st_gid))
+        found, current, first = {}, None, 0
         for i, row in enumerate(text.decode("utf-8", "surrogateescape").split("\n")):
             if row.startswith("0x") and " " not in row:
-                current = found[places.get(int(row, 16))] = []
-                first = i + 1
+                offset = places.get(int(row, 16)) if len(row) <= 18 else None
+                current, first = found.setdefault(offset, []), i + 1
             elif current is not None and row and not (i - first) % 2:       # function, place, function, place
-                current.append(row)
-        return {offset: names[:-1] for offset, names in found.items() if len(names) > 1}
-
-    def find(self, file_offset):
-        self.load()
-        if not self._functions:
-            return None
-        address = self._elf.address(file_offset)
-        return None if address is None else self._functions.find(address)
+                current.append(row[:_MOST_NAME])
+        return {offset: names[:-1] for offset, names in found.items() if len(names) > 1 and offset is not None}
 
 
 class Symbols:
     """What names the addresses of this system's kernel and processes; keeps what it has read.
 
-    root: "/" or a fixture tree.
+    root: "/" or a fixture tree; note: called with a line for a file that is
+    skipped.  A file's fault costs its own symbols, and the files of one process
+    cost a bounded time and memory.
     """
 
-    def __init__(self, root="/"):
-        self._root = root
+    SECONDS, FUNCTIONS = 20, 1 << 24            # for the files of a process
+    ALL_FUNCTIONS = 1 << 26                     # 8 bytes each
+    NOTES = 20
+
+    def __init__(self, root="/", note=None):
+        self._root, self._note, self._notes = root, note or (lambda text: None), 0
         self._kernel = {}
         self._modules = {}      # (device, inode) -> _Module
         self._maps = {}         # pid -> (starts, mappings)
-        self._jit = {}          # pid -> (starts, rows)
+        self._jit = {}          # pid -> PerfMap
         self._cache = {}        # pid -> {address: Frame}
+        self._spent = {}        # pid -> [seconds, functions] of its files
+        self._demangler = self._room = None
 
     # The kernel
 
@@ -515,47 +307,115 @@ class Symbols:
         """
         rows = [m for m in mappings(pid, self._root) if m[2]]
         for start, end, _, _, identity, path in rows:
-            if path.startswith("/") and identity not in self._modules:
-                self._modules[identity] = _Module(self._open(pid, start, end, path), path, pid)
+            if not path.startswith("/"):
+                continue
+            known = self._modules.get(identity)
+            if known is None or known.code in DENIED and known.pid != pid:
+                self._modules[identity] = self._open(pid, start, end, identity, path)
         old = self._maps.get(pid)
         if old is None or old[1] != rows:
-            self._maps[pid] = [m[0] for m in rows], rows
             if old is not None:
                 # What is gone from the map (dlclose) still names what was allocated there.
-                have = {m[:2] for m in rows}
-                kept = [m for m in old[1] if m[:2] not in have
-                        and not any(m[0] < n[1] and n[0] < m[1] for n in rows)]
-                rows = sorted(rows + kept)
-                self._maps[pid] = [m[0] for m in rows], rows
+                rows = sorted(rows + _apart(old[1], rows)[:_MOST_KEPT])
+            self._maps[pid] = [m[0] for m in rows], rows
             cache = self._cache.get(pid)
             if cache:
                 for address in [a for a, f in cache.items() if f.name is None]:
                     del cache[address]
 
-    def files(self, pid):
-        """[(identity, path, descriptor or None)] of the executable files of a process that `hold` has read."""
-        found = {}
-        for _, _, _, _, identity, path in self._maps.get(pid, ((), ()))[1]:
-            if path.startswith("/") and identity in self._modules:
-                found[identity] = identity, path, self._modules[identity].fd
-        return list(found.values())
+    def modules(self, pid):
+        """[(identity, _Module)] of the executable files of a process that `hold` has read."""
+        found = {identity: self._modules[identity] for _, _, _, _, identity, path in self._maps.get(pid, ((), ()))[1]
+                 if path.startswith("/") and identity in self._modules}
+        return list(found.items())
 
-    def _open(self, pid, start, end, path):
+    def _open(self, pid, start, end, identity, path):
+        """The _Module of a mapped file.  It must be a regular one: a device, such as /dev/zero, can be mapped, too."""
         process = os.path.join(self._root, "proc/%d" % pid)
-        for name in ("%s/map_files/%x-%x" % (process, start, end), "%s/root%s" % (process, path)):
+        if self._room is None:
+            import resource
+            self._room = max(resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 64, 8)
+        if self._room <= 0:
+            return _Module(None, path, pid, self._skip(path, "too many files are open. Raise the limit: ulimit -n"))
+        try:
+            fd = targetfile.open_regular("%s/map_files/%x-%x" % (process, start, end), follow=True)
+        except OSError as exc:
+            # Without CAP_CHECKPOINT_RESTORE by its name: the process may have another file there by now.
             try:
-                return os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            except OSError:
-                continue
+                fd = targetfile.open_regular("%s/root%s" % (process, path), lambda info: info.st_ino == identity[1]
+                                             or targetfile.readable_by_all(info))
+            except OSError as again:
+                why = again if exc.errno in DENIED else exc
+                return _Module(None, path, pid, why.strerror, why.errno)
+        self._room -= 1
+        return _Module(fd, path, pid)
+
+    def guard(self, module, read):
+        """What read() returns of a module's file; None when the file is at fault, which is noted once.
+
+        The time is charged to the process that has brought the file.
+        """
+        spent, begin = self._spent.setdefault(module.pid, [0, 0]), time.monotonic()
+        if module.why is None and (spent[0] > self.SECONDS or spent[1] > self.FUNCTIONS
+                                   or sum(s[1] for s in self._spent.values()) > self.ALL_FUNCTIONS):
+            module.why = self._skip(module.path, "the files of process %d take too much time or memory" % module.pid)
+        if module.why is not None:
+            return None
+        try:
+            return read()
+        except NotElf as exc:                   # a JIT's, or Windows', or data
+            module.why = str(exc)
+        except (ValueError, OverflowError, OSError, struct.error) as exc:
+            module.why = self._skip(module.path, getattr(exc, "strerror", None) or str(exc))
+        except MemoryError:
+            module.why = self._skip(module.path, "out of memory")
+        finally:
+            spent[0] += time.monotonic() - begin
         return None
 
+    def _skip(self, path, why):
+        """Say that a file is left out; returns the reason."""
+        self._notes += 1
+        if self._notes <= self.NOTES:
+            self._note("skipped %s: %s%s" % (path, why, ". Further files are skipped without a note"
+                                             if self._notes == self.NOTES else ""))
+        return why
+
     def forget(self, pid):
-        """Drop what is known of a process's memory: after an exec."""
-        for table in self._maps, self._jit, self._cache:
+        """Drop what is known of a process's memory: after an exec, or its end."""
+        jit = self._jit.pop(pid, None)
+        if jit is not None:
+            jit.close()
+        for table in self._maps, self._cache:
             table.pop(pid, None)
 
+    def stacks(self, wanted, first_is_return=False):
+        """[the Frames] of user stacks; see `kernel`.  The names of all are demangled together.
+
+        wanted: [(pid, addresses)].  A process that is gone and was not held has bare addresses.
+        """
+        found = [self._frames(pid, addresses, first_is_return) for pid, addresses in wanted]
+        self._demangle(found)
+        return found
+
     def user(self, pid, addresses, first_is_return=False):
-        """The Frames of a process's stack; see `kernel`.  One that is gone and was not held has bare addresses."""
+        """The Frames of one user stack: see `stacks`."""
+        return self.stacks([(pid, addresses)], first_is_return)[0]
+
+    def _demangle(self, stacks):
+        """Put the source's spelling in the place of mangled names."""
+        frames = [frame for frames in stacks for frame in frames
+                  if frame.name and (frame.name.startswith(("_Z", "_R")) or ".llvm." in frame.name)]
+        if not frames:
+            return
+        if self._demangler is None:
+            from .demangle import Demangler
+            self._demangler = Demangler()
+        texts = self._demangler.names(frame.name for frame in frames)
+        for frame in frames:
+            frame.name = texts.get(frame.name, frame.name)
+
+    def _frames(self, pid, addresses, first_is_return):
         cache = self._cache.setdefault(pid, {})
         if pid not in self._maps:
             try:
@@ -571,6 +431,24 @@ class Symbols:
             frames.append(_moved(frame, address))
         return frames
 
+    def _find(self, module, file_offset, pid):
+        """(name, offset) of a place in a mapped file, or None."""
+        if module.elf is None and module.why is None:
+            def load():
+                uid = None
+                try:
+                    directory = os.open(os.path.join(self._root, "proc/%d" % pid), os.O_PATH | os.O_DIRECTORY)
+                    try:
+                        uid = targetfile.credentials(directory)[0]
+                    finally:
+                        os.close(directory)
+                except (OSError, ValueError):           # it has ended: only what all may read
+                    pass
+                module.load(uid)
+            self.guard(module, load)
+            self._spent[module.pid][1] += module.size()
+        return self.guard(module, lambda: module.find(file_offset))
+
     def _user(self, pid, address):
         starts, rows = self._maps[pid]
         i = bisect_right(starts, address) - 1
@@ -580,7 +458,7 @@ class Symbols:
         if path.startswith("/"):
             module = self._modules.get(identity)
             where = address - start + offset
-            found = module.find(where) if module else None
+            found = self._find(module, where, pid) if module else None
             build_id = module.build_id() if module else None
             found = found or self._compiled(pid, address) or (None, None)      # a JIT may map a file too
             return Frame(address, found[0], found[1], path, where, build_id)
@@ -596,14 +474,23 @@ class Symbols:
 
         Raises Unavailable without addr2line(1).
         """
-        modules = {(m.path, m.build_id()): m for m in self._modules.values() if m.fd is not None}
+        modules = {(m.path, m.build_id()): m for m in self._modules.values() if m.fd is not None and m.elf is not None}
         wanted = {}
         for frames in stacks:
             for i, frame in enumerate(frames):
                 if (frame.module, frame.build_id) in modules and frame.file_offset is not None:
                     wanted.setdefault((frame.module, frame.build_id), set()).add(
                         _call_site(frame.file_offset, i or first_is_return))
-        names = {key: modules[key].inlined(sorted(offsets)) for key, offsets in wanted.items()}
+        names, deadline = {}, time.monotonic() + _INLINE_SECONDS
+        for key, offsets in wanted.items():
+            if time.monotonic() < deadline:
+                try:
+                    names[key] = modules[key].inlined(sorted(offsets), deadline - time.monotonic())
+                except (OSError, ValueError) as exc:
+                    self._note("cannot name the inlined functions of %s: %s" % (key[0], exc))
+            if time.monotonic() >= deadline:
+                self._note("not all inlined functions are shown: addr2line takes more than %d seconds" % _INLINE_SECONDS)
+                break
         result = []
         for frames in stacks:
             result.append([])
@@ -615,52 +502,45 @@ class Symbols:
                     extra.inlined = True
                     result[-1].append(extra)
                 result[-1].append(frame)
+        self._demangle(result)
         return result
 
     def _vdso(self, pid, start, end):
+        """The _Module of the vDSO: ours where it is as large, since a process can write to its own."""
         key = "vdso", end - start
-        if key not in self._modules:
-            try:
-                with open(os.path.join(self._root, "proc/%d/mem" % pid), "rb", 0) as f:
-                    data = os.pread(f.fileno(), end - start, start)
-            except OSError:
-                return None
-            module = self._modules[key] = _Module(None, "[vdso]", pid)
-            try:
-                module._elf = Elf(lambda length, offset: data[offset:offset + length])
-                module._functions = _Functions(module._elf)
-            except ValueError as exc:
-                module.why = str(exc)
-        return self._modules[key]
+        if key in self._modules:
+            return self._modules[key]
+        own = [row for row in mappings(os.getpid()) if row[5] == "[vdso]" and row[1] - row[0] == end - start]
+        if not own or end - start > 1 << 20:
+            return None
+        module = self._modules[key] = _Module(None, "[vdso]", os.getpid())
+        try:
+            with open("/proc/self/mem", "rb", 0) as f:
+                module.elf = Elf(os.pread(f.fileno(), end - start, own[0][0]))
+            module._functions = Functions(module.elf)
+        except (OSError, ValueError) as exc:
+            module.why = str(exc)
+        return module
 
     def _compiled(self, pid, address):
         """(name, offset) from /tmp/perf-PID.map, which a JIT writes for perf, or None."""
         if pid not in self._jit:
-            rows = []
-            process = os.path.join(self._root, "proc/%d" % pid)
-            try:
-                with open(process + "/status", "rb") as f:
-                    status = dict(row.split(b":\t", 1) for row in f.read().splitlines() if b":\t" in row)
-                inner = int(status.get(b"NSpid", b"%d" % pid).split()[-1])
-                fd = os.open("%s/root/tmp/perf-%d.map" % (process, inner),
-                             os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-                with os.fdopen(fd, "rb") as f:
-                    if os.fstat(fd).st_uid in (0, int(status[b"Uid"].split()[1])):
-                        for row in f.read(1 << 28).splitlines():
-                            fields = row.split(None, 2)
-                            try:
-                                rows.append((int(fields[0], 16), int(fields[1], 16), fields[2]))
-                            except (ValueError, IndexError):        # it may be half written
-                                continue
-            except (OSError, ValueError, KeyError):
-                pass
-            rows.sort(key=lambda r: r[0])
-            self._jit[pid] = [r[0] for r in rows], rows
-        starts, rows = self._jit[pid]
-        i = bisect_right(starts, address) - 1
-        if i >= 0 and address < rows[i][0] + rows[i][1]:
-            return rows[i][2].decode("utf-8", "surrogateescape"), address - rows[i][0]
-        return None
+            from .perfmap import PerfMap
+            self._jit[pid] = jit = PerfMap(os.path.join(self._root, "proc/%d" % pid))
+            if jit.cut:
+                self._note("the perf map of process %d is too large: %s" % (pid, jit.cut))
+        return self._jit[pid].find(address)
+
+
+def _apart(old, rows):
+    """Those of the old mappings that overlap none of the present ones, which are in order of their starts."""
+    starts = [row[0] for row in rows]
+    apart = []
+    for row in old:
+        i = bisect_left(starts, row[1]) - 1     # the last that begins before its end
+        if i < 0 or rows[i][1] <= row[0]:
+            apart.append(row)
+    return apart
 
 
 def _nearest(rows, before, keys, first, best):

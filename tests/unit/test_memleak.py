@@ -81,8 +81,9 @@ class FakeTracer:
     def comm(self, pid):
         return "a\x1bb"
 
-    def frames(self, tgid, key):
-        return None if key == 3 else [Frame(0x1234, "in\nner", 4, "/x/lib\x1b.so"), Frame(0x99)]
+    def frames(self, keys):
+        return {key: None if key[1] == 3 else [Frame(0x1234, "in\nner", 4, "/x/lib\x1b.so"), Frame(0x99)]
+                for key in keys}
 
 
 GROUPS = {(7, 1): [300, 3, 0, 0, [(0x1000, 100)]], (7, 2): [100, 9, 0, 0, []], (8, 3): [200, 1, 0, 0, []]}
