@@ -273,17 +273,66 @@ def test_save_and_restore(place):
     assert result.returncode == 1 and b"it is a FIFO" in result.stderr and b"has changed" in result.stderr
 
 
-@pytest.mark.parametrize("line", ["x", "{}", "[]", "null", '{"file":1}',
-                                  '{"file":"/etc/passwd","size_bytes":1,"mtime_ns":1,"page_bytes":-1,"ranges":[[0,1]]}',
-                                  '{"file":"/etc/passwd","size_bytes":1,"mtime_ns":1,"page_bytes":4096,"ranges":[[-5,1]]}',
-                                  '{"file":"/etc/passwd","size_bytes":1,"mtime_ns":1,"page_bytes":4096,"ranges":[["a",1]]}',
-                                  '{"file":"","size_bytes":1,"mtime_ns":1,"page_bytes":4096,"ranges":[]}'])
+GOOD = {"file": "/etc/passwd", "size_bytes": 1, "mtime_ns": 1, "page_bytes": 4096, "ranges": [[0, 1]]}
+
+
+@pytest.mark.parametrize("line", [
+    "x", "{}", "[]", "null", "7", '"x"', '{"file":1}', "[" * 200000, '{"file":' * 100000, "\udcff",
+    *(json.dumps(dict(GOOD, **wrong)) for wrong in (
+        {"file": ""}, {"file": 1}, {"file": "a\0b"}, {"file": ["/etc/passwd"]}, {"file": "\ud800"},
+        {"size_bytes": "x"}, {"size_bytes": True}, {"size_bytes": -1}, {"size_bytes": 1.5}, {"size_bytes": 10 ** 30},
+        {"mtime_ns": {}}, {"mtime_ns": None}, {"mtime_ns": float("nan")},
+        {"page_bytes": -1}, {"page_bytes": True}, {"page_bytes": 1e12}, {"page_bytes": 4095}, {"page_bytes": 1 << 40},
+        {"ranges": {}}, {"ranges": [[-5, 1]]}, {"ranges": [["a", 1]]}, {"ranges": [["a", "b"]]}, {"ranges": [[1]]},
+        {"ranges": [[0, 1, 2]]}, {"ranges": [[0, True]]}, {"ranges": [[0, 0]]}, {"ranges": ["ab"]}, {"ranges": [7]},
+        {"ranges": [[1 << 52, 1]]}, {"ranges": [[0, 1 << 62]]}))], ids=lambda line: line[:20] + line[-20:])
 def test_restore_takes_no_nonsense(tmp_path, line):
     path = tmp_path / "list"
-    path.write_text(line + "\n")
+    path.write_bytes(os.fsencode(line) + b"\n")
     result = run("pagecache", "restore", str(path))
-    assert result.returncode == 1 and "line 1: not a line of pagecache save" in result.stderr
-    assert result.stderr.count("\n") == 1
+    assert result.returncode == 1 and "line 1: not a line of pagecache save: " in result.stderr
+    assert result.stderr.count("\n") == 1 and "internal" not in result.stderr and result.stdout == ""
+
+
+def test_restore_names_the_bad_line_of_a_list(place):
+    path = write(place + "/file", 8)
+    good = json.dumps(dict(GOOD, file=path, ranges=[[0, 8]]))
+    lines = place + "/list"
+    with open(lines, "w") as f:
+        f.write("%s\n%s\n%s\n" % (good, good.replace("4096", '"a"'), good))
+    result = run("pagecache", "restore", lines)
+    assert result.returncode == 1 and "/list, line 2: not a line" in result.stderr
+    assert result.stdout.count(path) == 1 and mincore_of(path) == b"\1" * 8
+
+
+ENDLESS = {"an endless line": "/dev/zero",
+           "an endless name": "printf '{\"file\":\"'; yes a | tr -d '\\n'",
+           "endless ranges": "printf '{\"file\":\"/a\",\"ranges\":['; yes '[1,2],' | tr -d '\\n'",
+           "many members": "python3 -c 'print(\"{\" + \",\".join(f\"\\\"{i}\\\":1\" for i in range(1500000)) + \"}\")'",
+           "many lists": "python3 -c 'print(\"[\" + \",\".join([\"[]\"] * 9000000) + \"]\")'"}
+
+
+@pytest.mark.parametrize("what", ENDLESS)
+def test_restore_of_an_endless_list_ends(what):
+    """Within 300 MB: a line is read and checked before it is parsed."""
+    text = ENDLESS[what]
+    command = "%s restore %s" % (tool("pagecache"), text) if text.startswith("/") else \
+        "(%s) 2>/dev/null | %s restore -" % (text, tool("pagecache"))
+    result = subprocess.run(["bash", "-c", "ulimit -v 300000; " + command], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, timeout=60 * SLOW)
+    assert result.returncode == 1 and result.stdout == b"", result
+    assert b"line 1: not a line of pagecache save: it " in result.stderr and result.stderr.count(b"\n") == 1
+
+
+def test_a_file_of_many_ranges_is_saved_in_several_lines(place, capsys):
+    path = write(place + "/file", 64)
+    command = load("pagecache")
+    command.MOST_RANGES = 10
+    with Resident(path, range(0, 64, 2)):
+        command.Act(command.get_parser().parse_args(["save", path])).save()
+    records = [command._saved(line.encode()) for line in capsys.readouterr().out.splitlines()]
+    assert [len(spans) for _, _, _, spans in records] == [10, 10, 10, 2]
+    assert [span for *_, spans in records for span in spans] == [(at * PAGE, (at + 1) * PAGE) for at in range(0, 64, 2)]
 
 
 def test_a_bar_on_the_terminal(place):
