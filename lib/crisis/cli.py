@@ -31,6 +31,7 @@ _stop = False           # SIGINT or SIGTERM has arrived, or nobody reads stdout 
 _stopped_at = 0.0
 _at_input = False       # the stop arrived while reader() waited
 _wakeup = None          # the pipe's end that is readable when a signal has arrived
+_outputs = {}           # what _output() has found
 _verbose = False
 _quick = False          # parser() is to make an options.Quick
 
@@ -315,17 +316,37 @@ def reader(path):
     return io.BufferedReader(_Input(fd))
 
 
+def _output(fd):
+    """The descriptor to write to instead of 1 or 2.
+
+    Of a terminal, write(2) may block when poll(2) has said that there is room, for a line's end takes
+    more (n_tty_write(), drivers/tty/n_tty.c): it gets a file description of our own, with O_NONBLOCK.
+    """
+    if fd not in _outputs:
+        _outputs[fd] = fd
+        if os.isatty(fd):
+            try:
+                _outputs[fd] = os.open("/proc/self/fd/%d" % fd, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY |
+                                       os.O_CLOEXEC)
+            except OSError:             # after su(1), somebody else's
+                pass
+    return _outputs[fd]
+
+
 def write(fd, data):
-    """Write all the bytes.  Raises OSError; KeyboardInterrupt when a stop finds nobody who reads them."""
-    data = memoryview(data)
-    until = None
+    """Write all the bytes to 1 or 2.  Raises OSError; KeyboardInterrupt when a stop finds nobody who reads them."""
+    fd, data, until = _output(fd), memoryview(data), None
     while data:
         if _stop and until is None:
             until = time.monotonic() + _PATIENCE
         if _poll({fd: select.POLLOUT}, until and max(0, until - time.monotonic())):
-            # A pipe that is ready takes this much without blocking.
-            data, until = data[os.write(fd, data[:select.PIPE_BUF]):], None
-        elif until is not None:
+            try:
+                # A pipe that is ready takes this much without blocking.
+                data, until = data[os.write(fd, data[:select.PIPE_BUF]):], None
+                continue
+            except BlockingIOError:
+                time.sleep(.001)
+        if until is not None and time.monotonic() >= until:
             raise KeyboardInterrupt
 
 
