@@ -18,8 +18,9 @@ import time
 import warnings
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-# Software emulation is some twenty times slower: limits on time grow, tolerances do not.
-SLOW = 20 if "hypervisor" in open("/proc/cpuinfo").read() and "TCG" in open("/proc/cpuinfo").read() else 1
+GUEST = os.path.isdir("/run/crisis-vm")         # in a guest of tests/vm, where a test may use up all the memory
+# These guests are emulated, some twenty times slower: limits on time grow, tolerances do not.
+SLOW = 20 if GUEST or "TCG" in open("/proc/cpuinfo").read() else 1
 
 
 def tool(name):
@@ -279,9 +280,6 @@ def fixture_tree(name, directory):
             with open(path, "w") as f:
                 f.write(content.replace("\\n", "\n").replace("\\t", "\t") + "\n")
     return directory + "/"
-
-
-GUEST = os.path.isdir("/run/crisis-vm")         # in the guest of tests/vm, where a test may use up all the memory
 
 
 @contextlib.contextmanager

@@ -66,3 +66,15 @@ download_and_unpack() {
         dpkg -x "$package" "$into" || return 1
     done
 }
+
+# unpack_system DIRECTORY PACKAGE...: also what the packages depend on, and the essential packages.
+# No maintainer script runs, so the packages may be of another architecture.
+unpack_system() {
+    local into=$1 package
+    shift
+    private_apt apt-get -o APT::Sandbox::User=root -o Debug::NoLocking=true install -y --download-only \
+        --no-install-recommends '?essential' "$@" || return 1
+    for package in "$apt"/cache/archives/*.deb; do
+        dpkg -x "$package" "$into" || return 1
+    done
+}
