@@ -116,7 +116,7 @@ def tracepoint_file(category, name, file):
             if os.path.exists(os.path.join(root, "events")):
                 raise Unavailable("this kernel has no tracepoint %s:%s" % (category, name)) from None
     try:
-        mount = _detached_tracefs()
+        mount = syscalls.detached_mount("tracefs")
     except OSError as exc:
         if exc.errno in (errno.EPERM, errno.EACCES):
             raise
@@ -129,17 +129,6 @@ def tracepoint_file(category, name, file):
         os.close(mount)
     with os.fdopen(fd) as f:
         return f.read()
-
-
-def _detached_tracefs():
-    """A descriptor of a tracefs mount that appears nowhere in the file system (Linux 5.2)."""
-    name = ctypes.create_string_buffer(b"tracefs")
-    context = syscalls.call("fsopen", name, 1)
-    try:
-        syscalls.call("fsconfig", context, 6, 0, 0, 0)     # FSCONFIG_CMD_CREATE
-        return syscalls.call("fsmount", context, 1, 0)
-    finally:
-        os.close(context)
 
 
 class Event:

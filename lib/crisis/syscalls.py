@@ -11,7 +11,7 @@ import os
 
 from .errors import Error
 
-__all__ = ["call", "ioctl", "address", "room_for"]
+__all__ = ["call", "ioctl", "address", "detached_mount", "room_for"]
 
 _COMMON = {"fsopen": 430, "fsconfig": 431, "fsmount": 432}      # the same on every architecture
 _NUMBERS = {
@@ -54,6 +54,19 @@ def ioctl(fd, request, argument=0):
 def address(buffer):
     """The address of a ctypes buffer, which the caller must keep alive."""
     return ctypes.addressof(buffer)
+
+
+def detached_mount(filesystem):
+    """A descriptor of a new mount that appears nowhere in the file system and ends with its last user (Linux 5.2).
+
+    filesystem: "tmpfs", "tracefs".  Needs CAP_SYS_ADMIN.  Raises OSError.
+    """
+    context = call("fsopen", ctypes.create_string_buffer(filesystem.encode()), 1)       # FSOPEN_CLOEXEC
+    try:
+        call("fsconfig", context, 6, 0, 0, 0)           # FSCONFIG_CMD_CREATE
+        return call("fsmount", context, 1, 0)           # FSMOUNT_CLOEXEC
+    finally:
+        os.close(context)
 
 
 def room_for(descriptors, what):
