@@ -12,9 +12,10 @@ import os
 import struct
 
 from . import perf_event, syscalls
-from .errors import Error, NotPermitted, Unavailable
+from .errors import Error, NotPermitted, Unavailable, file_limit
 
-__all__ = ["Program", "Map", "RingBuffer", "first", "permitted", "possible_cpus", "grace_period"]
+__all__ = ["Program", "Map", "RingBuffer", "Refused", "first", "check", "permitted", "check_permission",
+           "possible_cpus", "grace_period"]
 
 (MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY, PROG_LOAD) = range(6)
 RAW_TRACEPOINT_OPEN, BTF_LOAD, LINK_CREATE, ITER_CREATE = 17, 18, 28, 33
@@ -40,10 +41,22 @@ _LOG_SIZE = 1 << 20
 _DENIED = (errno.EPERM, errno.EACCES)
 
 
+class Refused(Unavailable):
+    """The verifier does not accept a program: a fault of the program, or of what the compiler made of it."""
+
+
 def _bpf(command, attr):
     """bpf(2); returns (result, the attr bytes as the kernel left them)."""
     buffer = ctypes.create_string_buffer(attr, max(len(attr), 144))
-    return syscalls.call("bpf", command, buffer, len(buffer)), buffer.raw
+    return _open(syscalls.call, "bpf", command, buffer, len(buffer)), buffer.raw
+
+
+def _open(function, *arguments, **options):
+    """The descriptor that a function opens.  Raises OSError, or Error with the remedy when there may be no more."""
+    try:
+        return function(*arguments, **options)
+    except OSError as exc:
+        raise file_limit(exc) or exc from None
 
 
 def _name(text):
@@ -81,6 +94,12 @@ def permitted():
         return exc.errno not in _DENIED
     os.close(fd)
     return True
+
+
+def check_permission():
+    """Raises NotPermitted unless this process may load a tracing program."""
+    if not permitted():
+        raise _denied("load BPF programs", None)
 
 
 def _raise_memlock():
@@ -311,6 +330,7 @@ class Program:
         self.maps, self.taken, self.refused = {}, [], []
         self._loaded, self._links, self._targets = {}, [], {}
         _raise_memlock()
+        syscalls.room_for(len(obj.maps) + 2 * len(obj.points) + len(obj.probes), "BPF maps, programs and events")
         for name, type_, key_size, value_size, max_entries, flags in obj.maps:
             size = (maps or {}).get(name, {})
             try:
@@ -324,7 +344,7 @@ class Program:
                             % (name, size.get("max_entries", max_entries), exc.strerror)) from None
 
     def load(self, function, kind, target="", cookie=0):
-        """The descriptor of a function loaded as a program of that kind.  Raises OSError, Unavailable.
+        """The descriptor of a function loaded as a program of that kind.  Raises OSError, Unavailable, Refused.
 
         cookie: the value of PARAM(cookie), each of which makes a program of its own.
         """
@@ -365,11 +385,12 @@ class Program:
             log = ctypes.create_string_buffer(_LOG_SIZE)
             try:
                 fd, _ = _bpf(PROG_LOAD, attr(log))
-            except OSError as again:
+            except OSError:             # perhaps another error, ENOSPC: the log is too long
                 words = log.value.decode("utf-8", "replace").strip().splitlines()
                 reason = [w for w in words if w and not w.startswith(("processed ", "max_states", "; "))][-1:]
-                raise OSError(again.errno, "%s%s" % (os.strerror(again.errno),
-                                                     " (verifier: %s)" % reason[0] if reason else "")) from None
+                if not reason:
+                    raise exc from None
+                raise Refused("%s (verifier: %s)" % (exc.strerror, reason[0])) from None
         self._loaded[function, kind, target, cookie] = fd
         return fd
 
@@ -380,54 +401,73 @@ class Program:
           tp_btf/NAME, fentry/FUNCTION, fexit/FUNCTION       typed by BTF
           raw_tp/NAME, tracepoint/CATEGORY:NAME
           kprobe/FUNCTION, kretprobe/FUNCTION
-        and, run or attached by their own methods since their targets are known only at run time,
-          iter, uprobe, uretprobe, perf_event.
-        A last candidate "none" lets a point be without.
+        A last candidate "none" lets a point be without.  The source's probes are loaded before; the
+        command attaches them by their own methods, since their targets are known only at run time.
         Raises Unavailable (with every reason) or NotPermitted when a point has no candidate left.
         """
+        self._choose(self._attach_one)
+
+    def load_all(self):
+        """Load all that `attach` would, and attach nothing.  Raises as it does, Refused if the verifier was a reason."""
+        self._choose(lambda kind, target, function: self.load(function, kind, target))
+
+    def _choose(self, use):
+        """`use` (kind, target, function) of each probe, and of each point's first candidate for which it works."""
+        for probe in self._object.probes:
+            kind, _, function = probe.partition(":")
+            try:
+                self.load(function, kind)
+            except (OSError, Unavailable) as exc:
+                raise self._failure([(kind, exc)]) from None
         for point in self._object.points:
-            reasons, denied = [], 0
+            failed = []
             for candidate in point:
-                if candidate == "none":
-                    if denied and not permitted():
-                        raise _denied("load BPF programs", None)
-                    self.refused += reasons
-                    break
                 where, _, function = candidate.rpartition(":")
+                if candidate == "none":
+                    if any(_is_denied(exc) for _, exc in failed):
+                        check_permission()
+                    break
                 kind, _, target = where.partition("/")
                 try:
-                    self._links.append(self._attach_one(kind, target, function))
+                    use(kind, target, function)
                 except (OSError, Unavailable) as exc:
-                    denied += isinstance(exc, OSError) and exc.errno in _DENIED
-                    reasons.append("%s: %s" % (where, getattr(exc, "strerror", None) or exc))
+                    failed.append((where, exc))
                     continue
                 self.taken.append(where)
-                self.refused += reasons
                 break
             else:
-                if denied and not permitted():
-                    raise _denied("load BPF programs", None)
-                raise Unavailable("cannot attach %s: %s" % (self.name, "; ".join(reasons)))
+                raise self._failure(failed)
+            self.refused += map(_reason, failed)
+
+    def _failure(self, failed):
+        """The exception for a point whose candidates have all failed: [(candidate, exception)]."""
+        if any(_is_denied(exc) for _, exc in failed):
+            check_permission()
+        kind = Refused if any(isinstance(exc, Refused) for _, exc in failed) else Unavailable
+        return kind("cannot attach %s: %s" % (self.name, "; ".join(map(_reason, failed))))
 
     def _attach_one(self, kind, target, function):
         fd = self.load(function, kind, target)
+        name = ctypes.create_string_buffer(target.encode())
         if kind in ("tp_btf", "fentry", "fexit"):
-            return _bpf(RAW_TRACEPOINT_OPEN, struct.pack("=QI", 0, fd))[0]
-        if kind == "raw_tp":
-            name = ctypes.create_string_buffer(target.encode())
-            return _bpf(RAW_TRACEPOINT_OPEN, struct.pack("=QI", syscalls.address(name), fd))[0]
-        if kind == "tracepoint":
+            link = _bpf(RAW_TRACEPOINT_OPEN, struct.pack("=QI", 0, fd))[0]
+        elif kind == "raw_tp":
+            link = _bpf(RAW_TRACEPOINT_OPEN, struct.pack("=QI", syscalls.address(name), fd))[0]
+        elif kind == "tracepoint":
             number = perf_event.tracepoint_id(*target.split(":", 1))
-            return self._event(fd, perf_event.open_event(perf_event.TYPE_TRACEPOINT, number, cpu=0))
-        if kind in ("kprobe", "kretprobe"):
-            name = ctypes.create_string_buffer(target.encode())
+            link = self._event(fd, perf_event.TYPE_TRACEPOINT, number, cpu=0)
+        elif kind in ("kprobe", "kretprobe"):
             pmu = perf_event.pmu_type("kprobe")
             config = perf_event.retprobe_bit("kprobe") if kind == "kretprobe" else 0
-            return self._event(fd, perf_event.open_event(pmu, config, cpu=0, config1=syscalls.address(name)))
-        raise ValueError("%s is attached by its own method" % kind)
+            link = self._event(fd, pmu, config, cpu=0, config1=syscalls.address(name))
+        else:
+            raise ValueError("%s is attached by its own method" % kind)
+        self._links.append(link)
 
     @staticmethod
-    def _event(program, event):
+    def _event(program, *arguments, **options):
+        """The descriptor of an event, as perf_event.open_event makes it, that runs a program."""
+        event = _open(perf_event.open_event, *arguments, **options)
         try:
             perf_event.attach(event, program)
         except OSError:
@@ -463,12 +503,13 @@ class Program:
         kind = "uretprobe" if returning else "uprobe"
         pmu = perf_event.pmu_type("uprobe")
         config = perf_event.retprobe_bit("uprobe") if returning else 0
-        event = perf_event.open_event(pmu, config, pid, 0 if pid < 0 else -1, syscalls.address(name), offset)
+        attributes = pmu, config, pid, 0 if pid < 0 else -1, syscalls.address(name), offset
         constant = any(name == "cookie" for _, name in self._object.functions[function][2])
         program = self.load(function, kind, cookie=cookie if constant else 0)
         if not cookie or constant:
-            self._links.append(self._event(program, event))
+            self._links.append(self._event(program, *attributes))
             return
+        event = _open(perf_event.open_event, *attributes)
         try:
             self._links.append(_bpf(LINK_CREATE, struct.pack("=IIIIQ", program, event, _PERF_EVENT_LINK, 0, cookie))[0])
             perf_event.enable(event)
@@ -492,8 +533,8 @@ class Program:
 
     def attach_software(self, function, config, cpu, period=0, frequency=0):
         """Attach to a software event (PERF_COUNT_SW_*: 0 is the CPU clock) of one CPU."""
-        event = perf_event.open_event(perf_event.TYPE_SOFTWARE, config, -1, cpu, period=period, frequency=frequency)
-        self._links.append(self._event(self.load(function, "perf_event"), event))
+        self._links.append(self._event(self.load(function, "perf_event"), perf_event.TYPE_SOFTWARE, config, -1, cpu,
+                                       period=period, frequency=frequency))
 
     def constants(self):
         """{name: value} of all the enumeration constants that the source asked for and the kernel has."""
@@ -518,9 +559,34 @@ class Program:
         self._links, self._loaded, self.maps = [], {}, {}
 
 
+def _is_denied(exc):
+    return isinstance(exc, OSError) and exc.errno in _DENIED
+
+
+def _reason(failed):
+    where, exc = failed
+    return "%s: %s" % (where, getattr(exc, "strerror", None) or exc)
+
+
 def _denied(what, exc):
     reason = exc.strerror if exc is not None else os.strerror(errno.EPERM)
     return NotPermitted("cannot %s: %s. Run as root, or with CAP_BPF and CAP_PERFMON" % (what, reason))
+
+
+def check(obj):
+    """Load the functions of an Object as Program.attach would choose them, and attach nothing.
+
+    Every parameter is 1, so that the verifier sees what the options switch on.
+    Raises as Program and its attach do: Refused by the verifier, Unavailable, NotPermitted.
+    """
+    params = {name: 1 for _, _, places in obj.functions.values() for _, name in places}
+    page = os.sysconf("SC_PAGE_SIZE")
+    program = Program(obj, params, {name: {"max_entries": max(entries, page if type_ == RINGBUF else 1)}
+                                    for name, type_, _, _, entries, _ in obj.maps})
+    try:
+        program.load_all()
+    finally:
+        program.close()
 
 
 def first(sources, build, params=None, maps=None, verbose=lambda text: None):

@@ -5,6 +5,7 @@ Runs bcc once and ends, and its 150 MB with it.
 """
 
 import ctypes
+import fcntl
 import json
 import os
 import re
@@ -15,8 +16,8 @@ import tempfile
 
 sys.path.insert(1, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 from crisis import compile as compiler      # noqa: E402
-from crisis import headers                  # noqa: E402
-from crisis.errors import Error, NotPermitted, Unavailable     # noqa: E402
+from crisis import headers, syscalls        # noqa: E402
+from crisis.errors import Error, Unavailable                    # noqa: E402
 
 _LD_IMM64, _PSEUDO_MAP_FD = 0x18, 1
 _PARAM_MAGIC = 0x43525354
@@ -37,7 +38,7 @@ def main():
         meta, code = build(request)
     except Error as exc:
         print(exc, file=sys.stderr)
-        return exc.status
+        return getattr(exc, "code", exc.status)
     with os.fdopen(result, "wb") as out:
         out.write(compiler.pack(meta, code))
     return 0
@@ -45,15 +46,9 @@ def main():
 
 def build(request):
     """(metadata, instructions) of the requested object.  Raises Error."""
-    btf = None
-    if request["headers"] != "kernel":
-        try:
-            with open(headers.VMLINUX, "rb") as f:
-                btf = headers.Btf(f.read())
-        except (OSError, ValueError):
-            btf = None
-    meta = {"name": request["name"], "unusable": None, "points": request["points"], "maps": [], "functions": [],
-            "ids": {}, "constants": {}, "counters": request["counters"]}
+    btf = None if request["headers"] == "kernel" else _btf()
+    meta = {"name": request["name"], "unusable": None, "points": request["points"], "probes": request["probes"],
+            "maps": [], "functions": [], "ids": {}, "constants": {}, "counters": request["counters"]}
     if btf is not None:
         missing = [need for need in request["requires"]
                    if not any(map(btf.has, need if isinstance(need, list) else [need]))]
@@ -74,11 +69,26 @@ def build(request):
                 meta["ids"]["%s/%s" % (kind, target)] = btf.find(form % target, btf_kind)
         request["kfunc_ids"] = [btf.find(name, headers.FUNC) for name in request["kfuncs"]]
     elif request["requires"] or request["arguments"] or request["kfuncs"]:
-        meta["unusable"] = "it needs BTF"
+        meta["unusable"] = ("this kernel has no BTF in %s, which the program needs. Boot a kernel with "
+                            "CONFIG_DEBUG_INFO_BTF=y" % headers.VMLINUX)
         return meta, b""
     text = _program(request, btf)
     with _HeaderTree(text, btf, request["headers"]):
         return _compile(request, text, meta)
+
+
+def _btf():
+    """The running kernel's Btf, or None when it has none."""
+    try:
+        with open(headers.VMLINUX, "rb") as f:
+            return headers.Btf(f.read())
+    except FileNotFoundError:
+        if not os.path.exists("/sys/kernel"):
+            raise Error("cannot compile the BPF program: /sys is not mounted. "
+                        "Mount it: mount -t sysfs sysfs /sys") from None
+        return None
+    except (OSError, ValueError):
+        return None
 
 
 def _program(request, btf):
@@ -119,19 +129,30 @@ class _HeaderTree:
                                   "headers are installed. Boot a kernel with CONFIG_DEBUG_INFO_BTF=y, or install "
                                   "the headers package of %s" % (headers.VMLINUX, os.uname().release))
             return
-        for parent in "/run", "/dev/shm", None:         # memory first: the disk may be what is on fire
-            try:
-                self.root = tempfile.mkdtemp(prefix="crisis-tools-", dir=parent)
-                break
-            except OSError:
-                if parent is None:
-                    raise
-        headers.write_tree(self.root, self.text, self.btf)
-        os.environ["BCC_KERNEL_SOURCE"] = self.root
+        try:        # ends with this process, whatever ends that
+            tree = "/proc/self/fd/%d" % syscalls.detached_mount("tmpfs")
+        except OSError:
+            tree = self.root = _directory()
+        headers.write_tree(tree, self.text, self.btf)
+        os.environ["BCC_KERNEL_SOURCE"] = tree
 
     def __exit__(self, *ignored):
         if self.root:
             shutil.rmtree(self.root, ignore_errors=True)
+
+
+def _directory():
+    """The path of a new directory, with a lock on it: compile.sweep() removes one whose lock has gone."""
+    compiler.sweep()
+    for parent in compiler.SCRATCH:
+        try:
+            path = tempfile.mkdtemp(prefix="%s%d-" % (compiler.SCRATCH_PREFIX, os.getppid()), dir=parent)
+        except OSError:
+            if parent == compiler.SCRATCH[-1]:
+                raise
+            continue
+        fcntl.flock(os.open(path, os.O_RDONLY | os.O_DIRECTORY), fcntl.LOCK_SH)
+        return path if os.path.isdir(path) else _directory()       # removed before it was locked
 
 
 def _compile(request, text, meta):
@@ -139,16 +160,13 @@ def _compile(request, text, meta):
         import bcc
         from bcc.libbcc import lib
     except ImportError:
-        raise Unavailable("cannot compile the BPF program: bcc's Python module is not installed. Install %s"
+        raise compiler.NoCompiler("cannot compile the BPF program: bcc's Python module is not installed. Install %s"
                           % ("python3-bpfcc" if os.path.exists("/etc/debian_version") else "python3-bcc")) from None
     _declare(lib)
     bcc.BPF._trace_autoload = lambda self: None         # compile; attach and load nothing
     try:
         module = bcc.BPF(text=text)
     except Exception as exc:                            # bcc raises bare Exception, clang has said why on stderr
-        if _unprivileged():
-            raise NotPermitted("cannot create BPF maps: Operation not permitted. Run as root, or with CAP_BPF and "
-                               "CAP_PERFMON") from None
         raise Error("cannot compile %s: %s" % (request["name"], exc)) from None
     handle = module.module
     descriptors = {}
@@ -206,12 +224,15 @@ def _declare(lib):
         function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_size_t], result
 
 
-def _unprivileged():
-    from crisis import bpf
-    return not bpf.permitted()
+def _die_with(parent):
+    """Get SIGKILL when the parent ends, or end now if it has."""
+    ctypes.CDLL(None).prctl(1, 9)       # PR_SET_PDEATHSIG, SIGKILL
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 if __name__ == "__main__":
+    _die_with(int(sys.argv[1]))
     # Skips the teardown of LLVM, which takes longer than the compilation.
     status = main()
     sys.stderr.flush()

@@ -18,7 +18,7 @@ import sys
 import time
 
 from . import __version__
-from .errors import Error, NotPermitted, Unavailable, Usage, file_limit
+from .errors import Error, NotPermitted, Stopped, Unavailable, Usage, file_limit
 
 __all__ = ["parser", "Ends", "ticks", "wait", "stopping", "stopped_at_input", "run", "reader", "out", "write", "note",
            "title", "verbose", "type_error", "shown", "positive_float", "positive_int", "timestamp", "iso_time"]
@@ -402,7 +402,7 @@ def run(main, get_parser):
         signal.signal(signal.SIGINT, _handle)
     try:
         status = _run(main, get_parser)
-    except KeyboardInterrupt:       # a stop, and nobody reads what remains to be printed
+    except (Stopped, KeyboardInterrupt):    # of the latter: nobody reads what remains to be printed
         status = 0
     # Skips the interpreter's teardown, which would also try to flush a dead stdout again.
     os._exit(status)
@@ -420,6 +420,8 @@ def _run(main, get_parser):
             status = exc.code or 0
         _flush()
         return status
+    except Stopped:
+        raise
     except Exception as exc:
         return _report(exc)
 

@@ -5,29 +5,35 @@ bcc is the compiler and only that: LLVM's memory goes away with the child.
 What is kept is an Object: instructions, map definitions, BTF ids.
 
 The cache holds code that root will load into the kernel.  So an entry is used
-only from a directory chain that root owns and nobody else can write, is opened
-without following links, must be root's own regular file with mode 0600, and
-must carry the checksum of its contents.  Anything else is ignored and rebuilt.
+only from a directory chain that root owns and nobody else can write (0700 or
+0755), is opened without following links, must be root's own regular file with
+mode 0600, and must carry the checksum of its contents.  Anything else is ignored and rebuilt.
 """
 
 import os
 import stat
 import sys
+import time
 
 from . import __version__
-from .errors import Error, NotPermitted, Unavailable
+from .errors import Error, NotPermitted, Stopped, Unavailable
 
 try:
     from _blake2 import blake2b         # hashlib would load OpenSSL for 3 ms
 except ImportError:
     from hashlib import blake2b
 
-__all__ = ["Source", "Object", "build", "store", "load", "key", "CACHE"]
+__all__ = ["Source", "Object", "Compiler", "NoCompiler", "build", "cached", "keep", "wait", "sweep", "store", "load",
+           "key", "unpack", "CACHE"]
 
 CACHE = "/var/cache/crisis-tools"
-_MAGIC = b"crisis-tools object 2\n"
+_MAGIC = b"crisis-tools object 3\n"
 _DIGEST = 32
 _LIMIT = 1 << 24        # bytes; no object comes near
+_PYTHON = "/usr/bin/python3"    # as in the interpreter line; sys.executable follows $PYTHONEXECUTABLE
+_TIME_LIMIT = 300       # seconds; a compilation takes half of one where nothing is wrong
+SCRATCH = "/run", "/dev/shm", "/tmp"    # for the header files: memory first, since the disk may be what is on fire
+SCRATCH_PREFIX = "crisis-tools-"
 
 PRELUDE = r"""
 /* A parameter is a 64-bit immediate that the loader replaces before the verifier sees it:
@@ -126,22 +132,24 @@ class Source:
         that end in "?": where it lacks one, the macro ARG_tracepoint_argument is not defined.
     kfuncs: kernel functions that the text declares by KFUNC(result type, name); and calls;
         a kernel that lacks one cannot have the program.
+    probes: "kind:function" strings, of functions that the command itself attaches when it runs, with
+        Program.attach_uprobe and the like; `Program.attach` loads them.
     """
 
     def __init__(self, name, text, points=(), params=(), counters=(), defines=None, has=None,
-                 requires=(), constants=(), arguments=(), kfuncs=()):
+                 requires=(), constants=(), arguments=(), kfuncs=(), probes=()):
         self.name, self.text, self.points = name, text, points
         self.params, self.counters = tuple(params), tuple(counters)
         self.defines, self.has = defines or {}, has or {}
         self.requires, self.constants = requires, tuple(constants)
-        self.arguments, self.kfuncs = tuple(arguments), tuple(kfuncs)
+        self.arguments, self.kfuncs, self.probes = tuple(arguments), tuple(kfuncs), tuple(probes)
 
     def request(self):
         """The whole of it as a JSON-able dict, in a fixed order."""
         return {"name": self.name, "text": self.text, "points": self.points, "params": self.params,
                 "counters": self.counters, "defines": self.defines, "has": self.has,
                 "requires": self.requires, "constants": self.constants, "arguments": self.arguments,
-                "kfuncs": self.kfuncs, "prelude": PRELUDE}
+                "kfuncs": self.kfuncs, "probes": self.probes, "prelude": PRELUDE}
 
 
 class Object:
@@ -155,7 +163,7 @@ class Object:
 
     def __init__(self, meta, code):
         self.name, self.unusable = meta["name"], meta["unusable"]
-        self.points = meta["points"]
+        self.points, self.probes = meta["points"], meta["probes"]
         self.maps, self.ids = meta["maps"], meta["ids"]
         self.constants, self.counters = meta["constants"], meta["counters"]
         self.functions = {}
@@ -216,7 +224,7 @@ def pack(meta, code):
     Lines of tab-separated fields, not JSON, whose module costs a warm start a millisecond.
     """
     lines = [("name", meta["name"]), ("unusable", meta["unusable"] or "")]
-    lines += [("point", *point) for point in meta["points"]]
+    lines += [("point", *point) for point in meta["points"]] + [("probe", probe) for probe in meta["probes"]]
     lines += [("map", *entry) for entry in meta["maps"]]
     for name, length, maps, params in meta["functions"]:
         lines.append(("function", name, length))
@@ -239,7 +247,7 @@ def unpack(data):
     if blake2b(body, digest_size=_DIGEST).digest() != data[len(_MAGIC):start]:
         raise ValueError("the checksum is wrong")
     head, _, code = body.partition(b"\n\n")
-    meta = {"points": [], "maps": [], "functions": [], "ids": {}, "constants": {}, "counters": []}
+    meta = {"points": [], "probes": [], "maps": [], "functions": [], "ids": {}, "constants": {}, "counters": []}
     try:
         for line in head.decode().split("\n"):
             word, *fields = line.split("\t")
@@ -247,6 +255,8 @@ def unpack(data):
                 meta[word] = fields[0] or None
             elif word == "point":
                 meta["points"].append(fields)
+            elif word == "probe":
+                meta["probes"].append(fields[0])
             elif word == "map":
                 meta["maps"].append([fields[0], *map(int, fields[1:])])
             elif word == "function":
@@ -281,16 +291,16 @@ def _open_cache(path, create=False):
                     os.mkdir(part, 0o700, dir_fd=fd)
                 except FileExistsError:
                     pass
+            here = "/" + "/".join(parts[:i + 1])
+            if last and stat.S_ISLNK(os.stat(part, dir_fd=fd, follow_symlinks=False).st_mode):
+                raise ValueError("%s is a symbolic link" % here)
             below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
             os.close(fd)
             fd = below
             info = os.fstat(fd)
-            here = "/" + "/".join(parts[:i + 1])
             if info.st_uid not in (0, uid):
                 raise ValueError("%s belongs to uid %d" % (here, info.st_uid))
-            if last and info.st_mode & 0o077:
-                raise ValueError("%s has mode %04o, not 0700" % (here, info.st_mode & 0o7777))
-            if info.st_mode & 0o022 and not info.st_mode & stat.S_ISVTX:
+            if info.st_mode & 0o022 and (last or not info.st_mode & stat.S_ISVTX):
                 raise ValueError("%s can be written by others (mode %04o)" % (here, info.st_mode & 0o7777))
         return fd
     except BaseException:
@@ -374,42 +384,170 @@ def build(source, cache=True, warn=lambda text: None, headers="auto", path=CACHE
 
     warn: called with a line for each thing that the user should know.
     headers: "btf" or "kernel" to use only that source of types.
-    Raises Unavailable without bcc or any source of types, Error when the text does not compile.
+    Raises Unavailable without any source of types (NoCompiler without bcc), NotPermitted, Stopped, and
+    Error when the text does not compile.
     """
     if cache:
-        name = key(source)
-        if headers != "auto":
-            name += "-" + headers
-        found, warning = load(name, path)
+        found = cached(source, warn, headers, path)
         if found is not None:
             return found
-        if warning:
-            warn(warning)
+    from . import bpf           # here, since the child needs none of it
+    bpf.check_permission()
     data = _compile(source, headers)
     if cache:
-        warning = store(name, data, path)
+        warning = keep(source, data, headers, path)
         if warning and os.geteuid() == 0:
             warn(warning)
     return unpack(data)
 
 
+def cached(source, warn=lambda text: None, headers="auto", path=CACHE):
+    """The Object of a source from the cache, or None."""
+    found, warning = load(_entry(source, headers), path)
+    if warning:
+        warn(warning)
+    return found
+
+
+def keep(source, data, headers="auto", path=CACHE):
+    """Put the bytes of a compiled source into the cache; None, or a warning that says why they were not kept."""
+    return store(_entry(source, headers), data, path)
+
+
+def _entry(source, headers):
+    return key(source) + ("" if headers == "auto" else "-" + headers)
+
+
 def _compile(source, headers):
-    """The bytes of the object, from `builder` in a child process."""
-    import json
-    import subprocess
-    request = dict(source.request(), headers=headers)
-    builder = os.path.join(os.path.dirname(os.path.abspath(__file__)), "builder.py")
-    child = subprocess.run([sys.executable or "/usr/bin/python3", "-I", builder],
-                           input=json.dumps(request).encode(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                           env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}, cwd="/")
-    if child.stdout.startswith(_MAGIC) and not child.returncode:
-        return child.stdout
-    lines = child.stderr.decode("utf-8", "backslashreplace").strip().splitlines() or ["no message"]
-    if child.returncode == Unavailable.status:
-        raise Unavailable(lines[-1])
-    if child.returncode == NotPermitted.status:
-        raise NotPermitted(lines[-1])
-    if child.returncode < 0:
-        raise Error("cannot compile %s: the compiler was ended by signal %d" % (source.name, -child.returncode))
-    errors = [line for line in lines if "error:" in line] or lines[-1:]
-    raise Error("cannot compile %s: %s" % (source.name, errors[0]))
+    """The bytes of the object."""
+    compiler = Compiler(source, headers)
+    wait([compiler])
+    return compiler.result()
+
+
+class NoCompiler(Unavailable):
+    """bcc is not installed."""
+
+    code = 127          # with which the child ends
+
+
+class Compiler:
+    """bcc at work on one source, in a child process: a session of its own, which a terminal's Ctrl-C does not reach.
+
+    The child runs the system's Python, whatever the environment says, in / and with a fixed environment.
+    It dies with this process.  source: a Source; fd: readable when the child has written, or has ended.
+    """
+
+    def __init__(self, source, headers="auto"):
+        import json
+        import subprocess
+        import _signal as signal
+        self.source, self._data, self._late = source, b"", False
+        self._errors = os.memfd_create("errors")
+        request = os.memfd_create("request")
+        self.fd, output = os.pipe()
+        builder = os.path.join(os.path.dirname(os.path.abspath(__file__)), "builder.py")
+        # The child keeps this mask.  It is this process that a service manager's SIGTERM, sent to both, is for.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        try:
+            with open(request, "wb", closefd=False) as f:
+                f.write(json.dumps(dict(source.request(), headers=headers)).encode())
+            os.lseek(request, 0, os.SEEK_SET)
+            self._child = subprocess.Popen(
+                [_PYTHON, "-I", builder, str(os.getpid())], stdin=request, stdout=output, stderr=self._errors,
+                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}, cwd="/", start_new_session=True)
+            self.deadline = time.monotonic() + _TIME_LIMIT
+        except BaseException:
+            os.close(self._errors)
+            os.close(self.fd)
+            raise
+        finally:
+            os.close(output)
+            os.close(request)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def read(self):
+        """Take what the child has written; True when that was all."""
+        piece = os.read(self.fd, 1 << 16)
+        self._data += piece
+        return not piece
+
+    def late(self):
+        """End the child when its time is up."""
+        self._late = time.monotonic() >= self.deadline
+        if self._late:
+            self._child.kill()
+
+    def close(self):
+        """End the child, unless it has ended, and release all of it; returns its status."""
+        self._child.kill()
+        status = self._child.wait()
+        os.close(self.fd)
+        os.close(self._errors)
+        if status < 0:
+            sweep()
+        return status
+
+    def result(self):
+        """The bytes of the object, when `wait` has returned this one.  Raises as `build` does."""
+        self._child.wait()
+        text = os.pread(self._errors, 1 << 20, 0).decode("utf-8", "backslashreplace")
+        lines, status = text.strip().splitlines() or ["no message"], self.close()
+        if self._data.startswith(_MAGIC) and not status:
+            return self._data
+        for kind in Unavailable, NotPermitted:
+            if status == kind.status:
+                raise kind(lines[-1])
+        if status == NoCompiler.code:
+            raise NoCompiler(lines[-1])
+        if self._late:
+            raise Error("cannot compile %s: the compiler had not ended after %d seconds"
+                        % (self.source.name, _TIME_LIMIT))
+        if status < 0:
+            raise Error("cannot compile %s: the compiler was ended by signal %d" % (self.source.name, -status))
+        errors = [line for line in lines if "error:" in line] or lines[-1:]
+        raise Error("cannot compile %s: %s" % (self.source.name, errors[0]))
+
+
+def wait(compilers):
+    """Wait until one of the Compilers has ended, and return it.
+
+    One that exceeds the time limit is ended.  Raises Stopped at a stop, which ends all of them.
+    """
+    from . import cli
+    while True:
+        left = min(compiler.deadline for compiler in compilers) - time.monotonic()
+        ready = cli.wait(left, [compiler.fd for compiler in compilers])
+        if cli.stopping():
+            for compiler in compilers:
+                compiler.close()
+            raise Stopped
+        for compiler in compilers:
+            if compiler.fd in ready and compiler.read():
+                return compiler
+            compiler.late()
+
+
+def sweep():
+    """Remove the directories of header files that killed compilers have left; one at work holds a lock on its own."""
+    import fcntl
+    import shutil
+    for parent in SCRATCH:
+        try:
+            names = [name for name in os.listdir(parent) if name.startswith(SCRATCH_PREFIX)]
+        except OSError:
+            continue
+        for name in names:
+            path = os.path.join(parent, name)
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            except OSError:
+                continue
+            try:
+                if os.fstat(fd).st_uid == os.geteuid():
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(path, ignore_errors=True)
+            except OSError:             # it is in use
+                pass
+            finally:
+                os.close(fd)

@@ -6,7 +6,7 @@ reads "cannot X: why. remedy" and the status follows sysexits.h where it has
 a word for the case.
 """
 
-__all__ = ["Error", "Usage", "Unavailable", "NotPermitted", "without_remedy", "file_limit"]
+__all__ = ["Error", "Usage", "Unavailable", "NotPermitted", "Stopped", "without_remedy", "file_limit"]
 
 
 class Error(Exception):
@@ -31,6 +31,10 @@ class NotPermitted(Error):
     """The kernel refused for lack of a capability (EX_NOPERM)."""
 
     status = 77
+
+
+class Stopped(Exception):
+    """SIGINT or SIGTERM arrived, or the reader of stdout went, before there was anything to report (exit status 0)."""
 
 
 def without_remedy(error):

@@ -64,7 +64,8 @@ def test_link_instead_of_the_directory(cache, tmp_path):
     os.rename(path, str(tmp_path / "elsewhere"))
     os.symlink(str(tmp_path / "elsewhere"), path)
     build()
-    assert warnings and os.listdir(str(tmp_path / "elsewhere")) == [os.path.basename(entry)]
+    assert warnings and all("%s is a symbolic link" % path in w for w in warnings)
+    assert os.listdir(str(tmp_path / "elsewhere")) == [os.path.basename(entry)]
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "fifo", "directory", "hard link"])
@@ -119,3 +120,20 @@ def test_full_disk_only_warns(tmp_path):
         assert warnings
     finally:
         subprocess.check_call(["umount", small])
+
+
+def test_directory_that_others_can_read(cache):
+    """As packagers make it."""
+    path, entry, warnings, build = cache
+    before = os.stat(entry).st_ino
+    for mode in 0o755, 0o750, 0o711:
+        os.chmod(path, mode)
+        build()
+        assert not warnings and os.stat(entry).st_ino == before
+
+
+def test_sticky_directory_that_all_can_write(cache):
+    path, entry, warnings, build = cache
+    os.chmod(path, 0o1777)
+    build()
+    assert any("can be written by others (mode 1777)" in w for w in warnings)
