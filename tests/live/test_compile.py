@@ -1,14 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """How programs are compiled: what the object may depend on, and what the compiler may be told by others.  Needs root."""
 
+import glob
+import json
 import os
+import pty
+import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 import helpers
 import pytest
+from crisis import compile as compiler
 
 ROOT = helpers.ROOT
 
@@ -24,15 +31,24 @@ for command, variant in ("memleak", "perf"), ("runqlat", "raw"), ("cachesnoop", 
 """
 
 
-@pytest.fixture(scope="module")
+def edit(directory, path, old, new):
+    with open(os.path.join(directory, path)) as f:
+        text = f.read()
+    assert old in text
+    with open(os.path.join(directory, path), "w") as f:
+        f.write(text.replace(old, new))
+
+
+@pytest.fixture()
 def checkout():
-    """A copy of the checkout that every user can read."""
+    """A copy of the checkout that every user can read, with an empty cache of its own."""
     directory = tempfile.mkdtemp(prefix="crisis-checkout-")
     os.chmod(directory, 0o755)
     for name in "bin", "lib", "tests/helpers.py":
         copy = shutil.copytree if os.path.isdir(os.path.join(ROOT, name)) else shutil.copy
         os.makedirs(os.path.dirname(os.path.join(directory, name)), exist_ok=True)
         copy(os.path.join(ROOT, name), os.path.join(directory, name))
+    edit(directory, "lib/crisis/compile.py", '"/var/cache/crisis-tools"', '"%s/cache"' % directory)
     subprocess.check_call(["chmod", "-R", "a+rX", directory])
     yield directory
     shutil.rmtree(directory)
@@ -53,3 +69,163 @@ def test_the_object_does_not_depend_on_kptr_restrict_or_the_user(checkout, tmp_p
                    '/proc; mount --bind "$0" /proc/kallsyms && exec "$@"', hidden) == expected
     assert digests(checkout, "setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps",
                    "+bpf,+perfmon", "--ambient-caps", "+bpf,+perfmon") == expected
+
+
+def children(pid):
+    """The compilers that a command has started: processes whose last argument is its PID."""
+    found = []
+    for path in glob.glob("/proc/[0-9]*/cmdline"):
+        try:
+            words = open(path, "rb").read().split(b"\0")[:-1]
+        except OSError:
+            continue
+        if words[-1:] == [b"%d" % pid] and words[2:3] and words[2].endswith(b"/builder.py"):
+            found.append(int(path.split("/")[2]))
+    return found
+
+
+def scratch(pid):
+    """The directories of header files that a command's compilers have made."""
+    return [path for parent in compiler.SCRATCH
+            for path in glob.glob("%s/%s%d-*" % (parent, compiler.SCRATCH_PREFIX, pid))]
+
+
+COMMANDS = [["runqlat"], ["cachestat", "1"], ["drsnoop"], ["memleak", "--no-cache"], ["crisis-warm"]]
+UNPRIVILEGED = ["setpriv", "--inh-caps", "-all", "--bounding-set", "-all,+bpf,+perfmon"]
+
+
+@pytest.mark.parametrize("wrap", [[], UNPRIVILEGED], ids=["root", "capabilities"])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda s: s.name)
+def test_a_signal_ends_a_cold_start_and_leaves_nothing(checkout, signum, wrap):
+    """To the whole process group, as from a terminal or timeout(1), at a random moment of the compilation."""
+    took = []
+    for command in COMMANDS:
+        child = subprocess.Popen([*wrap, "%s/bin/%s" % (checkout, command[0]), *command[1:]], stdout=subprocess.PIPE,
+                                 stderr=subprocess.PIPE, start_new_session=True, text=True)
+        helpers.until(lambda: children(child.pid))
+        time.sleep(random.uniform(0, .3 * helpers.SLOW))
+        start = time.monotonic()
+        os.killpg(child.pid, signum)
+        out, err = child.communicate(timeout=20 * helpers.SLOW)
+        took.append(time.monotonic() - start)
+        if signum == signal.SIGKILL:
+            helpers.until(lambda: not children(child.pid), 5)
+            if wrap:            # without CAP_SYS_ADMIN the next compilation removes what this one left
+                helpers.until(lambda: compiler.sweep() or not scratch(child.pid), 5)   # its lock goes a little later
+        else:
+            assert child.returncode == 0, err
+            assert "signal" not in err and "cannot" not in err and "Traceback" not in err
+        assert not children(child.pid)
+        assert not scratch(child.pid)
+    assert sorted(took)[len(took) // 2] < .3 * helpers.SLOW, took
+
+
+def test_the_compiler_dies_with_a_command_that_is_killed():
+    child = subprocess.Popen([helpers.tool("memleak"), "--no-cache"], stdout=subprocess.DEVNULL)
+    helpers.until(lambda: children(child.pid))
+    child.kill()
+    child.wait()
+    helpers.until(lambda: not children(child.pid), 5)
+
+
+def test_the_environment_chooses_no_program(tmp_path):
+    """$PYTHONEXECUTABLE sets sys.executable in spite of -I."""
+    evil, mark = tmp_path / "evil", tmp_path / "mark"
+    evil.write_text("#!/bin/sh\ntouch %s\nexit 1\n" % mark)
+    evil.chmod(0o755)
+    for name in "python3", "cc", "clang", "llc", "uname":
+        (tmp_path / name).symlink_to(evil)
+    result = helpers.run("runqlat", "--no-cache", ".1", "1", cwd=str(tmp_path), env=dict(
+        os.environ, PYTHONEXECUTABLE=str(evil), PATH="%s:%s" % (tmp_path, os.environ["PATH"]), PYTHONPATH=str(tmp_path),
+        BCC_KERNEL_SOURCE=str(tmp_path), TMPDIR=str(tmp_path), LD_LIBRARY_PATH=""))
+    assert result.returncode == 0 and "count:" in result.stdout
+    assert not mark.exists()
+
+
+def warm(checkout, *arguments, wrap=()):
+    return subprocess.run([*wrap, checkout + "/bin/crisis-warm", *arguments], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True, timeout=120 * helpers.SLOW)
+
+
+def test_warm(checkout):
+    result = warm(checkout)
+    assert result.returncode == 0 and not result.stderr
+    states = dict(line.split(None, 1) for line in result.stdout.splitlines())
+    names = {source.name for command in os.listdir(checkout + "/bin") if command != "crisis-warm"
+             for source in getattr(helpers.load(command), "SOURCES", {}).values()}
+    assert set(states) == names
+    assert all(state == "ready" or state.startswith("not for this kernel: ") for state in states.values())
+    assert states["runqlat.raw"] == "ready"
+    compiled = {name.rpartition("-")[0] for name in os.listdir(checkout + "/cache")}
+    assert {name for name, state in states.items() if state == "ready"} <= compiled
+    before = os.stat(checkout + "/cache").st_mtime_ns
+    assert sorted(warm(checkout).stdout.splitlines()) == sorted(result.stdout.splitlines())
+    assert os.stat(checkout + "/cache").st_mtime_ns == before
+
+
+def test_warm_reports_what_the_verifier_refuses(checkout):
+    edit(checkout, "bin/irqtime", "slot = slots - 1;", ";")
+    edit(checkout, "bin/irqtime", "%0 &= 63", "%0 &= 0xffffff")
+    for _ in range(2):          # also when it is in the cache
+        result = warm(checkout, "-j", "irqtime", "runqlat")
+        assert result.returncode == 1 and not result.stderr
+        states = {record["program"]: record for record in map(json.loads, result.stdout.splitlines())}
+        for name in "irqtime.vectors", "irqtime.lines":
+            assert states[name]["state"] == "failed"
+            assert "tp_btf/" in states[name]["reason"] and "(verifier: " in states[name]["reason"]
+        assert states["runqlat.raw"] == {"program": "runqlat.raw", "state": "ready", "reason": None}
+
+
+def test_warm_reports_what_does_not_compile(checkout):
+    edit(checkout, "bin/runqlat", "int on_switch(", "int on_switch(struct nonsense x, ")
+    result = warm(checkout, "runqlat")
+    assert result.returncode == 1
+    assert all(line.split()[1] == "failed:" and "error:" in line for line in result.stdout.splitlines())
+
+
+def test_warm_reports_a_cache_that_cannot_be_written(checkout):
+    open(checkout + "/cache", "w").close()
+    result = warm(checkout, "irqtime")
+    assert result.returncode == 1 and "failed: program not cached: %s/cache: Not a directory" % checkout in result.stdout
+
+
+def test_warm_without_rights_compiles_nothing(checkout):
+    result = warm(checkout, wrap=["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"])
+    assert result.returncode == 77 and result.stdout == "" and result.stderr.count("\n") == 1
+    assert "CAP_BPF" in result.stderr
+    assert not os.path.exists(checkout + "/cache")
+
+
+def test_without_bcc(checkout):
+    """One line with the remedy."""
+    hide = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs tmpfs "$0" && exec "$@"', compiler.bcc_directory()]
+    if subprocess.call(hide + ["true"]):
+        pytest.skip("bcc cannot be hidden by a mount here")
+    result = warm(checkout, wrap=hide)
+    assert result.returncode == 1 and result.stdout == "" and result.stderr.count("\n") == 1
+    assert "bcc's Python module is not installed. Install python3-" in result.stderr
+    result = subprocess.run(hide + [checkout + "/bin/runqlat", ".1", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            text=True)
+    assert result.returncode == 69 and result.stderr.count("\n") == 1 and "bcc's Python module" in result.stderr
+
+
+def test_warm_accepts_installed_names(tmp_path):
+    subprocess.check_call(["make", "-s", "-C", ROOT, "install", "DESTDIR=%s" % tmp_path, "PREFIX=/usr",
+                           "PROGRAM_PREFIX=x-", "PROGRAM_SUFFIX=-y"])
+    command = str(tmp_path / "usr/sbin/crisis-warm")
+    for name in "x-irqtime-y", "irqtime":
+        result = subprocess.run([command, name], stdout=subprocess.PIPE, text=True)
+        assert result.returncode == 0 and "irqtime.lines" in result.stdout
+    for name, why in ("x-psi-y", "loads no BPF program"), ("../bin/irqtime", "no such command"), ("sh", "no such"):
+        result = subprocess.run([command, name], stderr=subprocess.PIPE, text=True)
+        assert result.returncode == 1 and why in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_warm_shows_its_progress_on_a_terminal(checkout):
+    master, slave = pty.openpty()
+    result = subprocess.run([checkout + "/bin/crisis-warm", "irqtime"], stdout=subprocess.PIPE, stderr=slave, text=True)
+    os.close(slave)
+    shown = os.read(master, 4096).decode()
+    os.close(master)
+    assert result.returncode == 0 and "\033" not in result.stdout
+    assert "compiling irqtime.vectors" in shown and shown.endswith("\r\033[K") and "\n" not in shown
