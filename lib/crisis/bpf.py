@@ -52,7 +52,7 @@ def _bpf(command, attr):
 
 
 def _open(function, *arguments, **options):
-    """The descriptor that a function opens.  Raises OSError, or Error with the remedy when there may be no more."""
+    """The result of a function that opens a file.  Raises as it does, and Error with the remedy when no more may be open."""
     try:
         return function(*arguments, **options)
     except OSError as exc:
@@ -408,7 +408,7 @@ class Program:
         self._choose(self._attach_one)
 
     def load_all(self):
-        """Load all that `attach` would, and attach nothing.  Raises as it does, Refused if the verifier was a reason."""
+        """Load all that `attach` would, and attach nothing.  Raises as it does; Refused by the verifier."""
         self._choose(lambda kind, target, function: self.load(function, kind, target))
 
     def _choose(self, use):
@@ -454,11 +454,11 @@ class Program:
         elif kind == "raw_tp":
             link = _bpf(RAW_TRACEPOINT_OPEN, struct.pack("=QI", syscalls.address(name), fd))[0]
         elif kind == "tracepoint":
-            number = perf_event.tracepoint_id(*target.split(":", 1))
+            number = _open(perf_event.tracepoint_id, *target.split(":", 1))
             link = self._event(fd, perf_event.TYPE_TRACEPOINT, number, cpu=0)
         elif kind in ("kprobe", "kretprobe"):
-            pmu = perf_event.pmu_type("kprobe")
-            config = perf_event.retprobe_bit("kprobe") if kind == "kretprobe" else 0
+            pmu = _open(perf_event.pmu_type, "kprobe")
+            config = _open(perf_event.retprobe_bit, "kprobe") if kind == "kretprobe" else 0
             link = self._event(fd, pmu, config, cpu=0, config1=syscalls.address(name))
         else:
             raise ValueError("%s is attached by its own method" % kind)
@@ -501,8 +501,8 @@ class Program:
         """
         name = ctypes.create_string_buffer(os.fsencode(path))
         kind = "uretprobe" if returning else "uprobe"
-        pmu = perf_event.pmu_type("uprobe")
-        config = perf_event.retprobe_bit("uprobe") if returning else 0
+        pmu = _open(perf_event.pmu_type, "uprobe")
+        config = _open(perf_event.retprobe_bit, "uprobe") if returning else 0
         attributes = pmu, config, pid, 0 if pid < 0 else -1, syscalls.address(name), offset
         constant = any(name == "cookie" for _, name in self._object.functions[function][2])
         program = self.load(function, kind, cookie=cookie if constant else 0)

@@ -40,9 +40,9 @@ PRELUDE = r"""
    what a filter excludes is dead code by then and costs nothing. */
 #define PARAM_MAGIC 0x43525354ULL
 #define PARAM(name) ({ u64 __v; asm("%0 = %1 ll" : "=r"(__v) : "i"(PARAM_MAGIC << 32 | PARAM_##name)); __v; })
-/* Where bcc does not find a helper in /proc/kallsyms, which kernel.kptr_restrict hides and which it reads as root only, it
-   puts bpf_probe_read in its place: by macros, and for user memory by rewriting each call.  The object must not depend
-   on that, and bpf_probe_read does not load where kernel and user addresses overlap (s390x). */
+/* Where bcc does not find a helper in /proc/kallsyms, which kernel.kptr_restrict hides and which it reads as root only,
+   it puts bpf_probe_read in its place: by macros, and for user memory by rewriting each call.  The object must not
+   depend on that, and bpf_probe_read does not load where kernel and user addresses overlap (s390x). */
 #undef bpf_probe_read_kernel
 #undef bpf_probe_read_kernel_str
 #undef bpf_probe_read_user
@@ -54,9 +54,9 @@ static long (*probe_read_user)(void *to, u32 size, const void *from) = (void *)1
 /* Declare a kernel function (kfunc), as bcc declares helpers: bcc 0.18 aborts at a call through a cast.  The builder
    replaces the number by the function's BTF id. */
 #define KFUNC(result, name) static result (*name)(void) = (void *)KFUNC_##name
-/* Declare a map of task storage (BPF_MAP_TYPE_TASK_STORAGE), which bcc has only since 0.24: here it is a hash, which the
-   builder recognizes by its key and gives the right type.  bcc rewrites NAME.sk_storage_get(task, value, flags), for a
-   map of any type, to bpf_sk_storage_get(NAME, ...), which here is bpf_task_storage_get(), Linux 5.11. */
+/* Declare a map of task storage (BPF_MAP_TYPE_TASK_STORAGE), which bcc has only since 0.24: here it is a hash, which
+   the builder recognizes by its key and gives the right type.  bcc rewrites NAME.sk_storage_get(task, value, flags), for
+   a map of any type, to bpf_sk_storage_get(NAME, ...), which here is bpf_task_storage_get(), Linux 5.11. */
 struct task_storage_key { u32 unused; };
 #define TASK_STORAGE(name, type) \
 struct name##_table_t { struct task_storage_key key; type leaf; \
@@ -505,8 +505,10 @@ class Compiler:
                         % (self.source.name, _TIME_LIMIT))
         if status < 0:
             raise Error("cannot compile %s: the compiler was ended by signal %d" % (self.source.name, -status))
-        errors = [line for line in lines if "error:" in line] or lines[-1:]
-        raise Error("cannot compile %s: %s" % (self.source.name, errors[0]))
+        errors = [line for line in lines if "error:" in line]
+        if not errors and lines[-1].startswith("cannot "):
+            raise Error(lines[-1])
+        raise Error("cannot compile %s: %s" % (self.source.name, (errors or lines[-1:])[0]))
 
 
 def wait(compilers):

@@ -48,8 +48,9 @@ def file_limit(exc):
     code = getattr(exc, "errno", None)
     if code == errno.EMFILE:
         import resource
-        return Error("cannot open another file: the limit of open files is %d. Raise it with ulimit -n" %
-                     resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return Error("cannot open another file: the limit of open files is %d. Raise it with ulimit -%sn"
+                     % (soft, "H" if soft == hard else "S"))
     if code == errno.ENFILE:
         return Error("cannot open another file: the limit of the whole system is reached. Raise it with sysctl "
                      "fs.file-max")

@@ -7,6 +7,7 @@ import os
 import select
 import struct
 import subprocess
+import sys
 import time
 
 import pytest
@@ -323,9 +324,9 @@ int on_switch(u64 *ctx)
 
 def test_task_storage():
     """A value of each task, by a map that bcc does not know; a hash of the same name stays one."""
-    build = [compiler.build(compiler.Source("test.storage", STORAGE, (("tp_btf/sched_switch:on_switch",),), defines=d,
-                                            requires=("BPF_FUNC_task_storage_get",)), cache=False)
-             for d in ({"STORAGE": 1}, {})]
+    build = [compiler.build(compiler.Source("test.storage", STORAGE, (("tp_btf/sched_switch:on_switch",),),
+                                            defines=defines, requires=("BPF_FUNC_task_storage_get",)), cache=False)
+             for defines in ({"STORAGE": 1}, {})]
     if build[0].unusable:
         pytest.skip(build[0].unusable)
     assert [dict((m[0], m[1]) for m in obj.maps)["mine"] for obj in build] == [29, bpf.HASH]
@@ -335,3 +336,49 @@ def test_task_storage():
         time.sleep(.001)
     assert struct.unpack("=Q", prog.maps["found"].lookup(bytes(4)))[0] >= 10
     prog.close()
+
+
+LIMITED = r"""
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+from crisis import bpf, compile
+from crisis.errors import Error
+soft, hard, uprobes = map(int, sys.argv[2:5])
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+obj = compile.build(compile.Source("test.limit", "int on_switch(void *ctx) { return 0; }\n"
+                                   "int on_call(struct pt_regs *ctx) { return 0; }",
+                                   (("raw_tp/sched_switch:on_switch",),), probes=("uprobe:on_call",)), cache=False)
+try:
+    program = bpf.Program(obj)
+    program.attach()
+    for _ in range(uprobes):
+        program.attach_uprobe("on_call", sys.argv[5], int(sys.argv[6]))
+except Error as exc:
+    sys.exit("%d %s" % (exc.status, exc))
+"""
+
+
+@pytest.mark.parametrize("soft, hard, uprobes, why", [
+    (16, 64, 0, None), (16, 16, 0, "1 cannot open 3 BPF maps, programs and events: the limit of open files is 16. "
+                                   "Raise it with ulimit -Hn "),
+    (64, 64, 100, "1 cannot load the BPF program: the limit of open files, 64, is reached. Raise it with ulimit -Hn"),
+    (64, 99, 100, "1 cannot load the BPF program: the limit of open files, 64, is reached. Raise it with ulimit -Sn")])
+def test_limit_of_open_files(soft, hard, uprobes, why):
+    path, offset = libc_symbol("getppid")
+    lib = os.path.dirname(os.path.dirname(compiler.__file__))
+    words = map(str, (lib, soft, hard, uprobes, path, offset))
+    result = subprocess.run([sys.executable, "-I", "-c", LIMITED, *words], stderr=subprocess.PIPE, text=True)
+    assert result.stderr.startswith(why) if why else result.returncode == 0, result.stderr
+
+
+def test_without_sys():
+    """The message names what is not mounted, and not a kernel option."""
+    hide = ["unshare", "-m", "sh", "-c", 'umount -l /sys && exec "$@"', "-"]
+    if subprocess.call(hide + ["true"]):
+        pytest.skip("/sys cannot be unmounted here")
+    program = "import sys; sys.path.insert(0, sys.argv[1])\nfrom crisis import compile\n" \
+        "try: compile.build(compile.Source('test.sys', 'int f(void *ctx) { return 0; }'), cache=False)\n" \
+        "except Exception as exc: print(exc)"
+    lib = os.path.dirname(os.path.dirname(compiler.__file__))
+    text = subprocess.check_output(hide + [sys.executable, "-I", "-c", program, lib], text=True)
+    assert text == "cannot compile the BPF program: /sys is not mounted. Mount it: mount -t sysfs sysfs /sys\n"
