@@ -439,8 +439,9 @@ def _report(error):
     if "--debug" in sys.argv:
         import traceback
         # Of an expected error, the one that it was made from is no news.
-        title("".join(traceback.format_exception(type(error), error, error.__traceback__,
-                                                 chain=not isinstance(error, Error))).rstrip("\n"))
+        lines = "".join(traceback.format_exception(type(error), error, error.__traceback__,
+                                                   chain=not isinstance(error, Error))).splitlines()
+        title("\n".join(map(_printable, lines)))
     error = file_limit(error) or _not_mounted(error) or error
     if isinstance(error, Error):
         status, text = error.status, str(error)

@@ -149,14 +149,14 @@ def test_a_file_cut_short_meanwhile_kills_nothing(place, action):
         child.stdout.close()
 
 
-def test_too_large_is_refused(place, capsys):
+def test_too_large_is_refused(place, capfd):
     path = write(place + "/file", 64)
     command = load("pagecache")
     command.available = lambda: 63 * PAGE
     for force in False, True:
         args = command.get_parser().parse_args(["-j", "touch", path] + ["--force"] * force)
         command.Act(args).touch()
-        record = json.loads(capsys.readouterr().out)
+        record = json.loads(capfd.readouterr().out)
         if force:
             assert record["why"] == [] and mincore_of(path) == b"\1" * 64
         else:
