@@ -47,11 +47,14 @@ def file_limit(exc):
     import errno
     code = getattr(exc, "errno", None)
     if code == errno.EMFILE:
-        import resource
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        return Error("cannot open another file: the limit of open files is %d. Raise it with ulimit -%sn"
-                     % (soft, "H" if soft == hard else "S"))
+        try:
+            import resource
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            limit, option = " of %d" % soft, "-Hn" if soft == hard else "-Sn"
+        except ImportError:             # which takes a descriptor
+            limit, option = "", "-n"
+        return Error("cannot open another file: the limit%s on open files is reached. Raise it with ulimit %s"
+                     % (limit, option))
     if code == errno.ENFILE:
-        return Error("cannot open another file: the limit of the whole system is reached. Raise it with sysctl "
-                     "fs.file-max")
+        return Error("cannot open another file: the system-wide limit is reached. Raise it with sysctl fs.file-max")
     return None

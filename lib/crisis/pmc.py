@@ -75,7 +75,7 @@ def parser(description, epilog):
     group = p.add_mutually_exclusive_group()
     group.add_argument("-C", "--cpu", metavar="CPU", help="only these CPUs: a list such as 0,2-3")
     group.add_argument("-p", "--pid", type=cli.positive_int, metavar="PID",
-                       help="only this process, with its threads and the children that it makes from now on")
+                       help="only this process, until it ends, with its threads and the children that it makes from now on")
     group.add_argument("-c", "--command", metavar="COMMAND",
                        help="run this command line with sh and count it and its children, until it ends")
     group.add_argument("-G", "--cgroup", metavar="CGROUP",

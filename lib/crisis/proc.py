@@ -153,7 +153,10 @@ def kernel_option(name, root="/"):
             continue
         if path.endswith(".gz"):
             import zlib
-            raw = zlib.decompress(raw, 31)
+            try:
+                raw = zlib.decompress(raw, 31)
+            except zlib.error:          # hidden, in a container
+                continue
         return (name + "=y").encode() in raw.splitlines()
     return None
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What holds for every command, without root."""
 
+import ast
 import os
 import re
 import subprocess
@@ -48,6 +49,42 @@ def test_runqlat_wrong_targets(arguments):
     result = run("runqlat", *arguments, "1", "1")
     assert result.returncode == 1 and result.stdout == "" and result.stderr.count("\n") == 1
     assert "no such" in result.stderr
+
+
+def test_a_command_begins_with_the_default_action_of_sigint():
+    """Until cli.run() handles it: else Ctrl-C prints a traceback during the imports."""
+    for name, _ in PAGES:
+        if name == "crisis-warm":
+            continue
+        statements = ast.parse(open(os.path.join(ROOT, "bin", name)).read()).body
+        assert ast.unparse(statements[1]) == "import _signal" and "_signal.SIG_DFL" in ast.unparse(statements[2])
+
+
+@pytest.mark.parametrize("name, arguments, status", [
+    ("runqlat", ["x"], 2), ("wss", ["1", "x"], 2), ("runqlat", ["-p", "999999999", "1", "1"], 1),
+    ("wss", ["2147483648", ".2", "1"], 1), ("wss", ["999999999", ".2", "1"], 1), ("delays", ["-p", "9" * 300], 1),
+    ("fincore", ["-C", "--watch", "1", "--files-from", "-"], 2), ("fincore", ["-p", "2147483648"], 1)])
+def test_debug_changes_no_status(name, arguments, status):
+    plain, debug = run(name, *arguments), run(name, *arguments, "--debug")
+    assert plain.returncode == debug.returncode == status
+    assert plain.stderr.count("\n") == 1
+    assert debug.stderr.count("Traceback") == 1 and debug.stderr.endswith(plain.stderr)
+    if status == 1:
+        assert "no such process" in plain.stderr
+
+
+@pytest.mark.parametrize("name", [name for name, _ in PAGES if name != "crisis-warm"])
+def test_a_closed_or_full_output_is_a_write_error(name):
+    for redirection, why in (">&-", "Bad file descriptor"), (">/dev/full", "No space left on device"):
+        result = subprocess.run("%s --help %s" % (os.path.join(ROOT, "bin", name), redirection), shell=True,
+                                stderr=subprocess.PIPE, universal_newlines=True)
+        assert result.returncode == 1 and result.stderr == "%s: write error: %s\n" % (name, why)
+
+
+def test_fincore_says_that_its_output_is_closed():
+    result = subprocess.run([os.path.join(ROOT, "bin/fincore"), "/etc/passwd"], stderr=subprocess.PIPE,
+                            preexec_fn=lambda: os.close(1), universal_newlines=True)
+    assert result.returncode == 1 and result.stderr == "fincore: write error: Bad file descriptor\n"
 
 
 def test_crisis_warm_unknown_command():

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
+import errno
+import gzip
 import json
 import os
 import shutil
 import struct
 import subprocess
+import time
 
 import pytest
 from crisis import compile as compiler
 from crisis import headers, hist, proc, table
-from crisis.errors import Error, Unavailable, Usage
+from crisis.errors import Error, Unavailable, Usage, file_limit
 
 
 @pytest.mark.parametrize("raw, shown", [
@@ -204,3 +207,116 @@ def test_options_may_stand_between_the_arguments():
             p.parse_args(words)
     p.add_argument("rest", nargs="...")
     assert p.parse_args(["1", "2", "a", "-b"]).rest == ["a", "-b"]
+
+
+def test_a_wait_longer_than_poll_takes(monkeypatch):
+    from crisis import cli
+    reader, writer = os.pipe()
+    try:
+        os.write(writer, b"x")
+        for seconds in 1e9, 2147484, None:
+            assert cli.wait(seconds, [reader]) == [reader]
+        os.read(reader, 1)
+        monkeypatch.setattr(cli, "_POLL_LIMIT", .01)        # the limit is reached several times
+        begin = time.monotonic()
+        assert cli.wait(.1, [reader]) == [] and .1 <= time.monotonic() - begin < 5
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_arguments_in_messages_are_short_and_escaped():
+    import argparse
+    from crisis import cli
+    assert cli.shown("a\x1b") == r"a\x1b" and cli.shown("x" * 80) == "x" * 80
+    assert cli.shown("x" * 81) == "x" * 77 + "..."
+    parser = cli.parser("", cache=False)
+    parser.add_argument("--kind", choices=("one", "two"))
+    parser.add_argument("-n", type=int)
+    long = "\n" + "y" * 5000
+    for words in [long], ["--kind", long], ["--kind=" + long], ["-n" + long], ["--" + long], [long] * 500, ["-n", long]:
+        with pytest.raises(Usage) as caught:
+            parser.parse_args(words)
+        assert len(str(caught.value)) < 600 and str(caught.value).endswith("--help'")
+        assert "--kind" not in words[0] or "(choose from" in str(caught.value)
+    for call, text in (cli.positive_int, "0"), (cli.positive_float, "x" * 5000):
+        with pytest.raises(argparse.ArgumentTypeError) as caught:
+            call(text)
+        assert len(str(caught.value)) < 150
+
+
+@pytest.mark.parametrize("columns, width", [("99999999999", 1000), ("100", 100), ("1", 20), ("0", 80), ("-5", 80),
+                                            ("abc", 80)])
+def test_the_width_of_help_is_bounded(columns, width, monkeypatch):
+    from crisis import arguments
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr(os, "get_terminal_size", lambda fd: os.terminal_size((0, 0)))
+    assert arguments._width() == width
+
+
+def test_the_limit_of_open_files_is_named():
+    import resource
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    assert "the limit of %d on open files" % soft in str(file_limit(OSError(errno.EMFILE, "x", "/some/file")))
+    assert "fs.file-max" in str(file_limit(OSError(errno.ENFILE, "x")))
+    assert file_limit(OSError(errno.ENOENT, "x")) is None and file_limit(Error("x")) is None
+
+
+def test_kernel_option(tmp_path):
+    release = os.uname().release
+    assert proc.kernel_option("CONFIG_PSI", str(tmp_path)) is None
+    root = tree(tmp_path, {"proc/config.gz": ""})
+    (tmp_path / "proc/config.gz").write_bytes(gzip.compress(b"CONFIG_PSI=y\n# CONFIG_X is not set\n"))
+    assert proc.kernel_option("CONFIG_PSI", root) is True and proc.kernel_option("CONFIG_X", root) is False
+    root = tree(tmp_path, {"boot/config-" + release: "CONFIG_PSI_DEFAULT_DISABLED=y\n# CONFIG_PSI is not set\n"})
+    assert proc.kernel_option("CONFIG_PSI", root) is False
+
+
+def test_a_pid_that_none_can_have(tmp_path):
+    root = tree(tmp_path, {"proc/8/status": "Name:\tx\nTgid:\t7\n", "proc/%d/status" % (1 << 31): "Tgid:\t1\n"})
+    assert proc.process_of(8, root) == 7 and sorted(proc.processes(root)) == [8, 1 << 31]
+    for pid in 1 << 31, 1 << 64, 10 ** 4000:
+        with pytest.raises(Error, match="no such process"):
+            proc.check_process(pid, root)
+    for text in "0-8192", "99999999999", "1-x":
+        with pytest.raises(ValueError):
+            proc.cpu_list(text)
+
+
+def test_the_end_of_processes():
+    from crisis import cli
+    with subprocess.Popen(["sleep", "100"]) as one, subprocess.Popen(["sleep", "100"]) as other:
+        ends = cli.Ends([one.pid, other.pid])
+        try:
+            assert cli.wait(0, ends.fds) == [] and not ends.over
+            one.kill()
+            ready = cli.wait(10, ends.fds)
+            assert len(ready) == 1 and not ends.ended(ready) and ends.gone == {one.pid}
+            other.kill()
+            assert ends.ended(cli.wait(10, ends.fds)) and ends.over and ends.fds == ()
+        finally:
+            one.kill()
+            other.kill()
+    assert cli.Ends([one.pid]).over         # has ended before
+    assert not cli.Ends().over
+
+
+def test_ticks_end_with_the_last_process():
+    from crisis import cli
+    with subprocess.Popen(["sleep", "0.3"]) as child:
+        begin = time.monotonic()
+        found = list(cli.ticks(100, ends=cli.Ends([child.pid], quiet=True)))
+        assert len(found) == 1 and .2 < found[0] < 50 and abs(found[0] - (time.monotonic() - begin)) < .5
+
+
+def test_a_reader_takes_files_and_fifos(tmp_path):
+    from crisis import cli
+    (tmp_path / "file").write_bytes(b"a\nb\n" * 50000)
+    with cli.reader(str(tmp_path / "file")) as stream:
+        assert stream.readline() == b"a\n" and len(stream.read()) == 199998
+    os.mkfifo(tmp_path / "fifo")
+    with subprocess.Popen(["sh", "-c", "sleep .2; (echo a; sleep .2; echo b) >%s/fifo" % tmp_path]):
+        with cli.reader(str(tmp_path / "fifo")) as stream:
+            assert list(stream) == [b"a\n", b"b\n"]
+    with pytest.raises(FileNotFoundError):
+        cli.reader(str(tmp_path / "none"))

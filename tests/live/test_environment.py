@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Commands where something of the system is missing: file systems that are not mounted, descriptors, PSI."""
+
+import os
+import resource
+import subprocess
+
+import pytest
+from helpers import SLOW, run, tool
+
+NEEDS_PROC = [["delays"], ["delays", "-p", "1", ".1", "1"], ["psi", ".1", "1"], ["runqlat", ".1", "1"],
+              ["runqlat", "-p", "1", ".1", "1"], ["cachestat", ".1", "1"], ["irqtime", ".1", "1"],
+              ["drsnoop", "-d", ".1"], ["cachesnoop", "-d", ".1"], ["memleak", ".1", "1"],
+              ["memleak", "-p", "1", ".1", "1"], ["fincore", "-p", "1"], ["wss", "1", ".1", "1"],
+              ["psi", "-c", "/x", ".1", "1"]]
+NEEDS_SYS = [["runqlat", ".1", "1"], ["cachestat", ".1", "1"], ["irqtime", ".1", "1"], ["drsnoop", "-d", ".1"],
+             ["cachesnoop", "-d", ".1"], ["oomkill", "-d", ".1"], ["memleak", ".1", "1"],
+             ["memleak", "-p", "1", ".1", "1"], ["pmcarch", ".1", "1"], ["psi", "-c", "/x", ".1", "1"]]
+
+
+def hidden(script, command):
+    """A command in a mount namespace of its own, after a shell script."""
+    result = subprocess.run(["unshare", "-m", "sh", "-c", script + ' && exec "$@"', "sh", tool(command[0]), *command[1:]],
+                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            universal_newlines=True, timeout=60 * SLOW)
+    if "unshare failed" in result.stderr:
+        pytest.skip(result.stderr.strip())
+    return result
+
+
+@pytest.mark.parametrize("command", NEEDS_PROC, ids=" ".join)
+def test_without_proc(command):
+    result = hidden("mount -t tmpfs none /proc", command)
+    assert result.returncode == 69 and result.stdout == ""
+    assert result.stderr == "%s: /proc is not mounted. Try: mount -t proc proc /proc\n" % command[0]
+
+
+@pytest.mark.parametrize("command", NEEDS_SYS, ids=" ".join)
+def test_without_sys(command):
+    result = hidden("mount -t tmpfs none /sys", command)
+    assert result.returncode == 69 and result.stdout == ""
+    assert result.stderr == "%s: /sys is not mounted. Try: mount -t sysfs sysfs /sys\n" % command[0]
+
+
+def test_what_needs_neither_runs_without():
+    for name, arguments in ("nicstat", [".1", "1"]), ("fincore", ["/etc/passwd"]), ("psi", [".1", "1"]):
+        assert hidden("mount -t tmpfs none /sys", [name, *arguments]).returncode == 0
+    missing = hidden("mount -t tmpfs none /proc", ["runqlat", "x"])
+    assert missing.returncode == 2 and "'x' is not a positive number" in missing.stderr
+
+
+@pytest.mark.parametrize("config, words", [
+    ("CONFIG_PSI=y", ["psi: there is no /proc/pressure: pressure stall information is switched off. Boot with psi=1\n"]),
+    ("# CONFIG_PSI is not set", ["psi: there is no /proc/pressure: the kernel was built without CONFIG_PSI\n"]),
+    (None, ["psi: there is no /proc/pressure: the kernel was built without CONFIG_PSI, or pressure stall information is "
+            "switched off. Boot with psi=1\n"])])
+def test_psi_without_pressure_files(config, words, tmp_path):
+    """As where PSI is built in and off (CONFIG_PSI_DEFAULT_DISABLED), the default of RHEL 8 and 9."""
+    if not os.path.isdir("/proc/pressure"):
+        pytest.skip("this kernel has no /proc/pressure")
+    script = "mkdir %s/empty && mount --bind %s/empty /proc/pressure && mount -t tmpfs none /boot" % (tmp_path, tmp_path)
+    if os.path.exists("/proc/config.gz"):
+        script += " && mount --bind /dev/null /proc/config.gz"
+    if config:
+        script += " && echo '%s' >/boot/config-%s" % (config, os.uname().release)
+    result = hidden(script, ["psi", ".1", "1"])
+    assert result.returncode == 69 and [result.stderr] == words
+
+
+@pytest.mark.parametrize("limit, command", [(20, ["memleak", "-p", "self", ".1", "1"]), (5, ["fincore", "-p", "self"])])
+def test_the_limit_of_open_files_is_named(limit, command):
+    words = [str(os.getpid()) if word == "self" else word for word in command[1:]]
+    result = run(command[0], *words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)))
+    # To read the limit, Python may need to open a file.
+    assert result.returncode == 1 and result.stderr.replace(" of %d on" % limit, " on") == (
+        "%s: cannot open another file: the limit on open files is reached. Raise it with ulimit -n\n" % command[0])
