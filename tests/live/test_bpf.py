@@ -361,8 +361,8 @@ except Error as exc:
 @pytest.mark.parametrize("soft, hard, uprobes, why", [
     (16, 64, 0, None), (16, 16, 0, "1 cannot open 3 BPF maps, programs and events: the limit of open files is 16. "
                                    "Raise it with ulimit -Hn "),
-    (64, 64, 100, "1 cannot load the BPF program: the limit of open files, 64, is reached. Raise it with ulimit -Hn"),
-    (64, 99, 100, "1 cannot load the BPF program: the limit of open files, 64, is reached. Raise it with ulimit -Sn")])
+    (64, 64, 100, "1 cannot open another file: the limit of 64 on open files is reached. Raise it with ulimit -Hn"),
+    (64, 99, 100, "1 cannot open another file: the limit of 64 on open files is reached. Raise it with ulimit -Sn")])
 def test_limit_of_open_files(soft, hard, uprobes, why):
     path, offset = libc_symbol("getppid")
     lib = os.path.dirname(os.path.dirname(compiler.__file__))
