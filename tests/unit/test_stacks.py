@@ -8,7 +8,10 @@ import subprocess
 import sys
 
 import pytest
+from helpers import ROOT, SLOW
+
 from crisis import stacks
+from crisis.perfmap import PerfMap
 from crisis.stacks import Frame
 
 KALLSYMS = """\
@@ -72,25 +75,6 @@ def test_a_process_that_is_gone():
         symbols.hold(child.pid)
 
 
-def test_not_elf():
-    for data in b"", b"\x7fELF", b"\x7fELF" + bytes(60), b"#!/bin/sh\n" * 9, b"\x7fELF\x02\x01\x01" + b"\xff" * 90:
-        try:
-            elf = stacks.Elf(lambda length, offset, data=data: data[offset:offset + length])
-        except (ValueError, OverflowError):
-            continue
-        assert elf.defined([b"malloc"]) == {}
-
-
-def test_demangle():
-    if stacks.demangle("_Z3foov") == "_Z3foov":
-        pytest.skip("no C++ runtime is installed")
-    assert stacks.demangle("_ZNSt6vectorIiSaIiEE9push_backERKi") == \
-        "std::vector<int, std::allocator<int> >::push_back(int const&)"
-    assert stacks.demangle("_ZN3foo3bar17h0123456789abcdefE") == "foo::bar"
-    for name in "main", "_Zbroken", "_Z" + "S" * 5000, "_Z\xff":
-        assert stacks.demangle(name) == name
-
-
 PROGRAM = r"""
 #include <stdio.h>
 #include <stdlib.h>
@@ -132,7 +116,7 @@ def named(path, gone=False):
 
 def test_every_function_of_a_program(built):
     assert named(built / "full") == ["hidden()", "shown()", "space::inner(int)"]
-    elf = stacks.Elf(lambda n, at: open(str(built / "full"), "rb").read()[at:at + n])
+    elf = stacks.Elf((built / "full").read_bytes())
     rows = [row.split() for row in subprocess.check_output(["nm", str(built / "full")], text=True).splitlines()]
     names = {row[2]: int(row[0], 16) for row in rows if len(row) == 3 and row[1] == "T" and not row[2].startswith("_")}
     found = elf.defined([name.encode() for name in names] + [b"no_such", b"hown"])
@@ -182,6 +166,137 @@ def test_map_file_of_a_jit():
         assert (frame.name, frame.offset) == ("compiled method", 0x10)
     finally:
         os.unlink(path)
+
+
+def perf_map(tmp_path, text, uid=None, pid=7):
+    """The PerfMap of a fixture's process 7, whose PID in its own namespace is 3."""
+    process = tmp_path / "proc" / str(pid)
+    (process / "root/tmp").mkdir(parents=True)
+    (process / "status").write_text("Name:\tx\nUid:\t0\t%d\t0\t0\nNSpid:\t7\t3\n"
+                                    % (os.geteuid() if uid is None else uid))
+    if text is not None:
+        (process / "root/tmp/perf-3.map").write_bytes(text)
+    return PerfMap(str(process))
+
+
+def test_perf_map_lines(tmp_path):
+    found = perf_map(tmp_path, b"2000 10 second\n1000 20 first of two\nbad\nxyz 10 no\n-5 1 n\n1000 20 replaced\n"
+                               b"ffffffffffffffff 1 last\n3000 zz bad size\n4000 10\n5000 10 \xff\x1b\n6000 10 cut")
+    assert [found.find(at) for at in (0xfff, 0x1000, 0x101f, 0x1020, 0x2008, (1 << 64) - 1, 0x3000, 0x4001)] == [
+        None, ("replaced", 0), ("replaced", 31), None, ("second", 8), ("last", 0), None, None]
+    assert found.find(0x5000) == ("\udcff\x1b", 0) and found.find(0x6000) is None and found.cut is None
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "link", "directory", "none", "owner"])
+def test_perf_map_that_is_not_the_processs_own_file(tmp_path, kind):
+    if kind == "owner":
+        assert perf_map(tmp_path, b"0 ffff x\n", os.geteuid() + 1).find(1) is None
+        return
+    perf_map(tmp_path, None)
+    path = tmp_path / "proc/7/root/tmp/perf-3.map"
+    if kind == "fifo":
+        os.mkfifo(str(path))
+    elif kind == "link":
+        (tmp_path / "real").write_bytes(b"0 ffff x\n")
+        path.symlink_to(tmp_path / "real")
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "directory":
+        path.mkdir()
+    assert PerfMap(str(tmp_path / "proc/7")).find(1) is None
+
+
+def test_a_perf_map_without_a_line_break(tmp_path):
+    found = perf_map(tmp_path, b"1000 10 " + b"a" * (1 << 19) + b"\n4000 10 " + b"x" * (5 << 20) +
+                     b"\n2000 10 b\n3000 10 c")
+    assert found.find(0x4000) is None and found.find(0x1000) == ("a" * (4096 - 8), 0) and found.find(0x2001) == ("b", 1)
+
+
+COST = """
+import resource, sys, time
+sys.path.insert(0, %r)
+from crisis.perfmap import PerfMap
+before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+found = PerfMap(sys.argv[1])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, time.monotonic() - begin,
+      found.find(0x7f0000000000), found.find(0x7f0000000000 + 64 * 499999 + 63), found.cut)
+"""
+
+
+@pytest.mark.parametrize("line", ["%x 40 function_%040d", "1 1 a"])
+def test_a_large_perf_map(tmp_path, line):
+    """32 MB of lines: all are used when they are of the usual length, and cost less than the file in any case."""
+    text = "".join((line + "\n") % ((0x7f0000000000 + 64 * i, i) if "%" in line else ()) for i in range(500000))
+    perf_map(tmp_path, (text * (1 if "%" in line else 11)).encode())
+    size, seconds, rest = subprocess.run(
+        [sys.executable, "-c", COST % os.path.join(ROOT, "lib"), str(tmp_path / "proc/7")], stdout=subprocess.PIPE, check=True,
+        universal_newlines=True).stdout.split(" ", 2)
+    assert int(size) < 64 << 10 and float(seconds) < 2 * SLOW
+    if "%" in line:
+        assert rest == "%s %s None\n" % (("function_%040d" % 0, 0), ("function_%040d" % 499999, 63))
+    else:
+        assert "only its first 524288 lines" in rest
+
+
+def test_mappings_that_are_gone():
+    def row(start, end):
+        return start, end, True, 0, ("0:0", 1), "/x"
+    old, new = [row(0, 10), row(10, 20), row(30, 40), row(50, 60)], [row(5, 10), row(20, 31), row(60, 70)]
+    assert stacks._apart(old, new) == [row(10, 20), row(50, 60)] and stacks._apart(old, []) == old
+    import time
+    begin = time.monotonic()
+    assert len(stacks._apart([row(4 * i, 4 * i + 1) for i in range(60000)],
+                             [row(4 * i + 2, 4 * i + 3) for i in range(60000)])) == 60000
+    assert time.monotonic() - begin < 1 * SLOW
+
+
+@pytest.mark.parametrize("mode, owner, found", [(0o644, 0, True), (0o600, 0, False), (0o600, 1234, True)])
+def test_who_owns_a_debug_file(built, mode, owner, found):
+    """One that not everybody may read is used only for its owner's processes."""
+    if os.geteuid():
+        pytest.skip("needs root to give files away")
+    directory = built / ("owner%o%d" % (mode, owner))
+    directory.mkdir()
+    for path in [built] + list(built.parents)[:-2]:
+        os.chmod(str(path), 0o755)
+    program, debug = str(directory / "program"), str(directory / "program.debug")
+    subprocess.check_call(["objcopy", "--only-keep-debug", str(built / "full"), debug])
+    subprocess.check_call(["objcopy", "--strip-all", str(built / "full"), program])
+    subprocess.check_call(["objcopy", "--add-gnu-debuglink=" + debug, program])
+    os.chmod(debug, mode)
+    os.chown(debug, owner, owner)
+    child = subprocess.Popen(["setpriv", "--reuid", "1234", "--regid", "1234", "--clear-groups", program],
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        address = int(child.stdout.readline().split()[0], 16)
+        assert stacks.Symbols().user(child.pid, [address])[0].name == ("hidden()" if found else None)
+    finally:
+        child.kill()
+        child.communicate()
+
+
+def test_a_device_that_is_mapped_is_not_opened(tmp_path):
+    import mmap
+    fd = os.open("/dev/zero", os.O_RDWR)
+    try:
+        area = mmap.mmap(fd, 4096, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    finally:
+        os.close(fd)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(area))
+    symbols = stacks.Symbols()
+    assert symbols.user(os.getpid(), [address + 8])[0].module == "/dev/zero"
+    module, = [m for _, m in symbols.modules(os.getpid()) if m.path == "/dev/zero"]
+    assert module.fd is None and module.why == "it is not a regular file"
+
+
+def test_the_files_of_a_process_have_a_budget(built):
+    notes = []
+    symbols = stacks.Symbols(note=notes.append)
+    symbols.SECONDS = -1
+    libc = ctypes.CDLL(None)
+    frame = symbols.user(os.getpid(), [ctypes.cast(libc.qsort, ctypes.c_void_p).value])[0]
+    assert frame.name is None and frame.module.startswith("/")
+    assert len(notes) == 1 and "take too much time or memory" in notes[0]
 
 
 def test_mount_namespace(built):
