@@ -1,0 +1,469 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What an unprivileged process can do to root's memleak: each attack is made as uid 1234 for real, and must fail.
+
+Needs root, gcc and setpriv.
+"""
+
+import contextlib
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import pytest
+from helpers import ROOT, SLOW, remove_cgroup, run, tool, until
+
+from crisis import proc
+
+CASES = os.path.join(ROOT, "tests/cases")
+AS_USER = ["setpriv", "--reuid", "1234", "--regid", "1234", "--clear-groups"]
+FREED = """#include <stdlib.h>
+#include <unistd.h>
+int main(void) { for (;;) { if (!malloc(100)) return 1; usleep(2000); } }"""
+
+
+@pytest.fixture(scope="module")
+def place():
+    """A directory that user 1234 owns."""
+    directory = tempfile.mkdtemp(dir="/tmp")
+    os.chmod(directory, 0o755)
+    os.chown(directory, 1234, 1234)
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="module")
+def build(place):
+    def build(name, text):
+        path = os.path.join(place, name)
+        if not os.path.exists(path):
+            if not shutil.which("gcc"):
+                pytest.skip("gcc is not installed")
+            subprocess.run(["gcc", "-O0", "-fno-omit-frame-pointer", "-x", "c", "-o", path, "-"], input=text.encode(),
+                           check=True)
+        return path
+    return build
+
+
+@pytest.fixture(scope="module")
+def leak(build):
+    return build("leak", FREED)
+
+
+@pytest.fixture(scope="module")
+def mapper(build):
+    with open(os.path.join(CASES, "mapper.c")) as f:
+        return build("mapper", f.read())
+
+
+@contextlib.contextmanager
+def target(*command, wrap=AS_USER):
+    """A process of user 1234 that has begun to allocate."""
+    child = subprocess.Popen([*wrap, *command], stdin=subprocess.DEVNULL)
+    try:
+        until(lambda: open("/proc/%d/cmdline" % child.pid).read().startswith(command[0] + "\0"))
+        time.sleep(.2)
+        yield child
+    finally:
+        child.kill()
+        child.wait()
+
+
+class Result:
+    """What memleak printed, and what it took."""
+
+    def __init__(self, *args):
+        begin = time.monotonic()
+        child = subprocess.Popen([tool("memleak"), "-o", "0", *args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                 stderr=subprocess.PIPE)
+        self.out, self.err = (text.decode() for text in child.communicate(timeout=60 * SLOW))
+        self.status, self.seconds = child.returncode, time.monotonic() - begin
+        self.notes = [line for line in self.err.splitlines() if line.startswith("memleak:")]
+        self.records = [json.loads(line) for line in self.out.splitlines()] if "-j" in args else None
+
+
+def measured(*args):
+    """(Result, peak memory in KB of memleak and each of its children, alone in a process that starts it)."""
+    code = ("import resource, sys; sys.path[:0] = sys.argv[1:3]; from test_hostile import Result; r = Result(*sys.argv[3:]);"
+            "import json; print(json.dumps([r.out, r.err, r.status, r.seconds, "
+            "resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss]))")
+    text = subprocess.run([sys.executable, "-c", "import sys; sys.path[:0] = %r\n" % [os.path.join(ROOT, "tests/live"),
+                           os.path.join(ROOT, "lib")] + code, ROOT + "/tests", ROOT + "/lib", *args],
+                          stdout=subprocess.PIPE, check=True, universal_newlines=True).stdout
+    result = Result.__new__(Result)
+    result.out, result.err, result.status, result.seconds, peak = json.loads(text)
+    result.notes = [line for line in result.err.splitlines() if line.startswith("memleak:")]
+    return result, peak
+
+
+def blocks(result, name):
+    """The allocations that a text report shows with this function in their stack."""
+    return [int(part.split(" allocations")[0].split()[-1]) for part in result.out.split("\n\t")[1:]
+            if re.match(r"\d+ bytes", part.strip())] if name in result.out else []
+
+
+# Demangling
+
+def test_a_name_that_demangles_to_gigabytes(build):
+    source = subprocess.run([sys.executable, os.path.join(CASES, "demangler_bomb.py"), "30"], stdout=subprocess.PIPE,
+                            check=True, universal_newlines=True).stdout
+    mangled = re.search(r'asm\("(\w+)"\)', source).group(1)
+    with target(build("bomb", source)) as child:
+        result, peak = measured("-p", str(child.pid), "1", "1")
+        assert result.status == 0 and result.notes == [] and mangled + "+0x" in result.out
+        assert "main+0x" in result.out
+        assert peak < 300 << 10 and result.seconds < 4 * SLOW
+        # Ctrl-C while it is at it.
+        tracing = subprocess.Popen([tool("memleak"), "-o", "0", "-p", str(child.pid), "60"], stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE)
+        tracing.stderr.readline()
+        time.sleep(.5)
+        begin = time.monotonic()
+        tracing.send_signal(signal.SIGINT)
+        out, _ = tracing.communicate(timeout=20 * SLOW)
+        assert tracing.returncode == 0 and mangled.encode() in out and time.monotonic() - begin < 2 * SLOW
+
+
+# ELF files
+
+@pytest.fixture(scope="module")
+def hostile(place):
+    def hostile(kind):
+        path = os.path.join(place, kind + ".elf")
+        if not os.path.exists(path):
+            subprocess.run([*AS_USER, "/usr/bin/python3", "-", kind, path], check=True,
+                           stdin=open(os.path.join(CASES, "hostile_elf.py")))
+        return path
+    return hostile
+
+
+@pytest.mark.parametrize("kind, noted", [("symtabs", True), ("headers", True), ("names", False), ("offset", False)])
+def test_an_executable_mapping_of_a_hostile_file(hostile, mapper, kind, noted):
+    """Right: that file is left out, with one note when it is at fault, and the rest is traced."""
+    path = hostile(kind)
+    with target(mapper, path) as child:
+        begin = Result("-p", str(os.getpid()), ".1", "1").seconds
+        result, peak = measured("-p", str(child.pid), "1", "1")
+    assert result.status == 0 and "main+0x" in result.out and "[mapper]" in result.out
+    assert [line for line in result.notes if "skipped %s: " % path in line] == result.notes
+    assert len(result.notes) == (1 if noted else 0), result.err
+    assert peak < 256 << 10 and result.seconds < begin + 1 + 1.5 * SLOW
+
+
+def test_hostile_processes_in_a_cgroup_do_not_end_the_run_for_the_others(hostile, mapper, leak):
+    points = [point for point, _, _ in proc.cgroup_mounts()]
+    if not points:
+        pytest.skip("no cgroup file system is mounted")
+    directory = "%s/crisis-hostile-%d" % (points[-1], os.getpid())
+    os.mkdir(directory)
+    try:
+        with target(leak) as first, target(mapper, hostile("offset")) as bad, target(mapper, hostile("symtabs")) as worse, \
+                target(leak) as last:
+            with open(directory + "/cgroup.procs", "w") as f:
+                for child in first, bad, worse, last:
+                    f.write("%d\n" % child.pid)
+                    f.flush()
+            result = Result("-j", "--cgroup", directory, "1", "2")
+            pids = {first.pid, bad.pid, worse.pid, last.pid}
+        assert result.status == 0, result.err
+        assert {r["pid"] for r in result.records if r["record"] == "stack" and r["allocations"] > 50} == pids
+        assert len(result.notes) == 1 and "skipped" in result.notes[0] and "symtabs.elf" in result.notes[0]
+        assert [r["record"] for r in result.records].count("total") == 2
+    finally:
+        remove_cgroup(directory)
+
+
+# Files of the target
+
+@pytest.mark.parametrize("kind", ["fifo", "huge", "link", "device"])
+def test_a_perf_map_that_is_a_trap(leak, kind):
+    with target(leak) as child:
+        path = "/tmp/perf-%d.map" % child.pid
+        try:
+            if kind == "fifo":
+                subprocess.check_call([*AS_USER, "mkfifo", path])
+                writer = os.open(path, os.O_RDWR)
+            elif kind == "huge":
+                with open(path, "wb") as f:
+                    f.write(b"1 1 a\n" * ((32 << 20) // 6))
+                os.chown(path, 1234, 1234)
+            elif kind == "link":
+                subprocess.check_call([*AS_USER, "ln", "-s", "/etc/shadow", path])
+            else:
+                subprocess.check_call([*AS_USER, "ln", "-s", "/dev/zero", path])
+            result, peak = measured("-p", str(child.pid), "1", "1")
+            if kind == "fifo":
+                os.close(writer)
+        finally:
+            os.unlink(path)
+    assert result.status == 0 and "main+0x" in result.out and peak < 160 << 10 and result.seconds < 5 * SLOW
+    assert result.notes == [] or kind == "huge" and len(result.notes) == 1 and "perf map" in result.notes[0]
+
+
+JIT = r"""
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+int main(void)
+{
+	/* push %rbp; mov %rsp,%rbp; call *%rdi; pop %rbp; ret: a frame in code that no file has */
+	static const unsigned char code[] = { 0x55, 0x48, 0x89, 0xe5, 0xbf, 100, 0, 0, 0, 0xff, 0xd0, 0x5d, 0xc3 };
+	void *area = mmap(0, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	memcpy(area, code, sizeof(code));
+	for (;;) {
+		void *p = malloc;
+		asm volatile("call *%1" : "+a"(p) : "r"(area) : "rdi", "rsi", "rdx", "rcx", "r8", "r9", "r10", "r11", "memory");
+		usleep(2000);
+	}
+}"""
+needs_x86 = pytest.mark.skipif(os.uname().machine != "x86_64", reason="the code is x86-64's")
+
+
+@needs_x86
+def test_a_perf_map_of_its_own_is_used(build):
+    with target(build("jit", JIT)) as child:
+        path = "/tmp/perf-%d.map" % child.pid
+        with open(path, "w") as f:
+            f.write("0 ffffffffffffff compiled_code\n")
+        os.chown(path, 1234, 1234)
+        try:
+            owned = Result("-p", str(child.pid), "1", "1")
+            os.chown(path, 4321, 4321)
+            foreign = Result("-p", str(child.pid), "1", "1")
+        finally:
+            os.unlink(path)
+    assert "compiled_code+0x" in owned.out and "compiled_code" not in foreign.out and "[unknown]" in foreign.out
+
+
+@needs_x86
+@pytest.mark.parametrize("kind", ["secret", "kmsg"])
+def test_a_root_only_file_bound_over_the_perf_map(build, place, kind):
+    """In a user namespace a process may bind any file over a name; root must neither read nor open it."""
+    jit = build("jit", JIT)
+    secret = os.path.join(place, "secret")
+    with open(secret, "w") as f:
+        f.write("0 ffffffffffffff ROOT-ONLY\n")
+    os.chmod(secret, 0o600)
+    bound = secret if kind == "secret" else "/dev/kmsg"
+    script = "'%s' & touch /tmp/perf-$!.map; mount --bind %s /tmp/perf-$!.map && echo $! && wait" % (jit, bound)
+    shell = subprocess.Popen([*AS_USER, "unshare", "-Urm", "bash", "-c", script], stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, universal_newlines=True, start_new_session=True)
+    pid = None
+    try:
+        line = shell.stdout.readline()
+        if not line:
+            pytest.skip("no user namespace for an ordinary user: %s" % shell.communicate()[1].strip())
+        pid = int(line)
+        time.sleep(.2)
+        traced = ["strace", "-f", "-e", "trace=open,openat,openat2", "-o", place + "/strace"] if shutil.which("strace") else []
+        result = subprocess.run([*traced, tool("memleak"), "-o", "0", "-p", str(pid), "1", "1"], stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, universal_newlines=True, timeout=60 * SLOW)
+        assert result.returncode == 0 and "main+0x" in result.stdout and "ROOT-ONLY" not in result.stdout
+        if traced:
+            opened = [row for row in open(place + "/strace") if "perf-%d.map" % pid in row]
+            assert opened and all("O_PATH" in row for row in opened), opened
+    finally:
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+        shell.communicate()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink("/tmp/perf-%s.map" % pid)
+
+
+def test_a_debug_link_to_a_device_is_not_opened(build, place):
+    """Neither by a link beside the program, nor by a FIFO."""
+    if not shutil.which("objcopy") or not shutil.which("strace"):
+        pytest.skip("objcopy or strace is not installed")
+    program = os.path.join(place, "linked")
+    shutil.copy(build("leak", FREED), program)
+    os.symlink("/dev/kmsg", os.path.join(place, "linked.debug"))
+    os.mkdir(os.path.join(place, ".debug"))
+    os.mkfifo(os.path.join(place, ".debug/linked.debug"))
+    subprocess.check_call(["objcopy", "--strip-all", program])
+    # A debug link by hand: a name, padding, and a checksum.
+    with open(place + "/section", "wb") as f:
+        f.write(b"linked.debug\0\0\0\0" + bytes(4))
+    subprocess.check_call(["objcopy", "--add-section", ".gnu_debuglink=" + place + "/section", program])
+    with target(program) as child:
+        result = subprocess.run(["strace", "-f", "-e", "trace=open,openat", "-o", place + "/strace", tool("memleak"), "-o", "0",
+                                 "-p", str(child.pid), "1", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                universal_newlines=True, timeout=60 * SLOW)
+    assert result.returncode == 0 and "[linked+0x" in result.stdout
+    opened = [row for row in open(place + "/strace") if "linked.debug" in row]
+    assert len(opened) >= 3 and all("O_PATH" in row for row in opened), opened
+
+
+def test_addr2line_is_the_systems_and_ends(build, place):
+    """Neither $PATH nor the current directory matter to --inlines, and what addr2line may open does not hang it."""
+    if not os.path.exists("/usr/bin/addr2line"):
+        pytest.skip("addr2line is not installed")
+    evil = os.path.join(place, "bin")
+    os.mkdir(evil)
+    with open(evil + "/addr2line", "w") as f:
+        f.write("#!/bin/sh\nid -u >%s/pwned\n" % place)
+    os.chmod(evil + "/addr2line", 0o755)
+    build_id = re.search(r"Build ID: (\w+)", subprocess.run(["readelf", "-n", build("leak", FREED)], stdout=subprocess.PIPE,
+                                                            universal_newlines=True).stdout).group(1)
+    os.makedirs("%s/.build-id/%s" % (place, build_id[:2]))
+    os.mkfifo("%s/.build-id/%s/%s.debug" % (place, build_id[:2], build_id[2:]))
+    with target(build("leak", FREED)) as child:
+        result = run("memleak", "--inlines", "-o", "0", "-p", str(child.pid), "1", "1", cwd=place,
+                     env=dict(os.environ, PATH=evil + ":" + os.environ["PATH"]))
+    assert result.returncode == 0 and "main+0x" in result.stdout and not os.path.exists(place + "/pwned")
+
+
+# Privileges
+
+def without_capabilities(*names):
+    """setpriv(1) arguments for root without some capabilities."""
+    return ["setpriv", "--bounding-set", ",".join("-" + name for name in names)]
+
+
+def test_without_cap_sys_ptrace(leak):
+    """One line that names the capability, and status 77; with --cgroup the others are traced."""
+    with target(leak, wrap=[]) as child:
+        result = subprocess.run([*without_capabilities("sys_ptrace", "sys_admin", "checkpoint_restore"), tool("memleak"),
+                                 "-p", str(child.pid), ".2", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                universal_newlines=True, timeout=60 * SLOW)
+        assert result.returncode == 77 and result.stdout == "", result
+        assert result.stderr.count("\n") == 1 and "CAP_SYS_PTRACE" in result.stderr and str(child.pid) in result.stderr
+        assert re.search("Permission denied|Operation not permitted", result.stderr)
+
+
+def test_a_cgroup_some_of_whose_processes_may_not_be_looked_into(leak, place):
+    points = [point for point, _, _ in proc.cgroup_mounts()]
+    if not points:
+        pytest.skip("no cgroup file system is mounted")
+    directory = "%s/crisis-denied-%d" % (points[-1], os.getpid())
+    os.mkdir(directory)
+    drop = without_capabilities("sys_ptrace", "checkpoint_restore", "sys_admin")
+    try:
+        # The first has as few capabilities as memleak; the others have more, or another user, and programs of their own.
+        own = [shutil.copy(leak, os.path.join(place, name)) for name in ("closed", "foreign")]
+        with target(leak, wrap=drop) as open_one, target(own[0], wrap=[]) as closed, target(own[1]) as foreign:
+            with open(directory + "/cgroup.procs", "w") as f:
+                for child in closed, open_one, foreign:
+                    f.write("%d\n" % child.pid)
+                    f.flush()
+            result = subprocess.run([*drop, tool("memleak"), "-j", "-o", "0", "--cgroup", directory, "1", "1"],
+                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
+                                    timeout=60 * SLOW)
+            pid = open_one.pid
+        assert result.returncode == 0, result
+        records = [json.loads(line) for line in result.stdout.splitlines()]
+        assert pid in {r["pid"] for r in records if r["record"] == "stack"}
+        notes = [line for line in result.stderr.splitlines() if "not traced" in line]
+        assert len(notes) == 1 and "2 processes are not traced" in notes[0] and "CAP_SYS_PTRACE" in notes[0]
+    finally:
+        remove_cgroup(directory)
+
+
+# PIDs
+
+REUSED = 777 * 50
+
+
+@pytest.mark.parametrize("mode", [[], ["--combined-only"], ["-s", "100"]])
+def test_a_pid_that_another_process_takes_over_inherits_nothing(mode):
+    child = subprocess.Popen([sys.executable, os.path.join(CASES, "pid_reuse.py")], stdout=subprocess.PIPE,
+                             universal_newlines=True)
+    try:
+        result = subprocess.Popen([tool("memleak"), "-j", "-o", "0", "--follow", "-T", "1000", *mode, "-p", str(child.pid), "3",
+                                   "3"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+        words = child.stdout.readline().split()
+        out, err = result.communicate(timeout=60 * SLOW)
+        assert result.returncode == 0, err
+    finally:
+        child.kill()
+        child.communicate()
+    if words[1:2] != words[3:4]:
+        pytest.skip("the PID could not be had again: %s" % words)
+    pid, reports, found = int(words[1]), 1, []
+    for record in map(json.loads, out.splitlines()):
+        if record["record"] == "total":
+            reports += 1
+        elif record["pid"] == pid and record["bytes"] >= REUSED / 2:
+            found.append(reports)
+    assert reports == 4 and found in ([], [1])
+
+
+FORKS = r"""
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+int main(int argc, char **argv)
+{
+	char c;
+	long count = atol(argv[1]);
+	if (read(0, &c, 1) < 0) return 1;
+	while (count--) {
+		if (!fork()) { void *volatile p = malloc(100); (void)p; _exit(0); }
+		wait(0);
+	}
+	if (write(1, "x", 1) < 0 || read(0, &c, 1) < 0) return 1;
+}"""
+
+
+def test_what_follow_keeps_of_processes_that_have_ended(build):
+    """Memory does not grow by the number of PIDs ever seen."""
+    def peak(count):
+        child = subprocess.Popen([build("forks", FORKS), str(count)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        traced = subprocess.Popen([tool("memleak"), "-v", "-j", "--follow", "-p", str(child.pid), ".2"],
+                                  stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        try:
+            for line in traced.stderr:
+                if b"the tracing has begun" in line:
+                    break
+            child.stdin.write(b"\n")
+            child.stdin.flush()
+            child.stdout.read(1)
+            time.sleep(1)
+            text = open("/proc/%d/status" % traced.pid).read()
+            return int(re.search(r"VmRSS:\s+(\d+)", text).group(1))
+        finally:
+            traced.kill()
+            traced.communicate()
+            child.kill()
+            child.communicate()
+    few, many = peak(100), peak(3000)
+    assert many - few < 1500                    # KB; 1.8 for each would be 5,200
+
+
+# The command of -c
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_the_command_ends_with_memleak(leak, number):
+    traced = subprocess.Popen([tool("memleak"), "-v", "-c", leak, "60"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              universal_newlines=True)
+    for line in traced.stderr:
+        if "the tracing has begun" in line:
+            break
+    children = open("/proc/%d/task/%d/children" % (traced.pid, traced.pid)).read().split()
+    assert len(children) == 1
+    pid = int(children[0])
+    until(lambda: open("/proc/%d/stat" % pid).read().split()[2] == "S")
+    traced.send_signal(number)
+    # Until its end of file on the output, which the command holds, too.
+    traced.communicate(timeout=20 * SLOW)
+    assert traced.returncode == (0 if number != signal.SIGKILL else -9)
+
+    def gone():
+        try:
+            return open("/proc/%d/stat" % pid).read().split()[2] == "Z"
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+    until(gone)
+
+
+def test_the_command_ends_when_the_reports_are_over(leak):
+    begin = time.monotonic()
+    result = run("memleak", "-o", "0", "-c", leak, ".5", "2")
+    assert result.returncode == 0 and time.monotonic() - begin < 20 * SLOW and result.stdout.count("Top 10") == 2
