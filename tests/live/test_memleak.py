@@ -8,11 +8,12 @@ import os
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import time
 
 import pytest
-from helpers import SLOW, as_nobody, needs_quiet_machine, peak_memory, run, tool, until
+from helpers import SLOW, as_nobody, load, needs_quiet_machine, peak_memory, run, tool, until
 
 AMOUNT = 30000
 LEAKER = r"""
@@ -456,6 +457,24 @@ def test_threads(leaker, source):
         stacks, _, said = leaks(child, *(["--source", source] if source else []))
     assert sum(r["bytes"] for r in stacks if names(r)[0] == "many") == int(said)
     assert sum(r["allocations"] for r in stacks if names(r)[0] == "many") == 400
+
+
+def test_nothing_is_kept_of_threads_that_ended(leaker):
+    """In the source that has no task storage, which the kernel would free."""
+    usable("functions")
+    memleak = load("memleak")
+    with program(leaker, "threads", "1") as child:
+        args = memleak.get_parser().parse_args(["--source", "functions", "-p", str(child.pid)])
+        tracer = memleak.Tracer(args, True, False)
+        tracer.add(child.pid)
+        tracer.discover(child.pid)
+        child.stdin.write("\n")
+        child.stdin.flush()
+        child.stdout.readline()
+        until(lambda: os.listdir("/proc/%d/task" % child.pid) == [str(child.pid)])
+        threads = [struct.unpack("=I", tid)[0] for tid in tracer.program.maps["states"].keys()]
+        tracer.program.close()
+    assert threads == [child.pid]
 
 
 @pytest.mark.parametrize("name", [None, "libjemalloc.so.2", "libtcmalloc.so.4"])
