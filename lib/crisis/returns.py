@@ -142,8 +142,10 @@ def _aarch64(code):
         return 4, _BRANCH, _signed(word >> 5, 19) * 4
     if word & 0x7e000000 == 0x36000000:                         # tbz, tbnz
         return 4, _BRANCH, _signed(word >> 5, 14) * 4
-    if word & 0xfffffc1f == 0xd65f0000 or word in (0xd65f0bff, 0xd65f0fff):     # ret, retaa, retab
+    if word & 0xfffffc1f == 0xd65f0000:                         # ret
         return 4, _RETURN, 0
+    if word in (0xd65f0bff, 0xd65f0fff):                        # retaa, retab
+        raise ValueError("no uprobe can be there: arm_probe_decode_insn() of the kernel rejects it")
     if word & 0xfe200000 == 0xd6000000:                         # br and its kin, but not blr
         return 4, _INDIRECT, 0
     if word & 0xffe0001f == 0xd4200000 or not word >> 16:       # brk, udf
@@ -170,11 +172,11 @@ def returns(read, entry, starts=(), slots=None, machine=None):
     """The addresses of the instructions by which a function returns to its caller, sorted, also after its tail calls.
 
     Jumps by a register or to another file are not followed: what returns
-    behind them is not found.  None when the code cannot be followed, or is too
-    much.  read: (address, bytes) -> bytes of machine code, fewer at its end.
-    starts: addresses at which functions begin: code that runs on into one,
-    behind a call, does not in fact return from that call.  slots: as
-    jump_slots() gives them.
+    behind them is not found.  None when the code cannot be followed, is too
+    much, or returns by an instruction that cannot be probed.  read: (address,
+    bytes) -> bytes of machine code, fewer at its end.  starts: addresses at
+    which functions begin: code that runs on into one, behind a call, does not
+    in fact return from that call.  slots: as jump_slots() gives them.
     """
     machine = machine or os.uname().machine
     flow = _FLOWS.get(machine)

@@ -100,7 +100,9 @@ def test_arm64():
     assert follow(arm(0x54000040, ret, ret, ret), "aarch64") == [4, 8]          # b.eq +8
     assert follow(arm(0xb4000060, ret, ret, ret), "aarch64") == [4, 12]         # cbz x0, +12
     assert follow(arm(0x36000060, ret, ret, ret), "aarch64") == [4, 12]         # tbz w0, #0, +12
-    assert follow(arm(0x14000002, ret, 0xd65f0bff), "aarch64") == [8]           # b +8; retaa
+    assert follow(arm(0x14000002, ret, ret), "aarch64") == [8]                  # b +8
+    assert follow(arm(0x54000040, ret, 0xd65f0bff), "aarch64") is None          # b.eq +8; retaa, which cannot be probed
+    assert follow(arm(nop, 0xd65f0fff), "aarch64") is None                      # retab
     assert follow(arm(nop, 0xb5ffffe0, ret), "aarch64") == [8]                  # cbnz x0, -4
     assert follow(arm(call, nop, ret), "aarch64", starts={0, 8}) == []          # runs into the next function
     assert follow(arm(0xd63f0100, ret), "aarch64") == [4]                       # blr x8
