@@ -16,6 +16,7 @@ from .returns import length
 
 __all__ = ["place", "jumps"]
 
+_LANDING = {"x86_64": b"\xf3\x0f\x1e\xfa", "aarch64": b"\x5f\x24\x03\xd5"}      # endbr64, bti c
 _LOOK = 32              # bytes at the entry to look through
 _ARGUMENTS = {7, 6, 2}                # rdi rsi rdx
 _STACK = 4
@@ -44,11 +45,15 @@ def place(code, machine=None):
 
 
 def jumps(code, machine=None):
-    """Where, from its entry, a function goes that is nothing but a jump (x86-64); None for any other."""
-    at = 4 if code[:4] == b"\xf3\x0f\x1e\xfa" else 0
-    if (machine or os.uname().machine) != "x86_64" or code[at:at + 1] != b"\xe9":
-        return None
-    return at + 5 + int.from_bytes(code[at + 1:at + 5], "little", signed=True)
+    """Where, from its entry, a function goes that is nothing but a jump (x86-64, arm64); None for any other."""
+    machine = machine or os.uname().machine
+    at = 4 if code[:4] == _LANDING.get(machine) else 0
+    if machine == "x86_64" and code[at:at + 1] == b"\xe9":
+        return at + 5 + int.from_bytes(code[at + 1:at + 5], "little", signed=True)
+    word = int.from_bytes(code[at:at + 4], "little")
+    if machine == "aarch64" and word & 0xfc000000 == 0x14000000:        # b, in words of 4 bytes
+        return at + 4 * ((word & 0x3ffffff ^ 0x2000000) - 0x2000000)
+    return None
 
 
 def _emulated(code, at):

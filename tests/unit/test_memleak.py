@@ -37,6 +37,11 @@ def test_functions_that_only_jump():
     assert probes.jumps(bytes.fromhex("f30f1efae9fbffffff"), "x86_64") == 4
     assert probes.jumps(bytes.fromhex("53e910000000"), "x86_64") is None
     assert probes.jumps(bytes.fromhex("e910000000"), "aarch64") is None
+    assert probes.jumps(bytes.fromhex("04000014"), "aarch64") == 16             # b +16
+    assert probes.jumps(bytes.fromhex("5f2403d5 03cbff17"), "aarch64") == 4 - 0xd3f4     # bti c; b -0xd3f4
+    assert probes.jumps(bytes.fromhex("5f2403d5 04000094"), "aarch64") is None  # bti c; bl
+    assert probes.jumps(bytes.fromhex("04000014"), "x86_64") is None
+    assert probes.jumps(b"", "aarch64") is None and probes.jumps(bytes.fromhex("5f2403d5"), "aarch64") is None
 
 
 def test_sizes():
