@@ -33,7 +33,7 @@ _LIMIT = 1 << 24        # bytes; no object comes near
 _PYTHON = "/usr/bin/python3"    # as in the interpreter line; sys.executable follows $PYTHONEXECUTABLE
 _TIME_LIMIT = 300       # seconds; a compilation takes half of one where nothing is wrong
 SCRATCH = "/run", "/dev/shm", "/tmp"    # for the header files: memory first, since the disk may be what is on fire
-SCRATCH_PREFIX = "crisis-tools-"
+SCRATCH_PREFIX = ".crisis-headers-"     # of nothing else, since what has no lock is removed
 
 PRELUDE = r"""
 /* A parameter is a 64-bit immediate that the loader replaces before the verifier sees it:
@@ -155,7 +155,7 @@ class Source:
 class Object:
     """A compiled program as the loader wants it.
 
-    name; unusable: why this kernel cannot have it, or None;
+    name; unusable: why this kernel cannot have it, or None; points, probes: as in Source;
     maps: [name, type, key size, value size, max entries, flags];
     functions: {name: (instructions, [(byte offset, map index)], [(byte offset, parameter name)])};
     ids: {"kind/target": BTF id or None}; constants: {name: value}; counters: names.
@@ -474,9 +474,10 @@ class Compiler:
 
     def late(self):
         """End the child when its time is up."""
-        self._late = time.monotonic() >= self.deadline
-        if self._late:
+        if time.monotonic() >= self.deadline:
+            self._late = True
             self._child.kill()
+            self.deadline += _TIME_LIMIT
 
     def close(self):
         """End the child, unless it has ended, and release all of it; returns its status."""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """How programs are compiled, in a child process, and what crisis-warm reports of them.  Needs root."""
 
+import fcntl
 import glob
 import json
 import os
@@ -16,6 +17,7 @@ import time
 import helpers
 import pytest
 from crisis import compile as compiler
+from crisis.errors import Error
 
 ROOT = helpers.ROOT
 
@@ -126,6 +128,45 @@ def test_the_compiler_dies_with_a_command_that_is_killed():
     child.kill()
     child.wait()
     helpers.until(lambda: not children(child.pid), 5)
+
+
+SMALL = compiler.Source("test.small", "int on_switch(void *ctx) { return 0; }")
+
+
+def test_a_compiler_that_hangs_is_ended(monkeypatch):
+    monkeypatch.setattr(compiler, "_TIME_LIMIT", .05)
+    with pytest.raises(Error) as caught:
+        compiler.build(SMALL, cache=False)
+    assert str(caught.value).startswith("cannot compile test.small: the compiler had not ended after")
+    assert not children(os.getpid()) and not scratch(os.getpid())
+
+
+def test_a_compiler_that_is_killed():
+    """As the kernel does when there is no memory."""
+    child = compiler.Compiler(SMALL)
+    os.kill(child._child.pid, signal.SIGKILL)
+    with pytest.raises(Error) as caught:
+        assert compiler.wait([child]) is child
+        child.result()
+    assert str(caught.value) == "cannot compile test.small: the compiler was ended by signal 9"
+    assert not children(os.getpid()) and not scratch(os.getpid())
+
+
+def test_only_directories_without_a_lock_are_swept(tmp_path, monkeypatch):
+    monkeypatch.setattr(compiler, "SCRATCH", (str(tmp_path), "/no/such/directory"))
+    names = [compiler.SCRATCH_PREFIX + name for name in ("dead", "alive", "foreign", "link")] + ["crisis-tools-0.1.0"]
+    for name in names[:3] + names[4:]:
+        (tmp_path / name / "include").mkdir(parents=True)
+    (tmp_path / names[3]).symlink_to(tmp_path / names[4])
+    os.chown(tmp_path / names[2], 65534, 65534)
+    lock = os.open(tmp_path / names[1], os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    compiler.sweep()
+    assert sorted(os.listdir(tmp_path)) == sorted(names[1:])
+    assert all((tmp_path / name / "include").exists() for name in names[1:])
+    os.close(lock)
+    compiler.sweep()
+    assert sorted(os.listdir(tmp_path)) == sorted(names[2:])
 
 
 def test_the_environment_chooses_no_program(tmp_path):
