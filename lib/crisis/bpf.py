@@ -577,7 +577,7 @@ def check(obj):
     """Load the functions of an Object as Program.attach would choose them, and attach nothing.
 
     Every parameter is 1, so that the verifier sees what the options switch on.
-    Raises as Program and its attach do: Refused by the verifier, Unavailable, NotPermitted.
+    Returns lines that say why an earlier candidate was not taken.  Raises as Program and its attach do: Refused by the verifier, Unavailable, NotPermitted.
     """
     params = {name: 1 for _, _, places in obj.functions.values() for _, name in places}
     page = os.sysconf("SC_PAGE_SIZE")
@@ -585,6 +585,7 @@ def check(obj):
                                     for name, type_, _, _, entries, _ in obj.maps})
     try:
         program.load_all()
+        return program.refused
     finally:
         program.close()
 

@@ -382,3 +382,11 @@ def test_without_sys():
     lib = os.path.dirname(os.path.dirname(compiler.__file__))
     text = subprocess.check_output(hide + [sys.executable, "-I", "-c", program, lib], text=True)
     assert text == "cannot compile the BPF program: /sys is not mounted. Mount it: mount -t sysfs sysfs /sys\n"
+
+
+def test_without_btf():
+    """What needs BTF is not for this kernel, whether it has headers or not; the remedy is named."""
+    obj = compiler.build(compiler.Source("test.btf", "int f(void *ctx) { return 0; }", requires=("task_struct",)),
+                         cache=False, headers="kernel")
+    assert obj.unusable == ("this kernel has no BTF in /sys/kernel/btf/vmlinux, which the program needs. Boot a kernel "
+                            "with CONFIG_DEBUG_INFO_BTF=y")

@@ -402,7 +402,7 @@ def test_kernel_headers_serve_where_there_is_no_btf(file):
     program.close()
     assert len(found) >= 5 and {(r.kind, r.comm) for r in found} == {("memcg", "drs-headers")}
     assert all(r.free > 0 and re.fullmatch("[RSD?]", r.kswapd) for r in found)
-    assert compiler.build(drsnoop.SOURCES["typed"], cache=False, headers="kernel").unusable == "it needs BTF"
+    assert compiler.build(drsnoop.SOURCES["typed"], cache=False, headers="kernel").unusable.startswith("this kernel has no BTF in ")
 
 
 def test_without_root():

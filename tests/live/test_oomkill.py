@@ -237,7 +237,7 @@ def test_kernel_headers_serve_where_there_is_no_btf():
         pytest.skip("no headers of kernel %s are installed" % os.uname().release)
     oomkill = load("oomkill")
     assert compiler.build(oomkill.SOURCES["format"], cache=False, headers="kernel").functions
-    assert compiler.build(oomkill.SOURCES["typed"], cache=False, headers="kernel").unusable == "it needs BTF"
+    assert compiler.build(oomkill.SOURCES["typed"], cache=False, headers="kernel").unusable.startswith("this kernel has no BTF in ")
 
 
 def test_without_root():

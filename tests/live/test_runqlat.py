@@ -318,7 +318,7 @@ def test_kernel_headers_serve_where_there_is_no_btf():
     count = sum(int.from_bytes(value[:8], "little") for _, value in program.maps["cpu_hists"].items())
     program.close()
     assert count >= 100        # on a slow CPU a timer may fire before its sleeper slept
-    assert compiler.build(runqlat.SOURCES["hash"], cache=False, headers="kernel").unusable == "it needs BTF"
+    assert compiler.build(runqlat.SOURCES["hash"], cache=False, headers="kernel").unusable.startswith("this kernel has no BTF in ")
 
 
 def test_neither_btf_nor_headers_is_one_line():
