@@ -67,10 +67,12 @@ def test_psi_without_pressure_files(config, words, tmp_path):
     assert result.returncode == 69 and [result.stderr] == words
 
 
-@pytest.mark.parametrize("limit, command", [(20, ["memleak", "-p", "self", ".1", "1"]), (5, ["fincore", "-p", "self"])])
-def test_the_limit_of_open_files_is_named(limit, command):
+@pytest.mark.parametrize("limit, command, numbered", [
+    (20, ["memleak", "-p", "self", ".1", "1"], True),
+    (5, ["fincore", "-p", "self"], False)])         # to read the limit, Python may need a descriptor
+def test_the_limit_of_open_files_is_named(limit, command, numbered):
     words = [str(os.getpid()) if word == "self" else word for word in command[1:]]
     result = run(command[0], *words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)))
-    # To read the limit, Python may need to open a file.
-    assert result.returncode == 1 and result.stderr.replace(" of %d on" % limit, " on") == (
-        "%s: cannot open another file: the limit on open files is reached. Raise it with ulimit -n\n" % command[0])
+    assert result.returncode == 1 and result.stderr.count("\n") == 1
+    assert result.stderr.startswith(command[0] + ": cannot open ") and ". Raise it with ulimit -" in result.stderr
+    assert not numbered or " %d" % limit in result.stderr.partition("limit")[2]

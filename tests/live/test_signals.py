@@ -20,8 +20,13 @@ from helpers import SLOW, tool, until, workload
 
 TRIES = int(os.environ.get("CRISIS_TRIES", "60"))
 SEED = os.environ.get("CRISIS_SEED", "1")
-LIMIT = .3 * SLOW               # seconds from the signal to the end
+LIMIT = .3 * SLOW               # seconds from the signal to the end, on a machine that is not busy
 SLEEPER = "import time; time.sleep(1000)"
+
+
+def limit():
+    """Seconds that a command may go on after a signal: more where others use the CPUs, too."""
+    return LIMIT * max(1, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
 
 
 def caught(pid):
@@ -33,8 +38,11 @@ def caught(pid):
 
 def in_poll(pid):
     """True when the process sleeps in poll(2), its handlers set."""
-    with open("/proc/%d/wchan" % pid) as f:
-        return caught(pid)[1] and "poll" in f.read()
+    try:
+        with open("/proc/%d/wchan" % pid) as f:
+            return caught(pid)[1] and "poll" in f.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def family(session):
@@ -102,6 +110,7 @@ def calls(pid):
              ["oomkill"], ["memleak", ".1"], ["memleak", "-p", str(pid), ".1"], ["delays", ".05"], ["psi", ".02"],
              ["psi", "--by-cgroup", ".05"], ["nicstat", ".05"], ["fincore", "--watch", ".05", "/usr/bin"],
              ["wss", "-s", "0", str(pid), ".05"], ["wss", str(pid)],
+             ["runqlat", "--no-cache", ".1"], ["cachestat", "--no-cache", ".1"], ["irqtime", "--no-cache", ".1"],
              ["pmcarch", ".1"], ["showboost", ".1"], ["cpuhot", ".1"], ["cputemp", ".1"]]
     usable = []
     for name, *arguments in found:
@@ -137,7 +146,7 @@ def test_sigint_at_any_moment(sleeper):
                 break
             assert "Traceback" not in errors and "rror" not in errors and "cannot" not in errors, (what, states, errors)
             assert status == 0 or status == -signal.SIGINT and states[0][1] is False and not errors, (what, errors)
-            if seconds < LIMIT:
+            if seconds < limit():
                 break
         else:
             slow.append("%s: ended after %.2f s" % (what, seconds))
@@ -150,7 +159,7 @@ def test_sigint_at_any_moment(sleeper):
 SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
 
 
-def ends(child, number, limit=LIMIT):
+def ends(child, number, more=0):
     """The seconds that a command, which must then end with status 0, goes on after a signal; its stderr."""
     begin = time.monotonic()
     child.send_signal(number)
@@ -159,7 +168,7 @@ def ends(child, number, limit=LIMIT):
     errors = child.stderr.read()
     assert status == 0, errors
     assert "Traceback" not in errors and "rror" not in errors
-    assert seconds < limit, seconds
+    assert seconds < limit() + more, seconds
     return errors
 
 
@@ -227,10 +236,11 @@ def test_a_stop_while_nobody_reads(command, number):
         child = subprocess.Popen([tool(command[0]), *command[1:]], stdout=writer, stderr=subprocess.PIPE,
                                  universal_newlines=True, start_new_session=True)
         try:
-            until(lambda: in_poll(child.pid) or child.poll() is not None)
+            # Of several processes one writes, the others wait for it.
+            until(lambda: any(map(in_poll, family(child.pid))) or child.poll() is not None)
             time.sleep(.5)
             assert child.poll() is None, child.stderr.read()
-            ends(child, number, LIMIT + .4 * SLOW)          # 0.2 s are left to the reader, 0.5 s to a walk's processes
+            ends(child, number, .5 * SLOW)          # 0.2 s are left to the reader, 0.5 s to a walk's processes
             assert not family(child.pid)
         finally:
             for pid in family(child.pid):
