@@ -323,6 +323,11 @@ class Symbols:
                 for address in [a for a, f in cache.items() if f.name is None]:
                     del cache[address]
 
+    def inherit(self, pid, parent):
+        """Take a process's map to be that of its parent, as it is after fork(2)."""
+        if parent in self._maps:
+            self._maps[pid] = self._maps[parent]
+
     def modules(self, pid):
         """[(identity, _Module)] of the executable files of a process that `hold` has read."""
         found = {identity: self._modules[identity] for _, _, _, _, identity, path in self._maps.get(pid, ((), ()))[1]
@@ -336,7 +341,7 @@ class Symbols:
             import resource
             self._room = max(resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 64, 8)
         if self._room <= 0:
-            return _Module(None, path, pid, self._skip(path, "too many files are open. Raise the limit: ulimit -n"))
+            return _Module(None, path, pid, self.skip(path, "too many files are open. Raise the limit: ulimit -n"))
         try:
             fd = targetfile.open_regular("%s/map_files/%x-%x" % (process, start, end), follow=True)
         except OSError as exc:
@@ -358,7 +363,7 @@ class Symbols:
         spent, begin = self._spent.setdefault(module.pid, [0, 0]), time.monotonic()
         if module.why is None and (spent[0] > self.SECONDS or spent[1] > self.FUNCTIONS
                                    or sum(s[1] for s in self._spent.values()) > self.ALL_FUNCTIONS):
-            module.why = self._skip(module.path, "the files of process %d take too much time or memory" % module.pid)
+            module.why = self.skip(module.path, "the files of process %d take too much time or memory" % module.pid)
         if module.why is not None:
             return None
         try:
@@ -366,14 +371,14 @@ class Symbols:
         except NotElf as exc:                   # a JIT's, or Windows', or data
             module.why = str(exc)
         except (ValueError, OverflowError, OSError, struct.error) as exc:
-            module.why = self._skip(module.path, getattr(exc, "strerror", None) or str(exc))
+            module.why = self.skip(module.path, getattr(exc, "strerror", None) or str(exc))
         except MemoryError:
-            module.why = self._skip(module.path, "out of memory")
+            module.why = self.skip(module.path, "out of memory")
         finally:
             spent[0] += time.monotonic() - begin
         return None
 
-    def _skip(self, path, why):
+    def skip(self, path, why):
         """Say that a file is left out; returns the reason."""
         self._notes += 1
         if self._notes <= self.NOTES:
