@@ -348,9 +348,9 @@ def names(record):
 @pytest.mark.parametrize("kind, source", [(kind, None) for kind in (
     "malloc", "calloc", "realloc", "posix_memalign", "valloc", "memalign", "pvalloc", "aligned_alloc", "reallocarray",
     "mmap", "mremap", "munmap_part", "failed_realloc", "failed", "freed")] + [
-    (kind, "multi") for kind in ("malloc", "posix_memalign", "failed_realloc", "freed")] + [("posix_memalign", "perf")] + [
-    (kind, "functions") for kind in ("malloc", "reallocarray", "posix_memalign", "aligned_alloc", "mremap", "munmap_part",
-                                     "failed_realloc", "freed")])
+    (kind, "multi") for kind in ("malloc", "posix_memalign", "failed_realloc", "freed")] + [
+    ("posix_memalign", "perf")] + [(kind, "functions") for kind in (
+        "malloc", "reallocarray", "posix_memalign", "aligned_alloc", "mremap", "munmap_part", "failed_realloc", "freed")])
 def test_each_allocator_is_exact(leaker, source, kind):
     usable(source)
     with program(leaker, kind, str(AMOUNT)) as child:
