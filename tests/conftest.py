@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -19,6 +20,8 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    # A shell without job control starts background jobs with SIGINT ignored, and the commands leave it so.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "guest: short enough for every run in an emulated guest; the others are for "
                                        "make check-vm by hand")
     if os.path.isdir("/run/crisis-vm"):
