@@ -72,8 +72,8 @@ download_and_unpack() {
 unpack_system() {
     local into=$1 package
     shift
-    private_apt apt-get -o APT::Sandbox::User=root -o Debug::NoLocking=true install -y --download-only \
-        --no-install-recommends '?essential' "$@" || return 1
+    private_apt apt-get -o APT::Sandbox::User=root install -y --download-only --no-install-recommends \
+        '?essential' "$@" || return 1
     for package in "$apt"/cache/archives/*.deb; do
         dpkg -x "$package" "$into" || return 1
     done
