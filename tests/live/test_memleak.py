@@ -188,6 +188,27 @@ int main() {
 	if (read(0, &c, 1) < 0) return 1;
 }
 """
+OWN_NEW = r"""
+#include <cstdio>
+#include <cstdlib>
+#include <new>
+#include <unistd.h>
+extern "C" __attribute__((noinline)) void je_free(void *p) { free(p); }
+__attribute__((noinline)) void *operator new(size_t size) {
+	void *p = malloc(size);
+	if (!p) throw std::bad_alloc();
+	return p;
+}
+__attribute__((noinline)) void *kept() { return ::operator new(30000); }
+int main() {
+	char c;
+	if (read(0, &c, 1) < 0) return 1;
+	void *volatile a = kept();
+	je_free(::operator new(77777));
+	printf("%p\n", a); fflush(stdout);
+	if (read(0, &c, 1) < 0) return 1;
+}
+"""
 JEMALLOC = r"""
 #include <stdio.h>
 #include <unistd.h>
@@ -432,6 +453,16 @@ def test_a_program_that_catches_bad_alloc_lives_on(built, name, source):
     found = {names(r)[0]: r["bytes"] for r in stacks if names(r)[0] in ("kept()", "array()", "main")}
     assert found == {"kept()": 30000, "array()": 20000}
     assert total["lost"] == dict.fromkeys(total["lost"], 0)
+
+
+@pytest.mark.guest
+@pytest.mark.skipif(os.uname().machine != "aarch64", reason="RETAA is an instruction of arm64")
+def test_returns_that_cannot_be_probed(built):
+    """Of an allocator's operator new that returns by RETAA, the malloc inside is what is counted."""
+    path = built("retaa", OWN_NEW, "g++", "-march=armv8.3-a", "-mbranch-protection=pac-ret")
+    with program(path, lines=0) as child:
+        stacks, _, _ = leaks(child)
+    assert {names(r)[0]: r["bytes"] for r in stacks if r["bytes"] > 4096} == {"kept()": 30000}
 
 
 def test_jemallocs_own_functions(built):
