@@ -286,8 +286,8 @@ def iso_time(now=None):
 class _Input(io.RawIOBase):
     """A descriptor to read from, whose end is also a stop."""
 
-    def __init__(self, fd):
-        self._fd = fd
+    def __init__(self, fd, path):
+        self._fd, self._path = fd, path
 
     def readable(self):
         return True
@@ -300,6 +300,8 @@ class _Input(io.RawIOBase):
                     return os.readv(self._fd, [buffer])
                 except BlockingIOError:         # another process was faster
                     pass
+                except OSError as exc:
+                    raise OSError(exc.errno, exc.strerror, self._path) from None
             _at_input = _stop
         return 0
 
@@ -313,7 +315,7 @@ def reader(path):
     """A file, device or FIFO, or "-" for standard input, opened to be read as bytes; a stop ends it.  Raises OSError."""
     # O_NONBLOCK: or the open of a FIFO would wait for a writer.
     fd = 0 if path == "-" else os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    return io.BufferedReader(_Input(fd))
+    return io.BufferedReader(_Input(fd, path))
 
 
 def _output(fd):

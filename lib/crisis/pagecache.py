@@ -30,6 +30,7 @@ _FAR = 1 << 30                  # beyond the end of a file by more than any foli
 _MAP_SHARED, _MAP_PRIVATE, _PROT_NONE, _PROT_READ = 1, 2, 0, 1
 _MADV_RANDOM, _MADV_POPULATE_READ = 1, 22
 _MLOCK_ONFAULT = 1
+_NAME_MAX = 1 << 16             # bytes of a name in a list: open(2) takes 4096
 _POPULATED = 1 << 26            # bytes faulted in at a time
 
 # PyDLL keeps the interpreter's lock: there is one thread, and the calls are as short as taking the lock.
@@ -647,6 +648,9 @@ def names_from(path, null):
         for block in iter(lambda: stream.read1(1 << 16), b""):
             *names, rest = (rest + block).split(separator)
             yield from map(os.fsdecode, filter(None, names))
+            if len(rest) > _NAME_MAX:
+                raise Error("cannot read names from %s: one has more than %d bytes. With -0 they end in NUL bytes"
+                            % (path, _NAME_MAX))
     if rest and not cli.stopping():         # else it may be half a name
         yield os.fsdecode(rest)
 
