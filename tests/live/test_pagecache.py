@@ -324,13 +324,13 @@ def test_restore_of_an_endless_list_ends(what):
     assert b"line 1: not a line of pagecache save: it " in result.stderr and result.stderr.count(b"\n") == 1
 
 
-def test_a_file_of_many_ranges_is_saved_in_several_lines(place, capsys):
+def test_a_file_of_many_ranges_is_saved_in_several_lines(place, capfd):
     path = write(place + "/file", 64)
     command = load("pagecache")
     command.MOST_RANGES = 10
     with Resident(path, range(0, 64, 2)):
         command.Act(command.get_parser().parse_args(["save", path])).save()
-    records = [command._saved(line.encode()) for line in capsys.readouterr().out.splitlines()]
+    records = [command._saved(line.encode()) for line in capfd.readouterr().out.splitlines()]
     assert [len(spans) for _, _, _, spans in records] == [10, 10, 10, 2]
     assert [span for *_, spans in records for span in spans] == [(at * PAGE, (at + 1) * PAGE) for at in range(0, 64, 2)]
 
