@@ -341,7 +341,7 @@ class Symbols:
             import resource
             self._room = max(resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 64, 8)
         if self._room <= 0:
-            return _Module(None, path, pid, self.skip(path, "too many files are open. Raise the limit: ulimit -n"))
+            return self._full(path, pid)
         try:
             fd = targetfile.open_regular("%s/map_files/%x-%x" % (process, start, end), follow=True)
         except OSError as exc:
@@ -350,10 +350,21 @@ class Symbols:
                 fd = targetfile.open_regular("%s/root%s" % (process, path), lambda info: info.st_ino == identity[1]
                                              or targetfile.readable_by_all(info))
             except OSError as again:
+                if again.errno in (errno.EMFILE, errno.ENFILE):
+                    return self._full(path, pid)
                 why = again if exc.errno in DENIED else exc
                 return _Module(None, path, pid, why.strerror, why.errno)
         self._room -= 1
         return _Module(fd, path, pid)
+
+    def _full(self, path, pid):
+        """The _Module of a file for which no descriptor is left, which is noted once."""
+        import resource
+        why = "the limit of open files is %d. Raise it with ulimit -n" % resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if self._room is not False:
+            self._note("not all files of process %d are looked into: %s" % (pid, why))
+        self._room = False
+        return _Module(None, path, pid, why, errno.EMFILE)
 
     def guard(self, module, read):
         """What read() returns of a module's file; None when the file is at fault, which is noted once.

@@ -278,6 +278,43 @@ def test_a_root_only_file_bound_over_the_perf_map(build, place, kind):
             os.unlink("/tmp/perf-%s.map" % pid)
 
 
+LIBRARIES = """
+import ctypes, glob, time
+count = 0
+for path in sorted(glob.glob("/usr/lib/*/lib*.so.*")):
+    try:
+        ctypes.CDLL(path)
+        count += 1
+    except OSError:
+        continue
+    if count >= 60:
+        break
+libc = ctypes.CDLL(None)
+print(count, flush=True)
+while True:
+    libc.malloc(ctypes.c_size_t(100))
+    time.sleep(.002)
+"""
+
+
+@pytest.mark.parametrize("limit, status", [(100, None), (60, 1)])
+def test_more_files_than_may_be_opened(limit, status):
+    child = subprocess.Popen([sys.executable, "-c", LIBRARIES], stdout=subprocess.PIPE)
+    try:
+        if int(child.stdout.readline()) < 50:
+            pytest.skip("there are not 50 libraries to load")
+        result = run("memleak", "-o", "0", "-p", str(child.pid), ".5", "1",
+                     preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)))
+    finally:
+        child.kill()
+        child.communicate()
+    notes = [line for line in result.stderr.splitlines() if line.startswith("memleak:")]
+    assert "not all files of process" in notes[0] and "the limit of open files is %d" % limit in notes[0]
+    assert len(notes) == 1 + result.returncode and result.returncode in (0, 1)
+    assert all("the limit of open files is %d. Raise it with ulimit -n" % limit in line for line in notes)
+    assert status is None or result.returncode == status
+
+
 def test_a_debug_link_to_a_device_is_not_opened(build, place):
     """Neither by a link beside the program, nor by a FIFO."""
     if not shutil.which("objcopy") or not shutil.which("strace"):

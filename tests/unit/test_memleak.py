@@ -54,6 +54,92 @@ def test_sizes():
             memleak.sample_size(text)
 
 
+def test_entries():
+    assert memleak.entries("134217728") == 1 << 27
+    for text in "134217729", "2147483647", "4294967297", "9" * 5000:
+        with pytest.raises(argparse.ArgumentTypeError, match="134217728 entries") as caught:
+            memleak.entries(text)
+        assert len(str(caught.value)) < 100
+    for text in "0", "-1", "x", "1.5":
+        with pytest.raises(argparse.ArgumentTypeError):
+            memleak.entries(text)
+
+
+class FakeMap(dict):
+    """A BPF hash map of bytes."""
+
+    lookup = dict.get
+    update = dict.__setitem__
+
+    def delete(self, key):
+        return self.pop(key, None) is not None
+
+    def items(self):
+        return list(dict.items(self))
+
+    def chunks(self):
+        yield len(self), b"".join(self), b"".join(self.values())
+
+
+class FakeSymbols:
+    def __init__(self):
+        self.forgotten = []
+
+    def forget(self, pid):
+        self.forgotten.append(pid)
+
+
+def tracer(blocks, targets, **changes):
+    """A Tracer of processes.  blocks: {(address, tgid): (bytes, since when, stack)}; targets: {tgid: since when}."""
+    one = memleak.Tracer.__new__(memleak.Tracer)
+    one.args = arguments(**dict(dict(combined_only=False, older=0, trace=False), **changes))
+    one.user, one.changed, one.ended, one.attached, one._symbols = True, False, set(), set(), FakeSymbols()
+    one.live, one.comms = dict.fromkeys(targets, "x"), {tgid: "x" for _, tgid in blocks}
+    maps = {"blocks": FakeMap((memleak.KEY.pack(*key), memleak.BLOCK.pack(*values, 0, 2)) for key, values in blocks.items()),
+            "targets": FakeMap((memleak.PID.pack(tgid), memleak.SINCE.pack(ns)) for tgid, ns in targets.items()),
+            "stacks": FakeMap()}
+    one.program = types.SimpleNamespace(maps=maps)
+    return one
+
+
+def test_blocks_belong_to_a_process_and_not_to_a_pid():
+    """7: it has lived since 100; 8: it has taken over the PID at 500; 9: it has ended."""
+    one = tracer({(1, 7): (10, 150, 1), (2, 7): (10, 90, 1), (3, 8): (20, 400, 1), (4, 8): (30, 600, 1),
+                  (5, 9): (40, 300, 2)}, {7: 100, 8: 500})
+    assert {key: group[:2] for key, group in one.outstanding().items()} == {(7, 1): [10, 1], (8, 1): [30, 1], (9, 2): [40, 1]}
+    assert {memleak.KEY.unpack(key)[0] for key in one.program.maps["blocks"]} == {1, 4}
+    assert set(one.comms) == {7, 8, 9} and one._symbols.forgotten == []         # 9 is in this report
+    assert {key for key in one.outstanding()} == {(7, 1), (8, 1)}
+    assert set(one.comms) == {7, 8} and one._symbols.forgotten == [9]
+
+
+def test_a_process_that_begins_while_its_blocks_are_read():
+    one = tracer({(1, 7): (10, 150, 1)}, {})
+    one.program.maps["targets"].items = lambda: []
+    one.program.maps["targets"][memleak.PID.pack(7)] = memleak.SINCE.pack(100)
+    assert one.outstanding()[7, 1][:2] == [10, 1] and len(one.program.maps["blocks"]) == 1
+
+
+def test_an_address_that_is_allocated_again_while_the_stale_are_removed():
+    one = tracer({(1, 7): (10, 50, 1)}, {7: 100})
+    blocks = one.program.maps["blocks"]
+    now = {key: memleak.BLOCK.pack(20, 200, 1, 0, 2) for key in blocks}
+    blocks.lookup = now.get
+    assert one.outstanding() == {} and len(blocks) == 1
+
+
+def test_totals_of_combined_only():
+    one = tracer({(1, 9): (40, 300, 2)}, {7: 100}, combined_only=True)
+    one.comms, one.changed = {7: "x", 9: "x"}, True
+    for key, (count, total, tgid) in {1: (3, 300, 7), 2: (1, 40, 9), 3: (0, 0, 7), 4: ((1 << 64) - 1, (1 << 64) - 10, 7)}.items():
+        one.program.maps["stacks"][memleak.SINCE.pack(key)] = memleak.STACK.pack(count, total, tgid, 0, *[0] * 127)
+    assert {key: group[:2] for key, group in one.outstanding().items()} == {(7, 1): [300, 3], (9, 2): [40, 1]}
+    assert not one.program.maps["blocks"]
+    assert list(one.outstanding()) == [(7, 1)] and one.comms == {7: "x"}
+    one._forget_totals(7)
+    assert not one.program.maps["stacks"]
+
+
 def test_growth_is_of_stacks_that_never_shrank():
     growth = memleak.Growth()
     reports = [{"up": [10], "flat": [5], "saw": [1]}, {"up": [20], "flat": [5], "saw": [9]},
