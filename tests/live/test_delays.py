@@ -10,7 +10,7 @@ import subprocess
 import time
 
 import pytest
-from helpers import HOG, SLOW, as_nobody, run, run_delay, tool, workload
+from helpers import HOG, SLOW, as_nobody, needs_quiet_machine, run, run_delay, tool, workload
 
 SWITCH = "/proc/sys/kernel/task_delayacct"
 
@@ -41,6 +41,7 @@ def records(*args):
 
 
 @pytest.mark.guest
+@needs_quiet_machine
 def test_cpu_delay_is_that_of_schedstat():
     with workload(HOG, cpu=0) as one, workload(HOG, cpu=0) as two:
         time.sleep(.5 * min(SLOW, 4))

@@ -9,7 +9,7 @@ import subprocess
 import time
 
 import pytest
-from helpers import HOG, SLOW, as_nobody, remove_cgroup, run, run_delay, tool, workload
+from helpers import HOG, SLOW, as_nobody, needs_quiet_machine, remove_cgroup, run, run_delay, tool, workload
 
 from crisis import proc
 
@@ -52,6 +52,7 @@ def total(path, kind):
 
 
 @pytest.mark.guest
+@needs_quiet_machine
 def test_cpu_pressure_is_the_delay_that_the_scheduler_counts():
     # One of the two always waits (some), and both when another task has the CPU (full): the sum of their
     # waits is the sum of the two.
@@ -73,6 +74,7 @@ def test_cpu_pressure_is_the_delay_that_the_scheduler_counts():
         second["cpu_some_us"] / second["seconds"] / 1e6, rel=.02)
 
 
+@needs_quiet_machine
 def test_intervals_add_up_to_the_totals():
     records(.01, 1)
     with workload(HOG, cpu=0), workload(HOG, cpu=0):
