@@ -1,0 +1,841 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Return addresses from saved registers and a copy of the top of a stack, without frame pointers.
+
+Frames are unwound by the call frame information (CFI) in .eh_frame, which is
+found through the search table in .eh_frame_hdr.  Follows:
+
+- Linux Standard Base Core 5.0, "Exception Frames": .eh_frame, .eh_frame_hdr,
+  pointer encodings, augmentation strings;
+- DWARF 5, section 6.4 (call frame instructions) and 2.5 (expressions);
+- the System V ABI for AMD64, 3.2.2 and 3.6.2, and for AArch64 (aadwarf64):
+  register numbers, preserved registers, frame records, signed return addresses.
+
+A frame in code without CFI (code compiled at run time, hand-written assembly)
+is unwound by its frame pointer, and the walk goes on from there.
+
+The tables are read from files of a traced process, and the stack is its own:
+both are hostile.  All reads, tables, instructions, expressions, caches and the
+time for a stack and for a process are bounded.  Within this module malformed
+input raises ValueError; `unwind` returns the frames found up to there, with the
+reason.
+"""
+
+import enum
+import os
+import struct
+import time
+from bisect import bisect_right
+from typing import Callable, Dict, Hashable, List, NamedTuple, Optional, Sequence, Tuple, Union
+
+from .stacks import Elf
+
+__all__ = ["End", "Walk", "Machine", "X86_64", "AARCH64", "MACHINE", "Rule", "Rules", "Table", "AddressSpace", "unwind",
+           "address_mask"]
+
+MOST_FRAMES = 127               # as many as the kernel's own walk records: PERF_MAX_STACK_DEPTH
+_MOST_SECONDS = 0.1             # to read CFI for one stack; a stack whose rows are known takes microseconds
+_PROCESS_SECONDS = 20.0         # to read CFI for one process, in all
+_MOST_ENTRY = 1 << 16           # bytes of a CIE or FDE; the largest seen have 2 KB
+_MOST_INSTRUCTIONS = 1 << 14    # call frame instructions of a CIE or FDE
+_MOST_REMEMBERED = 32           # depth of DW_CFA_remember_state; compilers use 1
+_MOST_EXPRESSION = 256          # bytes of a DWARF expression; those of libc's signal frames have 4
+_MOST_OPERANDS = 64             # on an expression's stack
+_MOST_SEGMENTS = 256            # program headers that are looked at
+_MOST_CIES = 1 << 10            # kept per file; linkers merge equal ones to a dozen
+_MOST_ROWS = 1 << 14            # kept per file and per process
+_WORD = (1 << 64) - 1
+_PT_GNU_EH_FRAME = 0x6474e550
+
+
+class End(enum.Enum):
+    """Why a walk ended."""
+
+    OUTERMOST = "at the outermost frame"
+    DEPTH = "after %d frames" % MOST_FRAMES
+    SHORT = "at the end of the copied part of the stack"
+    NO_CODE = "at a return address outside of executable memory"
+    NO_TABLE = "in code without frame information or frame pointer"
+    BAD_TABLE = "at malformed frame information"
+    NO_REGISTER = "at a frame that needs a register which is not known"
+    RETURN_PROBE = "at a return address that a uretprobe has replaced"
+    TIME = "because reading frame information took too long"
+
+
+class Walk(NamedTuple):
+    """The frames of a stack.
+
+    addresses: the instruction pointer, then the return addresses, innermost
+    first; end: why there are no more.  The frame at which the walk ended is the last one.
+    """
+
+    addresses: Tuple[int, ...]
+    end: End
+
+
+class Machine(NamedTuple):
+    """What the psABI of an architecture defines; registers by their DWARF numbers.
+
+    elf: e_machine; saved: the registers that a call preserves, in the order in
+    which a sample has them; stack, frame: the stack and frame pointer; link: the
+    column of the return address; registers: how many are followed; lr: whether
+    a call leaves the return address in `link` and not on the stack.
+    """
+
+    elf: int
+    saved: Tuple[int, ...]
+    stack: int
+    frame: int
+    link: int
+    registers: int
+    lr: bool
+
+
+X86_64 = Machine(62, (3, 6, 12, 13, 14, 15), stack=7, frame=6, link=16, registers=17, lr=False)
+AARCH64 = Machine(183, tuple(range(19, 31)), stack=31, frame=29, link=30, registers=32, lr=True)
+MACHINE = AARCH64 if os.uname().machine == "aarch64" else X86_64
+
+
+def address_mask(highest: int) -> int:
+    """The bits of a return address that are not a pointer authentication code (arm64).
+
+    highest: an address at the top of the user address space, such as the end of
+    a process's [stack].  The code lies above the virtual address size (36, 39,
+    42, 47, 48 or 52 bits): ptrauth_user_pac_mask() in arch/arm64/include/asm/pointer_auth.h.
+    """
+    return (1 << max(highest.bit_length(), 36)) - 1
+
+
+class _Ended(ValueError):
+    """A frame cannot be unwound.  end: why."""
+
+    def __init__(self, end: End) -> None:
+        super().__init__(end.value)
+        self.end = end
+
+
+# Rules, DWARF 5, 6.4.1.  A register without a rule keeps its value.
+
+class Rule(NamedTuple):
+    """How to recover one register.
+
+    kind: "offset" (at CFA + value), "val_offset" (CFA + value), "register" (in
+    that one), "expression" (at its result), "val_expression" (its result),
+    "undefined" or "same_value"; block: the expression.
+    """
+
+    kind: str
+    value: int = 0
+    block: bytes = b""
+
+
+class Rules(NamedTuple):
+    """The rules of one place in the code.
+
+    The CFA is a register plus an offset, or, where `register` is None, the
+    result of an expression.  link: the column of the return address; signal: a
+    signal has interrupted the caller, so that its address is not that of a call.
+    """
+
+    register: Optional[int]
+    offset: int
+    expression: bytes
+    registers: Dict[int, Rule]
+    link: int
+    signal: bool
+
+
+class _Row(NamedTuple):
+    """Rules prepared for `_Walker.by_row`: what most frames need is a register, an offset and a few words.
+
+    lowest: the lowest of the offsets in `saved`, [(register, offset from the
+    CFA)]; link: whether the return address is recovered; general: set when that is not all.
+    """
+
+    register: int
+    offset: int
+    lowest: int
+    saved: Tuple[Tuple[int, int], ...]
+    link: bool
+    general: Optional[Rules]
+
+
+def _prepared(rules: Rules, machine: Machine) -> Union[_Row, End]:
+    """The row of rules of a frame, or End.OUTERMOST."""
+    own = {register: rule for register, rule in rules.registers.items()
+           if register < machine.registers and rule.kind != "same_value"}
+    link = own.get(rules.link)
+    if link is not None and link.kind == "undefined":
+        return End.OUTERMOST
+    if link is None and not machine.lr:
+        return End.BAD_TABLE
+    simple = not rules.signal and rules.link == machine.link and machine.stack not in own and all(
+        rule.kind == "offset" and not rule.value & 7 for rule in own.values())
+    if not simple or rules.register is None:
+        return _Row(0, 0, 0, (), link is not None, rules._replace(registers=own))
+    saved = tuple((register, rule.value) for register, rule in own.items())
+    return _Row(rules.register, rules.offset, min([0] + [offset for _, offset in saved]), saved, link is not None, None)
+
+
+# Reading, within bounds
+
+class _Cursor:
+    """Where the next field is read in some bytes.  Each method raises ValueError behind their end.
+
+    address: the virtual address of the first byte, for pointers relative to it.
+    """
+
+    def __init__(self, data: bytes, address: int, at: int = 0, end: Optional[int] = None) -> None:
+        self.data, self.address, self.at = data, address, at
+        self.end = len(data) if end is None else end
+
+    def number(self, form: str) -> int:
+        """A number of a fixed size, by a format of struct."""
+        at = self.at
+        self.at += struct.calcsize(form)
+        if self.at > self.end:
+            raise ValueError("a truncated field")
+        value: int = struct.unpack_from(form, self.data, at)[0]
+        return value
+
+    def byte(self) -> int:
+        if self.at >= self.end:
+            raise ValueError("a truncated field")
+        self.at += 1
+        return self.data[self.at - 1]
+
+    def uleb(self) -> int:
+        """An unsigned LEB128 number of at most 64 bits: DWARF 5, 7.6."""
+        value = 0
+        for shift in range(0, 70, 7):
+            byte = self.byte()
+            value |= (byte & 127) << shift
+            if byte < 128:
+                break
+        else:
+            raise ValueError("a LEB128 number of more than 10 bytes")
+        if value > _WORD:
+            raise ValueError("a LEB128 number of more than 64 bits")
+        return value
+
+    def sleb(self) -> int:
+        """A signed LEB128 number of at most 64 bits."""
+        value = 0
+        for shift in range(0, 70, 7):
+            byte = self.byte()
+            value |= (byte & 127) << shift
+            if byte < 128:
+                break
+        else:
+            raise ValueError("a LEB128 number of more than 10 bytes")
+        if byte & 64:
+            value -= 1 << shift + 7
+        if not -1 << 63 <= value < 1 << 63:
+            raise ValueError("a LEB128 number of more than 64 bits")
+        return value
+
+    def block(self, most: int = _MOST_EXPRESSION) -> bytes:
+        """Bytes behind their number in LEB128."""
+        size = self.uleb()
+        if size > most or self.at + size > self.end:
+            raise ValueError("a block of %d bytes" % size)
+        self.at += size
+        return self.data[self.at - size:self.at]
+
+    def string(self, most: int = 32) -> bytes:
+        """Bytes before a NUL."""
+        stop = self.data.find(b"\0", self.at, min(self.end, self.at + most))
+        if stop < 0:
+            raise ValueError("an augmentation without an end")
+        text, self.at = self.data[self.at:stop], stop + 1
+        return text
+
+    def pointer(self, encoding: int, base: Optional[int] = None) -> int:
+        """An encoded pointer: LSB Core, "DWARF Exception Header Encoding".
+
+        base: what "datarel" is relative to.  An indirect one has the address at which the pointer is.
+        """
+        place = self.address + self.at
+        form = _FORMATS.get(encoding & 15)
+        if form is not None:
+            value = self.number(form)
+        elif encoding & 15 == 1:
+            value = self.uleb()
+        elif encoding & 15 == 9:
+            value = self.sleb()
+        else:
+            raise ValueError("a pointer of format %d" % (encoding & 15))
+        relative = encoding & 0x70
+        if relative == 0x10:
+            value += place
+        elif relative == 0x30 and base is not None:
+            value += base
+        elif relative:
+            raise ValueError("a pointer relative to an unknown base (%#x)" % relative)
+        return value & _WORD
+
+
+_FORMATS = {0: "=Q", 2: "=H", 3: "=I", 4: "=Q", 10: "=h", 11: "=i", 12: "=q"}          # DW_EH_PE_*
+_OMIT = 0xff
+
+
+# Call frame instructions, DWARF 5, 6.4.2
+
+class _Common(NamedTuple):
+    """A CIE: what its FDEs share.
+
+    code, data: the alignment factors; link: the column of the return address;
+    encoding: of the FDEs' pointers; augmented: whether they have augmentation
+    data; initial: the rules behind its instructions.
+    """
+
+    code: int
+    data: int
+    link: int
+    encoding: int
+    augmented: bool
+    signal: bool
+    initial: Optional["_State"]
+
+
+class _State:
+    """The rules while the instructions of a CIE or FDE are executed."""
+
+    def __init__(self, common: _Common, location: int) -> None:
+        self.common, self.location = common, location
+        self.register: Optional[int] = None
+        self.offset, self.expression = 0, b""
+        self.rules: Dict[int, Rule] = {}
+        self.remembered: List[Tuple[Optional[int], int, bytes, Dict[int, Rule]]] = []
+        initial = common.initial
+        if initial is not None:
+            self.register, self.offset, self.expression = initial.register, initial.offset, initial.expression
+            self.rules = dict(initial.rules)
+
+    def run(self, cursor: _Cursor, address: int) -> None:
+        """Execute instructions up to the row of an address.  Raises ValueError."""
+        for _ in range(_MOST_INSTRUCTIONS):
+            if cursor.at >= cursor.end:
+                return
+            code = cursor.byte()
+            if code >> 6:
+                self._primary(code >> 6, code & 63, cursor)
+            else:
+                instruction = _INSTRUCTIONS.get(code)
+                if instruction is None:
+                    raise ValueError("an unknown call frame instruction (%#x)" % code)
+                instruction(self, cursor)
+            if self.location > address:
+                return
+        raise ValueError("more than %d call frame instructions" % _MOST_INSTRUCTIONS)
+
+    def _primary(self, kind: int, operand: int, cursor: _Cursor) -> None:
+        """An instruction with an operand in its first byte: DW_CFA_advance_loc, _offset, _restore."""
+        if kind == 1:
+            self.location += operand * self.common.code
+        elif kind == 2:
+            self._set(operand, "offset", cursor.uleb() * self.common.data)
+        else:
+            self._restore(operand)
+
+    def _set(self, register: int, kind: str, value: int = 0, block: bytes = b"") -> None:
+        # Vector and status registers are not followed.
+        if register < 64:
+            self.rules[register] = Rule(kind, value, block)
+
+    def _restore(self, register: int) -> None:
+        initial = self.common.initial
+        if initial is None:
+            raise ValueError("a CIE restores a register")
+        if register in initial.rules:
+            self.rules[register] = initial.rules[register]
+        else:
+            self.rules.pop(register, None)
+
+    def _cfa(self, register: Optional[int], offset: int, expression: bytes = b"") -> None:
+        self.register, self.offset, self.expression = register, offset, expression
+
+    def _cfa_part(self, register: Optional[int] = None, offset: Optional[int] = None) -> None:
+        """DW_CFA_def_cfa_register and _offset: valid only when the CFA is a register and an offset."""
+        if self.register is None:
+            raise ValueError("the CFA has no register to change")
+        self.register = self.register if register is None else register
+        self.offset = self.offset if offset is None else offset
+
+    def _remember(self) -> None:
+        if len(self.remembered) >= _MOST_REMEMBERED:
+            raise ValueError("more than %d remembered states" % _MOST_REMEMBERED)
+        self.remembered.append((self.register, self.offset, self.expression, dict(self.rules)))
+
+    def _recall(self) -> None:
+        if not self.remembered:
+            raise ValueError("no remembered state")
+        self.register, self.offset, self.expression, self.rules = self.remembered.pop()
+
+    def _ignore(self, operand: int = 0) -> None:
+        """DW_CFA_nop, and what changes no rule."""
+
+    def _advance(self, units: int) -> None:
+        self.location += units * self.common.code
+
+    def _jump(self, cursor: _Cursor) -> None:
+        self.location = cursor.pointer(self.common.encoding)
+
+
+# Operands are evaluated from left to right, which is the order in which they stand in the table.
+_INSTRUCTIONS: Dict[int, Callable[[_State, _Cursor], None]] = {
+    0x00: lambda s, c: s._ignore(),                                                    # nop
+    0x01: lambda s, c: s._jump(c),                                                      # set_loc
+    0x02: lambda s, c: s._advance(c.number("=B")),                                      # advance_loc1
+    0x03: lambda s, c: s._advance(c.number("=H")),                                      # advance_loc2
+    0x04: lambda s, c: s._advance(c.number("=I")),                                      # advance_loc4
+    0x05: lambda s, c: s._set(c.uleb(), "offset", c.uleb() * s.common.data),            # offset_extended
+    0x06: lambda s, c: s._restore(c.uleb()),                                            # restore_extended
+    0x07: lambda s, c: s._set(c.uleb(), "undefined"),                                   # undefined
+    0x08: lambda s, c: s._set(c.uleb(), "same_value"),                                  # same_value
+    0x09: lambda s, c: s._set(c.uleb(), "register", c.uleb()),                          # register
+    0x0a: lambda s, c: s._remember(),                                                   # remember_state
+    0x0b: lambda s, c: s._recall(),                                                     # restore_state
+    0x0c: lambda s, c: s._cfa(c.uleb(), c.uleb()),                                      # def_cfa
+    0x0d: lambda s, c: s._cfa_part(register=c.uleb()),                                  # def_cfa_register
+    0x0e: lambda s, c: s._cfa_part(offset=c.uleb()),                                    # def_cfa_offset
+    0x0f: lambda s, c: s._cfa(None, 0, c.block()),                                      # def_cfa_expression
+    0x10: lambda s, c: s._set(c.uleb(), "expression", 0, c.block()),                    # expression
+    0x11: lambda s, c: s._set(c.uleb(), "offset", c.sleb() * s.common.data),            # offset_extended_sf
+    0x12: lambda s, c: s._cfa(c.uleb(), c.sleb() * s.common.data),                      # def_cfa_sf
+    0x13: lambda s, c: s._cfa_part(offset=c.sleb() * s.common.data),                    # def_cfa_offset_sf
+    0x14: lambda s, c: s._set(c.uleb(), "val_offset", c.uleb() * s.common.data),        # val_offset
+    0x15: lambda s, c: s._set(c.uleb(), "val_offset", c.sleb() * s.common.data),        # val_offset_sf
+    0x16: lambda s, c: s._set(c.uleb(), "val_expression", 0, c.block()),                # val_expression
+    # Which return addresses are signed does not matter here: the code is cut off all.
+    0x2c: lambda s, c: s._ignore(),                                                    # AARCH64_negate_ra_state_with_pc
+    0x2d: lambda s, c: s._ignore(),                                                    # AARCH64_negate_ra_state
+    0x2e: lambda s, c: s._ignore(c.uleb()),                                             # GNU_args_size
+    0x2f: lambda s, c: s._set(c.uleb(), "offset", -c.uleb() * s.common.data),           # GNU_negative_offset_extended
+}
+
+
+# Expressions, DWARF 5, 2.5: those operations that linkers' PLT entries, signal frames and realigned stacks need
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >> 63 else value
+
+
+_BINARY: Dict[int, Callable[[int, int], int]] = {
+    0x1a: lambda a, b: a & b, 0x1c: lambda a, b: a - b, 0x1e: lambda a, b: a * b, 0x21: lambda a, b: a | b,
+    0x22: lambda a, b: a + b, 0x24: lambda a, b: a << b if b < 64 else 0, 0x25: lambda a, b: a >> b if b < 64 else 0,
+    0x27: lambda a, b: a ^ b,
+    0x29: lambda a, b: a == b, 0x2a: lambda a, b: _signed(a) >= _signed(b), 0x2b: lambda a, b: _signed(a) > _signed(b),
+    0x2c: lambda a, b: _signed(a) <= _signed(b), 0x2d: lambda a, b: _signed(a) < _signed(b), 0x2e: lambda a, b: a != b,
+}
+_CONSTANTS: Dict[int, Callable[[_Cursor], int]] = {
+    0x03: lambda c: c.number("=Q"), 0x08: lambda c: c.number("=B"), 0x09: lambda c: c.number("=b"),
+    0x0a: lambda c: c.number("=H"), 0x0b: lambda c: c.number("=h"), 0x0c: lambda c: c.number("=I"),
+    0x0d: lambda c: c.number("=i"), 0x0e: lambda c: c.number("=Q"), 0x0f: lambda c: c.number("=q"),
+    0x10: lambda c: c.uleb(), 0x11: lambda c: c.sleb(),
+}
+
+
+def evaluate(expression: bytes, initial: Optional[int], register: Callable[[int], int],
+             word: Callable[[int], int]) -> int:
+    """The result of a DWARF expression.
+
+    initial: pushed first; register, word: return the value of a register and
+    of the word at an address.  Without branches, it takes at most as many steps
+    as bytes.  Raises ValueError, also for operations that are not supported.
+    """
+    cursor, operands = _Cursor(expression, 0), [] if initial is None else [initial & _WORD]
+    while cursor.at < cursor.end:
+        code = cursor.byte()
+        if code in _BINARY and len(operands) > 1:
+            last = operands.pop()
+            value = int(_BINARY[code](operands.pop(), last))
+        elif code in _CONSTANTS:
+            value = _CONSTANTS[code](cursor)
+        elif 0x30 <= code < 0x50:               # DW_OP_lit0 to lit31
+            value = code - 0x30
+        elif 0x70 <= code < 0x90:               # DW_OP_breg0 to breg31
+            value = register(code - 0x70) + cursor.sleb()
+        elif code == 0x06 and operands:         # DW_OP_deref
+            value = word(operands.pop())
+        elif code == 0x23 and operands:         # DW_OP_plus_uconst
+            value = operands.pop() + cursor.uleb()
+        else:
+            raise ValueError("an unsupported operation (%#x) in an expression" % code)
+        operands.append(value & _WORD)
+        if len(operands) > _MOST_OPERANDS:
+            raise ValueError("an expression with more than %d operands" % _MOST_OPERANDS)
+    if not operands:
+        raise ValueError("an empty expression")
+    return operands[-1]
+
+
+# Files
+
+class Table:
+    """The call frame information of one ELF file, by virtual address; reads of it what is asked for.
+
+    elf: the file; read: a function (length, offset) -> bytes of it, such as one
+    made of os.pread.  Raises ValueError when there is no search table that can be used.
+    """
+
+    def __init__(self, elf: Elf, read: Callable[[int, int], bytes], machine: Machine = MACHINE) -> None:
+        if elf.bits != 64 or elf.machine != machine.elf:
+            raise ValueError("a file of another architecture")
+        self._elf, self._file, self._machine = elf, read, machine
+        self._cies: Dict[int, _Common] = {}
+        self._rows: Dict[int, Union[_Row, End]] = {}
+        self._header = self._place()
+        head = _Cursor(self._read(64, self._header), self._header)
+        version, frames, count, table = (head.byte() for _ in range(4))
+        # GNU ld, gold, lld and mold write no other kind; libgcc (unwind-dw2-fde-dip.c) searches no other either.
+        if version != 1 or table != 0x3b or _OMIT in (frames, count):
+            raise ValueError("no search table for frame information of a known kind")
+        head.pointer(frames, self._header)
+        self._count = min(head.pointer(count, self._header), 1 << 28)
+        self._entries = self._header + head.at
+
+    def _place(self) -> int:
+        """The virtual address of .eh_frame_hdr, which the program header PT_GNU_EH_FRAME has."""
+        head = self._at(64, 0)
+        if len(head) < 64:
+            raise ValueError("a truncated ELF file")
+        at, size, count = struct.unpack_from("=Q14xHH", head, 32)
+        for i in range(min(count, _MOST_SEGMENTS)):
+            raw = self._at(56, at + i * size)
+            if len(raw) == 56 and struct.unpack_from("=I", raw)[0] == _PT_GNU_EH_FRAME:
+                address: int = struct.unpack_from("=Q", raw, 16)[0]
+                return address
+        raise ValueError("no frame information")
+
+    def _read(self, size: int, address: int) -> bytes:
+        """At most so many bytes at a virtual address."""
+        offset = self._elf.file_offset(address)
+        if offset is None:
+            raise ValueError("an address outside of the file's segments")
+        return self._at(size, offset)
+
+    def _at(self, size: int, offset: int) -> bytes:
+        """At most so many bytes at a file offset."""
+        if offset >= 1 << 62:
+            raise ValueError("an offset behind any file's end")
+        try:
+            return self._file(size, offset)
+        except OSError as exc:
+            raise ValueError("it cannot be read: %s" % exc.strerror) from None
+
+    def virtual(self, file_offset: int) -> Optional[int]:
+        """The virtual address of what is at a file offset, or None."""
+        found: Optional[int] = self._elf.address(file_offset)
+        return found
+
+    def row(self, address: int) -> Union[_Row, End]:
+        """What unwinds a frame at a virtual address; End.NO_TABLE where no function is described."""
+        found = self._rows.get(address)
+        if found is None:
+            try:
+                rules = self.rules(address)
+                found = End.NO_TABLE if rules is None else _prepared(rules, self._machine)
+            except ValueError:
+                found = End.BAD_TABLE
+            if len(self._rows) >= _MOST_ROWS:
+                self._rows.clear()
+            self._rows[address] = found
+        return found
+
+    def rules(self, address: int) -> Optional[Rules]:
+        """The rules at a virtual address, or None where no function is described.  Raises ValueError."""
+        at = self.search(address)
+        if at is None:
+            return None
+        common, start, end, cursor = self.entry(at)
+        if not start <= address < end:
+            return None
+        state = _State(common, start)
+        state.run(cursor, address)
+        if state.register is None and not state.expression:
+            raise ValueError("no rule for the CFA")
+        return Rules(state.register, state.offset, state.expression, state.rules, common.link, common.signal)
+
+    def search(self, address: int) -> Optional[int]:
+        """The address of the last FDE that begins at or below an address: a binary search in .eh_frame_hdr."""
+        low, high = 0, self._count
+        while low < high:
+            middle = (low + high) // 2
+            if self.start(middle) <= address:
+                low = middle + 1
+            else:
+                high = middle
+        return self._pair(low - 1)[1] if low else None
+
+    def __len__(self) -> int:
+        """The number of FDEs."""
+        return self._count
+
+    def start(self, number: int) -> int:
+        """The first address that an FDE describes, by the search table."""
+        return self._pair(number)[0]
+
+    def _pair(self, number: int) -> Tuple[int, int]:
+        raw = self._read(8, self._entries + 8 * number)
+        if len(raw) < 8:
+            raise ValueError("a truncated search table")
+        start, at = struct.unpack("=ii", raw)
+        return self._header + start, self._header + at
+
+    def _entry(self, address: int) -> Tuple[_Cursor, int]:
+        """The body of a CIE or FDE behind its length, and the number at its start: 0 for a CIE."""
+        raw = self._read(512, address)
+        size = struct.unpack_from("=I", raw)[0] if len(raw) >= 8 else 0
+        if not 4 <= size <= _MOST_ENTRY:        # 0xffffffff announces a 64-bit length, which no compiler needs
+            raise ValueError("an entry of %d bytes" % size)
+        if size + 4 > len(raw):
+            raw = self._read(size + 4, address)
+        cursor = _Cursor(raw, address, 4, size + 4)
+        if len(raw) < cursor.end:
+            raise ValueError("a truncated entry")
+        return cursor, cursor.number("=I")
+
+    def entry(self, address: int) -> Tuple[_Common, int, int, _Cursor]:
+        """An FDE by its address: its CIE, the first address that it describes, the one behind, its instructions."""
+        cursor, back = self._entry(address)
+        if not back:
+            raise ValueError("a CIE in place of an FDE")
+        common = self._common(address + 4 - back)
+        start = cursor.pointer(common.encoding)
+        size = cursor.pointer(common.encoding & 15)
+        if common.augmented:
+            cursor.block(_MOST_ENTRY)
+        return common, start, start + size, cursor
+
+    def _common(self, address: int) -> _Common:
+        common = self._cies.get(address)
+        if common is None:
+            if len(self._cies) >= _MOST_CIES:
+                self._cies.clear()
+            common = self._cies[address] = self._read_common(address)
+        return common
+
+    def _read_common(self, address: int) -> _Common:
+        """A CIE.  LSB Core, "The Common Information Entry Format": versions 1 and 3, augmentations z, P, L, R, S, B."""
+        cursor, mark = self._entry(address)
+        version = cursor.byte()
+        if mark or version not in (1, 3):
+            raise ValueError("an unknown kind of CIE")
+        augmentation = cursor.string()
+        code, data = cursor.uleb(), cursor.sleb()
+        link = cursor.byte() if version == 1 else cursor.uleb()
+        if link >= self._machine.registers:
+            raise ValueError("the return address is in register %d" % link)
+        if augmentation and not augmentation.startswith(b"z"):
+            raise ValueError("an unknown augmentation")
+        encoding = 0
+        if augmentation:
+            block = cursor.block()
+            encoding = self._augmentation(augmentation, _Cursor(block, cursor.address + cursor.at - len(block)))
+        common = _Common(code, data, link, encoding, bool(augmentation), b"S" in augmentation, None)
+        state = _State(common, 0)
+        state.run(cursor, _WORD)
+        return common._replace(initial=state)
+
+    @staticmethod
+    def _augmentation(letters: bytes, cursor: _Cursor) -> int:
+        """The encoding of FDEs' pointers, from the augmentation data."""
+        encoding = 0
+        for letter in letters[1:].decode("latin-1"):
+            if letter == "R":
+                encoding = cursor.byte()
+            elif letter == "L":                 # the encoding of the language's own data
+                cursor.byte()
+            elif letter == "P":                 # the personality routine
+                cursor.pointer(cursor.byte() & 15)
+            elif letter not in "SBG":           # signal frame; arm64: key B, tagged memory
+                raise ValueError("an unknown augmentation")
+        if encoding & 0x80:
+            raise ValueError("indirect pointers in an FDE")
+        return encoding
+
+
+# Processes
+
+class AddressSpace:
+    """The executable mappings of a process, and what unwinds the frames at the places met so far.
+
+    table: a function that returns the Table of a file by its identity, or None
+    when there is none; of what is no file, by its name, such as "[vdso]".  It must
+    not raise; its calls are charged to the process's time.
+    """
+
+    def __init__(self, table: Callable[[Hashable], Optional[Table]]) -> None:
+        self._table = table
+        self._mappings: Sequence[Tuple[int, int, bool, int, Hashable, str]] = ()
+        self._starts: List[int] = []
+        self._left = _PROCESS_SECONDS
+        self.rows: Dict[int, Union[_Row, End]] = {}
+
+    def update(self, mappings: Sequence[Tuple[int, int, bool, int, Hashable, str]]) -> None:
+        """Take the mappings as stacks.mappings returns them; call it when they have changed."""
+        self._mappings = sorted(row for row in mappings if row[2])
+        self._starts = [row[0] for row in self._mappings]
+        self.rows.clear()
+
+    def row(self, address: int, deadline: float) -> Union[_Row, End]:
+        """What unwinds a frame at an address.
+
+        End.TIME when the deadline, of time.monotonic(), has passed or the process has used up its time.
+        """
+        begin = time.monotonic()
+        if begin > deadline or self._left <= 0:
+            return End.TIME
+        found = self._find(address)
+        self._left -= time.monotonic() - begin
+        if len(self.rows) >= _MOST_ROWS:
+            self.rows.clear()
+        self.rows[address] = found
+        return found
+
+    def _find(self, address: int) -> Union[_Row, End]:
+        i = bisect_right(self._starts, address) - 1
+        if i < 0 or address >= self._mappings[i][1]:
+            return End.NO_CODE
+        start, _, _, offset, identity, path = self._mappings[i]
+        if path == "[uprobes]":
+            return End.RETURN_PROBE
+        table = self._table(identity if path.startswith("/") else path) if path else None
+        virtual = table.virtual(address - start + offset) if table is not None else None
+        return End.NO_TABLE if table is None or virtual is None else table.row(virtual)
+
+
+# Stacks
+
+class _Walker:
+    """A frame of a stack: its registers, and the copy of the stack.
+
+    low: an address at or below the frame's stack pointer, which is not known
+    behind a frame record of arm64; call: whether the instruction pointer is a return address.
+    """
+
+    def __init__(self, machine: Machine, ip: int, sp: int, saved: Sequence[int], stack: bytes, call: bool) -> None:
+        self.machine, self.call, self.low, self.base = machine, call, sp, sp
+        self.values = {machine.link: ip, machine.stack: sp}     # on arm64 `saved` has the link register
+        self.values.update(zip(machine.saved, saved))
+        self.words = memoryview(stack)[:len(stack) & ~7].cast("Q")
+        self.innermost = True
+
+    def word(self, address: int) -> int:
+        """The word at an address of the stack.  Raises _Ended."""
+        at = address - self.base >> 3
+        if not 0 <= at < len(self.words):
+            raise _Ended(End.SHORT)
+        return self.words[at]
+
+    def register(self, number: int) -> int:
+        """The value of a register in this frame.  Raises _Ended."""
+        if number not in self.values:
+            raise _Ended(End.NO_REGISTER)
+        return self.values[number]
+
+    def by_row(self, row: _Row) -> int:
+        """Unwind the frame by its rules; returns the return address.  Raises _Ended."""
+        if row.general is not None:
+            return self.by_rules(row.general)
+        register, offset, lowest, saved, link, _ = row
+        values = self.values
+        cfa = values.get(register)
+        if cfa is None:
+            if register == self.machine.stack:          # behind a frame record; frames of this ABI have them
+                return self.by_frame_pointer()
+            raise _Ended(End.NO_REGISTER)
+        cfa += offset
+        self._check(cfa, link)
+        words, at = self.words, cfa - self.base
+        if at + lowest < 0:
+            raise _Ended(End.SHORT)
+        try:
+            for number, offset in saved:
+                values[number] = words[at + offset >> 3]
+        except IndexError:
+            raise _Ended(End.SHORT) from None
+        values[self.machine.stack] = self.low = cfa
+        self.call, self.innermost = True, False
+        return values[self.machine.link]
+
+    def _check(self, cfa: int, link: bool) -> None:
+        """A frame is larger than nothing, but for a leaf's; only there is the return address still in its register."""
+        if cfa & 7 or cfa < self.low or not link and not self.innermost or cfa == self.low and link:
+            raise _Ended(End.BAD_TABLE)
+
+    def by_rules(self, rules: Rules) -> int:
+        """Unwind the frame by rules of any kind."""
+        if rules.register is not None:
+            cfa = self.register(rules.register) + rules.offset & _WORD
+        else:
+            cfa = evaluate(rules.expression, None, self.register, self.word)
+        if not rules.signal:                    # one on a stack of its own interrupts a frame on another
+            self._check(cfa, rules.link in rules.registers)
+        found = {number: self._recover(rule, cfa) for number, rule in rules.registers.items()
+                 if rule.kind != "undefined"}
+        for number in rules.registers:
+            self.values.pop(number, None)
+        self.values[self.machine.stack] = cfa
+        self.values.update(found)
+        self.low = self.values[self.machine.stack]
+        self.call, self.innermost = not rules.signal, rules.signal
+        return self.register(rules.link)
+
+    def _recover(self, rule: Rule, cfa: int) -> int:
+        """The value of a register in the caller."""
+        if rule.kind == "offset":
+            return self.word(cfa + rule.value)
+        if rule.kind == "val_offset":
+            return cfa + rule.value & _WORD
+        if rule.kind == "register":
+            return self.register(rule.value)
+        result = evaluate(rule.block, cfa, self.register, self.word)
+        return self.word(result) if rule.kind == "expression" else result
+
+    def by_frame_pointer(self) -> int:
+        """Unwind a frame without CFI.  Both psABIs keep the caller's frame pointer and the return address there."""
+        record = self.values.get(self.machine.frame, 0)
+        at = record - self.base >> 3
+        if record & 7 or record < self.low or not 0 <= at < len(self.words) - 1:
+            raise _Ended(End.NO_TABLE)
+        # What the function has done to other registers is not known.
+        self.values = {self.machine.frame: self.words[at], self.machine.link: self.words[at + 1]}
+        self.low = record + 16
+        if not self.machine.lr:                 # arm64: a frame record can be anywhere in its frame
+            self.values[self.machine.stack] = self.low
+        self.call, self.innermost = True, False
+        return self.words[at + 1]
+
+
+def unwind(space: AddressSpace, ip: int, sp: int, saved: Sequence[int], stack: bytes, call: bool = True,
+           mask: int = _WORD, machine: Machine = MACHINE, limit: int = MOST_FRAMES) -> Walk:
+    """The frames of a stack.
+
+    ip, sp, saved: the instruction pointer, the stack pointer and the registers
+    Machine.saved; stack: a copy of what is at the stack pointer, any buffer;
+    call: whether `ip` is a return address, as behind a return, and not that of
+    the next instruction; mask: see address_mask.
+    """
+    walker = _Walker(machine, ip & mask, sp, saved, stack, call)
+    found, rows, deadline = [ip & mask], space.rows, 0.0
+    while True:
+        address = found[-1] - walker.call
+        row = rows.get(address)
+        if row is None:
+            deadline = deadline or time.monotonic() + _MOST_SECONDS
+            row = space.row(address, deadline)
+        if isinstance(row, End) and row is not End.NO_TABLE:
+            no_frame = row in (End.NO_CODE, End.RETURN_PROBE) and len(found) > 1
+            return Walk(tuple(found[:-1] if no_frame else found), row)
+        if len(found) >= limit:
+            return Walk(tuple(found), End.DEPTH)
+        try:
+            address = (walker.by_frame_pointer() if isinstance(row, End) else walker.by_row(row)) & mask
+        except _Ended as exc:
+            return Walk(tuple(found), exc.end)
+        except ValueError:
+            return Walk(tuple(found), End.BAD_TABLE)
+        if not address:
+            return Walk(tuple(found), End.OUTERMOST)
+        found.append(address)
