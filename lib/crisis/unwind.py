@@ -29,18 +29,21 @@ from typing import Callable, Dict, Hashable, List, NamedTuple, Optional, Sequenc
 
 from .stacks import Elf
 
-__all__ = ["End", "Walk", "Machine", "X86_64", "AARCH64", "MACHINE", "Rule", "Rules", "Table", "AddressSpace", "unwind",
-           "address_mask"]
+__all__ = ["End", "Walk", "Machine", "X86_64", "AARCH64", "MACHINE", "Rule", "Rules", "Table", "AddressSpace",
+           "evaluate", "unwind", "address_mask"]
 
 MOST_FRAMES = 127               # as many as the kernel's own walk records: PERF_MAX_STACK_DEPTH
-_MOST_SECONDS = 0.1             # to read CFI for one stack; a stack whose rows are known takes microseconds
+# Seconds of CPU time: on a busy machine a walk must not end early.
+_STACK_SECONDS = 0.1            # to read CFI for one stack; a stack whose rows are known takes microseconds
 _PROCESS_SECONDS = 20.0         # to read CFI for one process, in all
-_MOST_ENTRY = 1 << 16           # bytes of a CIE or FDE; the largest seen have 2 KB
+_MOST_ENTRY = 1 << 16           # bytes of a CIE or FDE; one of GCC's cc1 has 20 KB
 _MOST_INSTRUCTIONS = 1 << 14    # call frame instructions of a CIE or FDE
 _MOST_REMEMBERED = 32           # depth of DW_CFA_remember_state; compilers use 1
 _MOST_EXPRESSION = 256          # bytes of a DWARF expression; those of libc's signal frames have 4
 _MOST_OPERANDS = 64             # on an expression's stack
 _MOST_SEGMENTS = 256            # program headers that are looked at
+_MOST_LISTED = 1 << 16          # CIEs and FDEs of a file without a search table
+_LIST_SECONDS = 2.0             # to list them, of CPU time
 _MOST_CIES = 1 << 10            # kept per file; linkers merge equal ones to a dozen
 _MOST_ROWS = 1 << 14            # kept per file and per process
 _WORD = (1 << 64) - 1
@@ -471,11 +474,72 @@ def evaluate(expression: bytes, initial: Optional[int], register: Callable[[int]
 
 # Files
 
+class _SearchTable:
+    """The binary search table of .eh_frame_hdr: LSB Core, "The .eh_frame_hdr section".
+
+    read: a function (size, virtual address) -> bytes; address: the section's.
+    """
+
+    def __init__(self, read: Callable[[int, int], bytes], address: int) -> None:
+        self._read, self.address = read, address
+        head = _Cursor(read(64, address), address)
+        version, frames, count, table = (head.byte() for _ in range(4))
+        # GNU ld, gold, lld and mold write no other kind; libgcc (unwind-dw2-fde-dip.c) searches no other either.
+        if version != 1 or table != 0x3b or _OMIT in (frames, count):
+            raise ValueError("a search table of an unknown kind")
+        head.pointer(frames, address)
+        self._count = min(head.pointer(count, address), 1 << 28)
+        self._entries = address + head.at
+
+    def __len__(self) -> int:
+        """The number of FDEs."""
+        return self._count
+
+    def _pair(self, number: int) -> Tuple[int, int]:
+        raw = self._read(8, self._entries + 8 * number)
+        if len(raw) < 8:
+            raise ValueError("a truncated search table")
+        start, at = struct.unpack("=ii", raw)
+        return self.address + start, self.address + at
+
+    def place(self, number: int) -> int:
+        """The address of an FDE by its number in the order of what they describe."""
+        return self._pair(number)[1]
+
+    def search(self, address: int) -> Optional[int]:
+        """The address of the last FDE that begins at or below an address; None where there is none."""
+        low, high = 0, self._count
+        while low < high:
+            middle = (low + high) // 2
+            if self._pair(middle)[0] <= address:
+                low = middle + 1
+            else:
+                high = middle
+        return self.place(low - 1) if low else None
+
+
+class _Listed:
+    """The same made of a list: [(first address that an FDE describes, its own address)]."""
+
+    def __init__(self, pairs: List[Tuple[int, int]]) -> None:
+        self._pairs = sorted(pairs)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def place(self, number: int) -> int:
+        return self._pairs[number][1]
+
+    def search(self, address: int) -> Optional[int]:
+        number = bisect_right(self._pairs, (address, _WORD))
+        return self.place(number - 1) if number else None
+
+
 class Table:
     """The call frame information of one ELF file, by virtual address; reads of it what is asked for.
 
     elf: the file; read: a function (length, offset) -> bytes of it, such as one
-    made of os.pread.  Raises ValueError when there is no search table that can be used.
+    made of os.pread; index: its FDEs.  Raises ValueError when it has none that can be used.
     """
 
     def __init__(self, elf: Elf, read: Callable[[int, int], bytes], machine: Machine = MACHINE) -> None:
@@ -484,18 +548,11 @@ class Table:
         self._elf, self._file, self._machine = elf, read, machine
         self._cies: Dict[int, _Common] = {}
         self._rows: Dict[int, Union[_Row, End]] = {}
-        self._header = self._place()
-        head = _Cursor(self._read(64, self._header), self._header)
-        version, frames, count, table = (head.byte() for _ in range(4))
-        # GNU ld, gold, lld and mold write no other kind; libgcc (unwind-dw2-fde-dip.c) searches no other either.
-        if version != 1 or table != 0x3b or _OMIT in (frames, count):
-            raise ValueError("no search table for frame information of a known kind")
-        head.pointer(frames, self._header)
-        self._count = min(head.pointer(count, self._header), 1 << 28)
-        self._entries = self._header + head.at
+        header = self._header()
+        self.index = self._list() if header is None else _SearchTable(self._read, header)
 
-    def _place(self) -> int:
-        """The virtual address of .eh_frame_hdr, which the program header PT_GNU_EH_FRAME has."""
+    def _header(self) -> Optional[int]:
+        """The virtual address of .eh_frame_hdr, by the program header PT_GNU_EH_FRAME, or None."""
         head = self._at(64, 0)
         if len(head) < 64:
             raise ValueError("a truncated ELF file")
@@ -505,7 +562,29 @@ class Table:
             if len(raw) == 56 and struct.unpack_from("=I", raw)[0] == _PT_GNU_EH_FRAME:
                 address: int = struct.unpack_from("=Q", raw, 16)[0]
                 return address
-        raise ValueError("no frame information")
+        return None
+
+    def _list(self) -> _Listed:
+        """All FDEs of .eh_frame, for a file without .eh_frame_hdr: gcc -static leaves it out."""
+        section = self._elf.sections.get(b".eh_frame")
+        if section is None:
+            raise ValueError("no frame information")
+        offset, size = section[1:3] if len(section) == 3 else section[2:4]
+        at = self.virtual(offset)
+        if at is None:
+            raise ValueError("frame information that is not loaded")
+        found: List[Tuple[int, int]] = []
+        end, deadline = at + size, time.thread_time() + _LIST_SECONDS
+        for _ in range(_MOST_LISTED):
+            if at + 8 > end or self._read(4, at) == b"\0\0\0\0":          # a terminator
+                return _Listed(found)
+            cursor, mark = self._entry(at)
+            if mark:
+                found.append((self.entry(at)[1], at))
+            at += cursor.end
+            if time.thread_time() > deadline:
+                break
+        raise ValueError("too many functions without a search table")
 
     def _read(self, size: int, address: int) -> bytes:
         """At most so many bytes at a virtual address."""
@@ -544,7 +623,7 @@ class Table:
 
     def rules(self, address: int) -> Optional[Rules]:
         """The rules at a virtual address, or None where no function is described.  Raises ValueError."""
-        at = self.search(address)
+        at = self.index.search(address)
         if at is None:
             return None
         common, start, end, cursor = self.entry(at)
@@ -555,32 +634,6 @@ class Table:
         if state.register is None and not state.expression:
             raise ValueError("no rule for the CFA")
         return Rules(state.register, state.offset, state.expression, state.rules, common.link, common.signal)
-
-    def search(self, address: int) -> Optional[int]:
-        """The address of the last FDE that begins at or below an address: a binary search in .eh_frame_hdr."""
-        low, high = 0, self._count
-        while low < high:
-            middle = (low + high) // 2
-            if self.start(middle) <= address:
-                low = middle + 1
-            else:
-                high = middle
-        return self._pair(low - 1)[1] if low else None
-
-    def __len__(self) -> int:
-        """The number of FDEs."""
-        return self._count
-
-    def start(self, number: int) -> int:
-        """The first address that an FDE describes, by the search table."""
-        return self._pair(number)[0]
-
-    def _pair(self, number: int) -> Tuple[int, int]:
-        raw = self._read(8, self._entries + 8 * number)
-        if len(raw) < 8:
-            raise ValueError("a truncated search table")
-        start, at = struct.unpack("=ii", raw)
-        return self._header + start, self._header + at
 
     def _entry(self, address: int) -> Tuple[_Cursor, int]:
         """The body of a CIE or FDE behind its length, and the number at its start: 0 for a CIE."""
@@ -681,13 +734,13 @@ class AddressSpace:
     def row(self, address: int, deadline: float) -> Union[_Row, End]:
         """What unwinds a frame at an address.
 
-        End.TIME when the deadline, of time.monotonic(), has passed or the process has used up its time.
+        End.TIME when the deadline, of time.thread_time(), has passed, or the process has used up its time.
         """
-        begin = time.monotonic()
+        begin = time.thread_time()
         if begin > deadline or self._left <= 0:
             return End.TIME
         found = self._find(address)
-        self._left -= time.monotonic() - begin
+        self._left -= time.thread_time() - begin
         if len(self.rows) >= _MOST_ROWS:
             self.rows.clear()
         self.rows[address] = found
@@ -823,7 +876,7 @@ def unwind(space: AddressSpace, ip: int, sp: int, saved: Sequence[int], stack: b
         address = found[-1] - walker.call
         row = rows.get(address)
         if row is None:
-            deadline = deadline or time.monotonic() + _MOST_SECONDS
+            deadline = deadline or time.thread_time() + _STACK_SECONDS
             row = space.row(address, deadline)
         if isinstance(row, End) and row is not End.NO_TABLE:
             no_frame = row in (End.NO_CODE, End.RETURN_PROBE) and len(found) > 1
