@@ -25,7 +25,7 @@ import os
 import struct
 import time
 from bisect import bisect_right
-from typing import Callable, Dict, Hashable, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Callable, Dict, Hashable, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 from .stacks import Elf
 
@@ -34,7 +34,7 @@ __all__ = ["End", "Walk", "Machine", "X86_64", "AARCH64", "MACHINE", "Rule", "Ru
 
 MOST_FRAMES = 127               # as many as the kernel's own walk records: PERF_MAX_STACK_DEPTH
 # Seconds of CPU time: on a busy machine a walk must not end early.
-_STACK_SECONDS = 0.1            # to read CFI for one stack; a stack whose rows are known takes microseconds
+_STACK_SECONDS = 0.25           # to read CFI for one stack; a stack whose rows are known takes microseconds
 _PROCESS_SECONDS = 20.0         # to read CFI for one process, in all
 _MOST_ENTRY = 1 << 16           # bytes of a CIE or FDE; one of GCC's cc1 has 20 KB
 _MOST_INSTRUCTIONS = 1 << 14    # call frame instructions of a CIE or FDE
@@ -44,6 +44,7 @@ _MOST_OPERANDS = 64             # on an expression's stack
 _MOST_SEGMENTS = 256            # program headers that are looked at
 _MOST_LISTED = 1 << 16          # CIEs and FDEs of a file without a search table
 _LIST_SECONDS = 2.0             # to list them, of CPU time
+_MOST_AT_ONCE = 1 << 24         # bytes
 _MOST_CIES = 1 << 10            # kept per file; linkers merge equal ones to a dozen
 _MOST_ROWS = 1 << 14            # kept per file and per process
 _WORD = (1 << 64) - 1
@@ -546,6 +547,7 @@ class Table:
         if elf.bits != 64 or elf.machine != machine.elf:
             raise ValueError("a file of another architecture")
         self._elf, self._file, self._machine = elf, read, machine
+        self._start, self._data = 0, b""        # while .eh_frame is listed, its address and bytes
         self._cies: Dict[int, _Common] = {}
         self._rows: Dict[int, Union[_Row, End]] = {}
         header = self._header()
@@ -573,10 +575,12 @@ class Table:
         at = self.virtual(offset)
         if at is None:
             raise ValueError("frame information that is not loaded")
+        self._start, self._data = at, self._at(min(size, _MOST_AT_ONCE), offset)
         found: List[Tuple[int, int]] = []
         end, deadline = at + size, time.thread_time() + _LIST_SECONDS
         for _ in range(_MOST_LISTED):
             if at + 8 > end or self._read(4, at) == b"\0\0\0\0":          # a terminator
+                self._data = b""
                 return _Listed(found)
             cursor, mark = self._entry(at)
             if mark:
@@ -588,6 +592,9 @@ class Table:
 
     def _read(self, size: int, address: int) -> bytes:
         """At most so many bytes at a virtual address."""
+        at = address - self._start
+        if 0 <= at < len(self._data) - size:
+            return self._data[at:at + size]
         offset = self._elf.file_offset(address)
         if offset is None:
             raise ValueError("an address outside of the file's segments")
@@ -722,40 +729,48 @@ class AddressSpace:
         self._table = table
         self._mappings: Sequence[Tuple[int, int, bool, int, Hashable, str]] = ()
         self._starts: List[int] = []
-        self._left = _PROCESS_SECONDS
+        self._trampolines: Set[int] = set()
+        self._left, self._stack_left = _PROCESS_SECONDS, _STACK_SECONDS
         self.rows: Dict[int, Union[_Row, End]] = {}
 
     def update(self, mappings: Sequence[Tuple[int, int, bool, int, Hashable, str]]) -> None:
         """Take the mappings as stacks.mappings returns them; call it when they have changed."""
         self._mappings = sorted(row for row in mappings if row[2])
         self._starts = [row[0] for row in self._mappings]
+        # uprobe_get_trampoline_vaddr() in kernel/events/uprobes.c: a uretprobe puts this in the return address's place.
+        self._trampolines = {row[0] for row in self._mappings if row[5] == "[uprobes]"}
         self.rows.clear()
 
-    def row(self, address: int, deadline: float) -> Union[_Row, End]:
-        """What unwinds a frame at an address.
+    def begin(self) -> None:
+        """A walk begins: its time starts."""
+        self._stack_left = _STACK_SECONDS
 
-        End.TIME when the deadline, of time.thread_time(), has passed, or the process has used up its time.
-        """
-        begin = time.thread_time()
-        if begin > deadline or self._left <= 0:
+    def row(self, address: int) -> Union[_Row, End]:
+        """What unwinds a frame at an address.  End.TIME when the walk or the process has used up its time."""
+        if self._stack_left <= 0 or self._left <= 0:
             return End.TIME
+        begin = time.thread_time()
         found = self._find(address)
-        self._left -= time.thread_time() - begin
+        loaded = time.thread_time()             # a file is opened for all the stacks that come
+        if not isinstance(found, End):
+            found = found[0].row(found[1])
+        now = time.thread_time()
+        self._left -= now - begin
+        self._stack_left -= now - loaded
         if len(self.rows) >= _MOST_ROWS:
             self.rows.clear()
         self.rows[address] = found
         return found
 
-    def _find(self, address: int) -> Union[_Row, End]:
+    def _find(self, address: int) -> Union[Tuple[Table, int], End]:
+        """The Table of the file that is mapped at an address, and the virtual address there; or why there is none."""
         i = bisect_right(self._starts, address) - 1
         if i < 0 or address >= self._mappings[i][1]:
-            return End.NO_CODE
+            return End.RETURN_PROBE if address + 1 in self._trampolines else End.NO_CODE
         start, _, _, offset, identity, path = self._mappings[i]
-        if path == "[uprobes]":
-            return End.RETURN_PROBE
         table = self._table(identity if path.startswith("/") else path) if path else None
         virtual = table.virtual(address - start + offset) if table is not None else None
-        return End.NO_TABLE if table is None or virtual is None else table.row(virtual)
+        return End.NO_TABLE if table is None or virtual is None else (table, virtual)
 
 
 # Stacks
@@ -871,13 +886,13 @@ def unwind(space: AddressSpace, ip: int, sp: int, saved: Sequence[int], stack: b
     the next instruction; mask: see address_mask.
     """
     walker = _Walker(machine, ip & mask, sp, saved, stack, call)
-    found, rows, deadline = [ip & mask], space.rows, 0.0
+    found, rows = [ip & mask], space.rows
+    space.begin()
     while True:
         address = found[-1] - walker.call
         row = rows.get(address)
         if row is None:
-            deadline = deadline or time.thread_time() + _STACK_SECONDS
-            row = space.row(address, deadline)
+            row = space.row(address)
         if isinstance(row, End) and row is not End.NO_TABLE:
             no_frame = row in (End.NO_CODE, End.RETURN_PROBE) and len(found) > 1
             return Walk(tuple(found[:-1] if no_frame else found), row)

@@ -187,7 +187,7 @@ UPROBES = LOADED + (1 << 30)
     ({24: at(0x45), 8: (1 << 64) - 8}, End.SHORT, 2),
     ({24: at(0x45), 8: SP + 65}, End.BAD_TABLE, 2),                 # a CFA that is not aligned
     ({24: at(0x45), 8: SP}, End.BAD_TABLE, 2),                      # one below the frame
-    ({24: UPROBES + 5}, End.RETURN_PROBE, 1),
+    ({24: UPROBES}, End.RETURN_PROBE, 1),
     ({24: 0}, End.OUTERMOST, 1),
 ])
 def test_ends(words, why, count):
@@ -384,8 +384,10 @@ def test_time(monkeypatch):
     words = {8 * i - 8: at(i * 16 + 5) for i in range(1, 40)}
     space = image.space()
     begin = time.thread_time()
-    found = walk(space, at(5), words)
-    assert found.end is End.TIME and time.thread_time() - begin < 1 * SLOW
+    assert len(walk(space, at(5), words).addresses) >= 3 and time.thread_time() - begin < 1 * SLOW
+    monkeypatch.setattr(unwind, "_STACK_SECONDS", .01)
+    space = image.space()
+    assert walk(space, at(5), words).end is End.TIME
     assert space.rows                           # and the next walk begins with what this one has read
     monkeypatch.setattr(unwind, "_PROCESS_SECONDS", .01)
     space = image.space()

@@ -48,7 +48,7 @@ def interpreted(path, readelf="readelf", arguments=()):
             rows = None
         elif fields[:2] == ["LOC", "CFA"]:
             columns = fields[2:]
-        elif rows is not None and len(fields) > 1 and re.fullmatch("[0-9a-f]{8,16}", fields[0]):
+        elif rows is not None and len(fields) > 1 and fields[1] != "ZERO" and re.fullmatch("[0-9a-f]{8,16}", fields[0]):
             # A register's number has its name behind it.
             rules = [field.strip("()") for field, after in zip(fields, fields[1:] + [""]) if not after.startswith("(")]
             rows[int(fields[0], 16)] = rules[1], dict(zip(columns, rules[2:]))
@@ -190,8 +190,8 @@ def test_nested_calls(tmp_path, compiler, flag, signal):
     """libc's qsort, a signal's frame, a realigned one, one of variable size; gcc -static makes no search table."""
     path = built(tmp_path, compiler, "-fomit-frame-pointer", flag)
     found, process, _ = captured([path, *["signal"] * signal], path, unwind.MACHINE)
-    assert [name for name in process.names(found.addresses, path) if name in NESTED] == NESTED
-    assert found.end is End.OUTERMOST
+    names = [name for name in process.names(found.addresses, path) if name in NESTED]
+    assert (found.end, names) == (End.OUTERMOST, NESTED)
     assert len(found.addresses) >= len(NESTED) + 3 + 2 * signal
 
 
@@ -301,4 +301,5 @@ def test_stacks_against_gdb(tmp_path, program, command, every, least):
     wrong = [(walked, chain) for walked, chain in found if walked.addresses != chain and
              not (walked.end is End.SHORT and walked.addresses == chain[:len(walked.addresses)])]
     assert len(found) >= least and not wrong, wrong[:2]
-    assert sum(walked.end is End.OUTERMOST for walked, _ in found) >= .9 * len(found)
+    # A uretprobe of somebody else may be at malloc in the whole system.
+    assert sum(walked.end in (End.OUTERMOST, End.RETURN_PROBE) for walked, _ in found) >= .9 * len(found)
