@@ -4,7 +4,8 @@
 import struct
 
 from crisis import stacks
-from crisis.unwind import AARCH64, X86_64, AddressSpace, Table
+from crisis.eh_frame import AARCH64, X86_64, Table
+from crisis.unwind import AddressSpace
 
 REGISTERS = {
     X86_64: {name: number for number, name in enumerate("rax rdx rcx rbx rsi rdi rbp rsp".split())},
@@ -50,10 +51,11 @@ class Image:
     """An ELF file with .eh_frame_hdr, .eh_frame and code.
 
     functions: [(offset in the code, size, instructions)]; cie: its instructions;
-    header: whether it has a search table, or only the section .eh_frame.
+    header: whether it has a search table, or only the section .eh_frame; link: the column of the return address.
     """
 
-    def __init__(self, functions, cie=None, machine=X86_64, encoding=0x1b, augmentation=b"zR", size=SIZE, header=True):
+    def __init__(self, functions, cie=None, machine=X86_64, encoding=0x1b, augmentation=b"zR", size=SIZE, header=True,
+                 link=None):
         self.data = data = bytearray(size)
         struct.pack_into("=4sBBBB8xHHIQQQIHHHHHH", data, 0, b"\x7fELF", 2, 1, 1, 0, 3, machine.elf, 1, 0, 64, 0, 0, 64,
                          56, 2, 0, 0, 0)
@@ -65,7 +67,7 @@ class Image:
         more = b""
         for letter in augmentation[1:].decode():
             more += {"R": bytes([encoding]), "P": b"\x9b\0\0\0\0", "L": b"\x1b"}.get(letter, b"")
-        head = b"\x01" + augmentation + b"\0" + uleb(1) + sleb(-8) + uleb(machine.link)
+        head = b"\x01" + augmentation + b"\0" + uleb(1) + sleb(-8) + uleb(machine.link if link is None else link)
         self.cie = self.entry(0, head + (uleb(len(more)) + more if augmentation else b"") + cie)
         self.fdes = []
         for start, length, instructions in functions:
@@ -124,3 +126,28 @@ def shown(rules, machine=X86_64):
         text = names[rule.value] if rule.kind == "register" else texts[rule.kind]
         found[names.get(register, register)] = text % rule.value if "%" in text else text
     return "exp" if rules.register is None else "%s%+d" % (names[rules.register], rules.offset), found
+
+
+# (name, instructions behind those of a call, {bytes from the function's start: (CFA, rules)})
+RA = {"ra": "c-8"}
+PROGRAMS = [
+    ("frame pointer", b"\x41\x0e\x10\x86\x02\x43\x0d\x06\x4a\x0c\x07\x08\xc6",
+     {0: ("rsp+8", RA), 1: ("rsp+16", dict(RA, rbp="c-16")), 3: ("rsp+16", dict(RA, rbp="c-16")),
+      4: ("rbp+16", dict(RA, rbp="c-16")), 13: ("rbp+16", dict(RA, rbp="c-16")), 14: ("rsp+8", RA), 99: ("rsp+8", RA)}),
+    ("remember and restore", b"\x41\x0e\x10\x83\x02\x45\x0a\x0e\x08\xc3\x42\x0b\x50\x0e\x30",
+     {1: ("rsp+16", dict(RA, rbx="c-16")), 6: ("rsp+8", RA), 7: ("rsp+8", RA), 8: ("rsp+16", dict(RA, rbx="c-16")),
+      24: ("rsp+48", dict(RA, rbx="c-16"))}),
+    ("advance by 1, 2 and 4 bytes", b"\x02\x10\x0e\x10\x03\x40\x00\x0e\x18\x04\x10\x00\x00\x00\x0e\x20",
+     {15: ("rsp+8", RA), 16: ("rsp+16", RA), 79: ("rsp+16", RA), 80: ("rsp+24", RA), 96: ("rsp+32", RA)}),
+    ("signed, factored offsets", b"\x12\x06\x7e\x11\x03\x7f\x13\x7c", {0: ("rbp+32", dict(RA, rbx="c+8"))}),
+    ("extended registers", b"\x05\x0c\x03\x05\x0d\x04\x06\x0d\x2f\x0e\x02",
+     {0: ("rsp+8", dict(RA, r12="c-24", r14="c+16"))}),
+    ("values", b"\x14\x03\x02\x15\x06\x7f", {0: ("rsp+8", dict(RA, rbx="v-16", rbp="v+8"))}),
+    ("other rules", b"\x07\x0c\x08\x0d\x09\x10\x05", {0: ("rsp+8", {"ra": "rdi", "r12": "u", "r13": "s"})}),
+    ("expressions", b"\x0f\x03\x76\x78\x06\x10\x06\x02\x76\x00\x16\x03\x01\x30",
+     {0: ("exp", dict(RA, rbp="exp", rbx="vexp"))}),
+    ("no change", b"\x2e\x90\x01\0\x41\0\x0e\x10", {0: ("rsp+8", RA), 1: ("rsp+16", RA)}),
+    ("a large offset", b"\x0e\x88\x80\x04\x83\xff\x7f", {0: ("rsp+65544", dict(RA, rbx="c-131064"))}),
+    ("vector registers", b"\x05\x41\x02", {0: ("rsp+8", RA)}),
+]
+FRAME = b"\x0e\x20\x83\x02\x86\x03"             # of 32 bytes; saves rbx and rbp

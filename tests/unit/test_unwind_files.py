@@ -11,7 +11,8 @@ import subprocess
 import pytest
 
 from crisis import stacks, unwind
-from crisis.unwind import AARCH64, X86_64, AddressSpace, End, Table
+from crisis.eh_frame import AARCH64, MACHINE, X86_64, Table
+from crisis.unwind import AddressSpace, End
 from elf_image import REGISTERS, reader, shown, table_of
 from helpers import ROOT, SLOW
 
@@ -26,7 +27,7 @@ def needs(*programs):
             pytest.skip("%s is not installed" % program)
 
 
-def file_table(path, machine=unwind.MACHINE):
+def file_table(path, machine=MACHINE):
     with open(path, "rb") as f:
         return table_of(f.read(), machine)
 
@@ -90,7 +91,7 @@ LIBRARIES = "/usr/lib/%s-linux-gnu/" % os.uname().machine, "/usr/lib64/"
 @pytest.mark.parametrize("name", ["libc.so.6", "/usr/bin/python3", "/usr/bin/git", "libcrypto.so.3", "libstdc++.so.6"])
 def test_files(name):
     path = installed(*[os.path.join(directory, name) for directory in LIBRARIES])
-    rows, functions = compare(path, unwind.MACHINE)
+    rows, functions = compare(path, MACHINE)
     assert rows > 1000 and functions > 500
 
 
@@ -168,7 +169,7 @@ def captured(command, path, machine):
     process.update(mappings(raw[128 + size:].decode()))
     highest = max(row[1] for row in process.rows if row[1] < 1 << 56)
     # qemu-user has 48 bits, and its programs in the lower ones.
-    mask = unwind.address_mask(highest) if machine is unwind.MACHINE else MASK
+    mask = unwind.address_mask(highest) if machine is MACHINE else MASK
     copy, saved = raw[128:128 + size], head[3:3 + len(machine.saved)]
     walked = unwind.unwind(process.space, head[0], head[1], saved, copy, machine=machine, mask=mask)
     return walked, process, copy
@@ -189,7 +190,7 @@ def built(directory, compiler, *flags):
 def test_nested_calls(tmp_path, compiler, flag, signal):
     """libc's qsort, a signal's frame, a realigned one, one of variable size; gcc -static makes no search table."""
     path = built(tmp_path, compiler, "-fomit-frame-pointer", flag)
-    found, process, _ = captured([path, *["signal"] * signal], path, unwind.MACHINE)
+    found, process, _ = captured([path, *["signal"] * signal], path, MACHINE)
     names = [name for name in process.names(found.addresses, path) if name in NESTED]
     assert (found.end, names) == (End.OUTERMOST, NESTED)
     assert len(found.addresses) >= len(NESTED) + 3 + 2 * signal
@@ -257,7 +258,7 @@ gdb.execute("kill")
 def stops(directory, command, most, every, **options):
     """[(walk, gdb's chain up to the first address that is no code)] of a program, for each stop, and the Process."""
     needs("gdb")
-    if unwind.MACHINE is not X86_64:
+    if MACHINE is not X86_64:
         pytest.skip("written for the registers of x86-64")
     script, results = directory / "stops.py", directory / "stops"
     script.write_text(GDB)
