@@ -110,7 +110,7 @@ def faults(name, words, status, errors):
             return "%d lines for an error" % len(lines)
         if len(lines[0]) > 800:
             return "a line of %d characters" % len(lines[0])
-    if status == 1 and quiet and not (lines and lines[-1].startswith(name + ": ")):
+    if status == 1 and quiet and not any(text.startswith(name + ": ") for text in lines):
         return "no line for an error"
     # Of several files each may have its own line, a command of -c its end, and a note may come before the error.
     if status == 1 and quiet and len(lines) != 1 and name not in ("fincore", "pagecache") and "-c" not in words:
