@@ -130,7 +130,7 @@ class _Module:
         self.elf = self._functions = None
 
     def load(self, uid=None):
-        """Read the symbol tables.  uid: the process's.  Raises ValueError, OSError and what a hostile file may cause."""
+        """Read the symbol tables.  uid: the process's, or None.  Raises ValueError, OSError, MemoryError."""
         self.elf = elf = Elf(self.fd)
         elves = [elf]
         if not elf.has_symtab():
@@ -505,7 +505,8 @@ class Symbols:
                 except (OSError, ValueError) as exc:
                     self._note("cannot name the inlined functions of %s: %s" % (key[0], exc))
             if time.monotonic() >= deadline:
-                self._note("not all inlined functions are shown: addr2line takes more than %d seconds" % _INLINE_SECONDS)
+                self._note("not all inlined functions are shown: addr2line takes more than %d seconds"
+                           % _INLINE_SECONDS)
                 break
         result = []
         for frames in stacks:

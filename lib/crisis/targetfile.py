@@ -17,7 +17,8 @@ __all__ = ["open_regular", "owned_by", "readable_by_all", "credentials"]
 def open_regular(path, allowed=None, follow=False, dir_fd=None):
     """A descriptor for reading of a regular file.
 
-    allowed: stat_result -> False for a file that must not be read; follow: the last component of the path may be a link.
+    allowed: stat_result -> False for a file that must not be read; follow: the
+    last component of the path may be a link.
     Raises OSError, also for what is not a regular file (EINVAL) or not allowed (ESTALE).
     """
     fd = os.open(path, os.O_PATH | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW), dir_fd=dir_fd)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Maps a file executable, so that symbol readers see it, and allocates.  Build: cc -o mapper mapper.c   Run: ./mapper FILE */
+/* Maps a file executable, so that symbol readers see it, and allocates.  Run: ./mapper FILE */
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>

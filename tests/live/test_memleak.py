@@ -715,8 +715,8 @@ def test_errors_and_exits(leaker):
             (["-c", "/no/such/program"], 1, "cannot run"), \
             (["-c", ""], 2, "empty"), (["-O", "x"], 2, "need -p"), (["--percpu", "-p", "1"], 2, "kernel"), \
             (["-z", "9", "-Z", "1"], 2, "larger"), (["-s", "0"], 2, "between"), \
-            (["-o", "-1"], 2, "older"), \
-            (["--entries", "4294967297"], 2, "134217728 entries"), (["--entries", "2147483647"], 2, "134217728 entries"), (["--source", "kernel", "-p", str(os.getpid())], 2, "not for processes"), \
+            (["-o", "-1"], 2, "older"), (["--source", "kernel", "-p", str(os.getpid())], 2, "not for processes"), \
+            (["--entries", "4294967297"], 2, "134217728 entries"), (["--entries", "2147483647"], 2, "134217728"), \
             (["--cgroup", "/no/such"], 1, "no such cgroup"):
         result = run("memleak", *args, "1", "1")
         assert result.returncode == status and result.stdout == "" and result.stderr.count("\n") == 1, result

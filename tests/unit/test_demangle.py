@@ -57,7 +57,8 @@ RUST = {
     "_RINvMCs6xxl1lAjzDf_1aINtB3_1WKj2bc_Kce9_Kb0_E2goTlEEB3_": "<a::W<700, '\xe9', false>>::go::<(i32,)>",
     "_RNSNvYNCNvCs6xxl1lAjzDf_1a4main0INtNtNtCsgEmfK2I1SDS_4core3ops8function6FnOnceTReAhj3_EE9call_once6vtableB8_":
     "<a::main::{closure#0} as core::ops::function::FnOnce<(&str, [u8; 3])>>::call_once::{shim:vtable#0}",
-    "_RNvXse_NtCsgEmfK2I1SDS_4core5arrayAhj1_INtNtNtB7_3ops5index8IndexMutNtNtBG_5range9RangeFullE9index_mutCs6xxl1lAjzDf_1a":
+    "_RNvXse_NtCsgEmfK2I1SDS_4core5arrayAhj1_INtNtNtB7_3ops5index8IndexMutNtNtBG_5range9RangeFullE9index_mut"
+    "Cs6xxl1lAjzDf_1a":
     "<[u8; 1] as core::ops::index::IndexMut<core::ops::range::RangeFull>>::index_mut",
     "_RMC0INtC8arrayvec8ArrayVechKj7b_E": "<arrayvec::ArrayVec<u8, 123>>",
     "_RMC0INtC1a1SKanb_E": "<a::S<-11>>",
@@ -77,8 +78,9 @@ def test_rust_v0(name):
     assert Demangler().names([name]) == {name: RUST[name] or name}
 
 
-@pytest.mark.parametrize("name", ["main", "_Zbroken", "_Z" + "S" * 5000, "_Z\xff", "_Z3foov\n_Z3barv", "_R", "_RNv", "a.cold",
-                                  "_RNvC1a99999999999999999999a", "_RB_", "_RNvB_1a", "_ZN", "", "_RNvC1a1b\udc80", "_Z\udcff"])
+@pytest.mark.parametrize("name", [
+    "main", "_Zbroken", "_Z" + "S" * 5000, "_Z\xff", "_Z3foov\n_Z3barv", "_R", "_RNv", "a.cold", "", "_ZN", "_Z\udcff",
+    "_RNvC1a99999999999999999999a", "_RB_", "_RNvB_1a", "_RNvC1a1b\udc80"])
 def test_what_is_no_mangled_name_stays_as_it_is(name):
     assert Demangler().names([name]) == {name: name}
     assert Demangler().names(["f.llvm.12"]) == {"f.llvm.12": "f"}
@@ -100,8 +102,9 @@ def test_names_that_ask_for_gigabytes_do_not_get_them(demangler):
 
 def test_many_such_names_together_cost_about_a_second(demangler):
     begin = time.monotonic()
-    texts = Demangler().names(["_Z3foov"] + [bomb(levels).replace("1f1A", "2f%c1A" % letter) for levels in (23, 24, 25, 26, 27)
-                               for letter in "abcdefghijklmnop"])
+    names = [bomb(levels).replace("1f1A", "2f%c1A" % letter) for levels in range(23, 28)
+             for letter in "abcdefghijklmnop"]
+    texts = Demangler().names(["_Z3foov"] + names)
     assert time.monotonic() - begin < 2.5 * SLOW and texts["_Z3foov"] == "foo()"
 
 

@@ -207,16 +207,17 @@ CODE = """
 import os, resource, sys, time
 sys.path[:0] = %r
 from test_elf import exercise
-fd, before, begin = os.open(sys.argv[1], os.O_RDONLY), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
-faults = exercise(fd)
+before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+faults = exercise(os.open(sys.argv[1], os.O_RDONLY))
 print(faults, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, time.monotonic() - begin)
 """
 
 
 def cost(path):
     """(number of faults, KB, seconds) of what memleak reads of a file."""
-    text = subprocess.run([sys.executable, "-c", CODE % [os.path.join(ROOT, part) for part in ("lib", "tests", "tests/unit")],
-                           str(path)], stdout=subprocess.PIPE, check=True, universal_newlines=True).stdout
+    code = CODE % [os.path.join(ROOT, part) for part in ("lib", "tests", "tests/unit")]
+    text = subprocess.run([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, check=True,
+                          universal_newlines=True).stdout
     faults, size, seconds = text.split()
     return int(faults), int(size), float(seconds)
 

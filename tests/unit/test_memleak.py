@@ -95,7 +95,8 @@ def tracer(blocks, targets, **changes):
     one.args = arguments(**dict(dict(combined_only=False, older=0, trace=False), **changes))
     one.user, one.changed, one.ended, one.attached, one._symbols = True, False, set(), set(), FakeSymbols()
     one.live, one.comms = dict.fromkeys(targets, "x"), {tgid: "x" for _, tgid in blocks}
-    maps = {"blocks": FakeMap((memleak.KEY.pack(*key), memleak.BLOCK.pack(*values, 0, 2)) for key, values in blocks.items()),
+    maps = {"blocks": FakeMap((memleak.KEY.pack(*key), memleak.BLOCK.pack(*values, 0, 2))
+                              for key, values in blocks.items()),
             "targets": FakeMap((memleak.PID.pack(tgid), memleak.SINCE.pack(ns)) for tgid, ns in targets.items()),
             "stacks": FakeMap()}
     one.program = types.SimpleNamespace(maps=maps)
@@ -106,7 +107,8 @@ def test_blocks_belong_to_a_process_and_not_to_a_pid():
     """7: it has lived since 100; 8: it has taken over the PID at 500; 9: it has ended."""
     one = tracer({(1, 7): (10, 150, 1), (2, 7): (10, 90, 1), (3, 8): (20, 400, 1), (4, 8): (30, 600, 1),
                   (5, 9): (40, 300, 2)}, {7: 100, 8: 500})
-    assert {key: group[:2] for key, group in one.outstanding().items()} == {(7, 1): [10, 1], (8, 1): [30, 1], (9, 2): [40, 1]}
+    assert {key: group[:2] for key, group in one.outstanding().items()} == {
+        (7, 1): [10, 1], (8, 1): [30, 1], (9, 2): [40, 1]}
     assert {memleak.KEY.unpack(key)[0] for key in one.program.maps["blocks"]} == {1, 4}
     assert set(one.comms) == {7, 8, 9} and one._symbols.forgotten == []         # 9 is in this report
     assert {key for key in one.outstanding()} == {(7, 1), (8, 1)}
@@ -131,7 +133,8 @@ def test_an_address_that_is_allocated_again_while_the_stale_are_removed():
 def test_totals_of_combined_only():
     one = tracer({(1, 9): (40, 300, 2)}, {7: 100}, combined_only=True)
     one.comms, one.changed = {7: "x", 9: "x"}, True
-    for key, (count, total, tgid) in {1: (3, 300, 7), 2: (1, 40, 9), 3: (0, 0, 7), 4: ((1 << 64) - 1, (1 << 64) - 10, 7)}.items():
+    less = (1 << 64) - 1                        # more was freed than is known to have been allocated
+    for key, count, total, tgid in (1, 3, 300, 7), (2, 1, 40, 9), (3, 0, 0, 7), (4, less, less - 9, 7):
         one.program.maps["stacks"][memleak.SINCE.pack(key)] = memleak.STACK.pack(count, total, tgid, 0, *[0] * 127)
     assert {key: group[:2] for key, group in one.outstanding().items()} == {(7, 1): [300, 3], (9, 2): [40, 1]}
     assert not one.program.maps["blocks"]

@@ -229,8 +229,8 @@ def test_a_large_perf_map(tmp_path, line):
     text = "".join((line + "\n") % ((0x7f0000000000 + 64 * i, i) if "%" in line else ()) for i in range(500000))
     perf_map(tmp_path, (text * (1 if "%" in line else 11)).encode())
     size, seconds, rest = subprocess.run(
-        [sys.executable, "-c", COST % os.path.join(ROOT, "lib"), str(tmp_path / "proc/7")], stdout=subprocess.PIPE, check=True,
-        universal_newlines=True).stdout.split(" ", 2)
+        [sys.executable, "-c", COST % os.path.join(ROOT, "lib"), str(tmp_path / "proc/7")], stdout=subprocess.PIPE,
+        check=True, universal_newlines=True).stdout.split(" ", 2)
     assert int(size) < 64 << 10 and float(seconds) < 2 * SLOW
     if "%" in line:
         assert rest == "%s %s None\n" % (("function_%040d" % 0, 0), ("function_%040d" % 499999, 63))
