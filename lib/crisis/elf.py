@@ -270,19 +270,26 @@ class Elf:
 
     def _places(self, table, names):
         """{offset: name} of where in a table's strings the names stand, also as the tail of a longer string."""
-        places, longest = {}, max(map(len, names)) + 1
-        wanted, rest, at = [(name + b"\0", name) for name in names], b"", 0
+        endings, places, rest, at = {}, {}, b"", 0      # few endings, so that a table is searched few times
+        for name in names:
+            endings.setdefault((name + b"\0")[-5:], []).append(name + b"\0")
+        overlap = max(map(len, names))
         for piece in self._input.pieces(table.strings, table.strings_size):
             block = rest + piece
-            for text, name in wanted:
-                here = block.find(text)
+            if not block.strip(b"\0"):          # a hole costs its owner nothing
+                at, rest = at + len(piece), b""
+                continue
+            for ending, whole in endings.items():
+                here = block.find(ending)
                 while here >= 0:
-                    places[at - len(rest) + here] = name
+                    end = here + len(ending)
+                    for name in whole:
+                        if block.endswith(name, 0, end):
+                            places[at - len(rest) + end - len(name)] = name[:-1]
                     if len(places) > _MOST_NAMES:
                         raise ValueError("its string table has a name too often")
-                    here = block.find(text, here + 1)
-            at += len(piece)
-            rest = block[-longest + 1:] if longest > 1 else b""
+                    here = block.find(ending, here + 1)
+            at, rest = at + len(piece), block[-overlap:]
         return places
 
     # Addresses
