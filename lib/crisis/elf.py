@@ -276,7 +276,7 @@ class Elf:
         overlap = max(map(len, names))
         for piece in self._input.pieces(table.strings, table.strings_size):
             block = rest + piece
-            if not block.strip(b"\0"):          # a hole costs its owner nothing
+            if block == bytes(len(block)):      # a hole costs its owner nothing
                 at, rest = at + len(piece), b""
                 continue
             for ending, whole in endings.items():
