@@ -15,7 +15,8 @@ __all__ = ["Demangler"]
 
 _LIMIT = 4096           # bytes of a mangled name, and of what is printed of it
 _NAME_SECONDS = 0.05    # of CPU time
-_ALL_SECONDS = 1.0      # for all names that are asked for together
+_TRIES = 10             # children for the names that are asked for together: each name that asks for too much ends one
+_ALL_SECONDS = 5.0      # for all of them, on a machine in trouble
 _MEMORY = 256 << 20
 _NOBODY = 65534
 _UNAVAILABLE = 69
@@ -63,7 +64,9 @@ class Demangler:
         deadline = time.monotonic() + _ALL_SECONDS
         if len(self._known) > 100000:
             self._known.clear()
-        while todo and self._works and time.monotonic() < deadline:
+        for _ in range(_TRIES):
+            if not todo or not self._works or time.monotonic() >= deadline:
+                break
             try:
                 output = child.run(["/usr/bin/python3", "-IS", os.path.abspath(__file__)], "\n".join(todo).encode(),
                                    deadline - time.monotonic(), (_LIMIT + 8) * len(todo) + 8, _MEMORY)
@@ -133,6 +136,7 @@ def _serve():
         os.setresuid(_NOBODY, _NOBODY, _NOBODY)
     out, status = sys.stdout.buffer, ctypes.c_int()
     out.write(b"ready\n")
+    out.flush()
     for line in sys.stdin.buffer.read().split(b"\n"):
         signal.setitimer(signal.ITIMER_VIRTUAL, _NAME_SECONDS)          # SIGVTALRM ends this process
         result = demangler(line, None, None, ctypes.byref(status))

@@ -100,6 +100,11 @@ def test_names_that_ask_for_gigabytes_do_not_get_them(demangler):
     assert one.names(names) == texts and time.monotonic() - begin < .01 * SLOW     # none is tried again
 
 
+def test_a_first_name_that_ends_the_child_does_not_end_demangling(demangler):
+    one = Demangler()
+    assert one.names([bomb(24)]) == {bomb(24): bomb(24)} and one.names(["_Z3foov"]) == {"_Z3foov": "foo()"}
+
+
 def test_many_such_names_together_cost_about_a_second(demangler):
     begin = time.monotonic()
     names = [bomb(levels).replace("1f1A", "2f%c1A" % letter) for levels in range(23, 28)
