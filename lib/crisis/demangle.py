@@ -5,7 +5,7 @@ C++ (Itanium C++ ABI) and Rust's legacy names go through the C++ runtime's
 __cxa_demangle, Rust's v0 names through `rust_v0`.  A name of 300 bytes can ask
 for gigabytes of output, and a call of __cxa_demangle cannot be interrupted:
 so it is made in a child process, this file run as a program, which has no
-privileges, RLIMIT_AS, and a limit of CPU time for each name.
+privileges, a limit of memory, and one of CPU time for each name.
 """
 
 import os
@@ -14,8 +14,8 @@ import re
 __all__ = ["Demangler"]
 
 _LIMIT = 4096           # bytes of a mangled name, and of what is printed of it
-_NAME_SECONDS = 0.05    # of CPU time
-_TRIES = 10             # children for the names that are asked for together: each name that asks for too much ends one
+_NAME_SECONDS = 0.02    # of CPU time; usual names take microseconds
+_MOST_REFUSED = 16      # of the names that are asked for together
 _ALL_SECONDS = 5.0      # for all of them, on a machine in trouble
 _MEMORY = 256 << 20
 _NOBODY = 65534
@@ -61,26 +61,20 @@ class Demangler:
         # The shortest first: what asks for too much is long, and uses up the time of those behind it.
         todo = sorted((name for name in names if name not in self._known and len(name) <= _LIMIT
                        and re.fullmatch(r"[\w.$]+", name, re.ASCII)), key=lambda name: (len(name), name))
-        deadline = time.monotonic() + _ALL_SECONDS
+        if not todo or not self._works:
+            return
         if len(self._known) > 100000:
             self._known.clear()
-        for _ in range(_TRIES):
-            if not todo or not self._works or time.monotonic() >= deadline:
-                break
-            try:
-                output = child.run(["/usr/bin/python3", "-IS", os.path.abspath(__file__)], "\n".join(todo).encode(),
-                                   deadline - time.monotonic(), (_LIMIT + 8) * len(todo) + 8, _MEMORY)
-            except OSError:
-                output = b""
-            lines = output.decode("utf-8", "surrogateescape").split("\n")
-            if lines[0] != "ready":             # there is no C++ runtime, or no time
-                self._works = time.monotonic() >= deadline
-                return
-            lines = lines[1:-1]
-            self._known.update((name, _rust(text)) for name, text in zip(todo, lines))
-            if len(lines) < len(todo) and time.monotonic() < deadline:      # it ended over this one
-                self._known[todo[len(lines)]] = todo[len(lines)]
-            todo = todo[len(lines) + 1:]
+        begin = time.monotonic()
+        try:
+            output = child.run(["/usr/bin/python3", "-IS", os.path.abspath(__file__)], "\n".join(todo).encode(),
+                               _ALL_SECONDS, (_LIMIT + 8) * len(todo) + 8, _MEMORY)
+        except OSError:
+            output = b""
+        ready, *lines = output.decode("utf-8", "surrogateescape").split("\n")
+        if ready != "ready":                    # there is no C++ runtime, unless it was the time
+            self._works = time.monotonic() - begin >= _ALL_SECONDS
+        self._known.update((name, _rust(text)) for name, text in zip(todo, lines[:-1]))
 
 
 def _split(name):
@@ -116,6 +110,7 @@ def _unescape(match):
 def _serve():
     """The child: a name on each line of stdin, its text, cut if long, on each line of stdout."""
     import ctypes
+    import mmap
     import signal
     import sys
     for library in _LIBRARIES:
@@ -137,17 +132,30 @@ def _serve():
     out, status = sys.stdout.buffer, ctypes.c_int()
     out.write(b"ready\n")
     out.flush()
-    for line in sys.stdin.buffer.read().split(b"\n"):
-        signal.setitimer(signal.ITIMER_VIRTUAL, _NAME_SECONDS)          # SIGVTALRM ends this process
-        result = demangler(line, None, None, ctypes.byref(status))
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        text = line
-        if result:
-            text = ctypes.string_at(result, libc.strnlen(result, _LIMIT + 1))
-            text = text if len(text) <= _LIMIT else text[:_LIMIT] + b"..."
-            libc.free(result)
-        out.write(text + b"\n")
+    names, answered = sys.stdin.buffer.read().split(b"\n"), mmap.mmap(-1, 4)
+    for _ in range(_MOST_REFUSED):
+        # Another process answers, until a name ends it.
+        pid = os.fork()
+        if not pid:
+            for number in range(int.from_bytes(answered[:], "little"), len(names)):
+                text = line = names[number]
+                signal.setitimer(signal.ITIMER_VIRTUAL, _NAME_SECONDS)          # SIGVTALRM ends this process
+                result = demangler(line, None, None, ctypes.byref(status))
+                signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+                if result:
+                    text = ctypes.string_at(result, libc.strnlen(result, _LIMIT + 1))
+                    text = text if len(text) <= _LIMIT else text[:_LIMIT] + b"..."
+                    libc.free(result)
+                out.write(text + b"\n")
+                out.flush()
+                answered[:] = (number + 1).to_bytes(4, "little")
+            os._exit(0)
+        if not os.waitpid(pid, 0)[1]:
+            break
+        number = int.from_bytes(answered[:], "little")
+        out.write(names[number] + b"\n")
         out.flush()
+        answered[:] = (number + 1).to_bytes(4, "little")
     return 0
 
 
