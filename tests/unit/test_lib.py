@@ -249,9 +249,10 @@ def test_arguments_in_messages_are_short_and_escaped():
                                             ("abc", 80)])
 def test_the_width_of_help_is_bounded(columns, width, monkeypatch):
     from crisis import arguments
-    monkeypatch.setenv("COLUMNS", columns)
-    monkeypatch.setattr(os, "get_terminal_size", lambda fd: os.terminal_size((0, 0)))
-    assert arguments._width() == width
+    with monkeypatch.context() as patch:        # pytest itself goes by COLUMNS when it reports the test
+        patch.setenv("COLUMNS", columns)
+        patch.setattr(os, "get_terminal_size", lambda fd: os.terminal_size((0, 0)))
+        assert arguments._width() == width
 
 
 def test_the_limit_of_open_files_is_named():
