@@ -122,7 +122,8 @@ def test_operator_new_of_allocators():
             starts, slots = returns.function_starts(elf), returns.jump_slots(elf)
             assert len(starts) > 100 and len(slots) > 5
             symbols = elf.defined([b"_Znwm", b"_Znam", b"_ZnwmSt11align_val_t"])
-            assert len(symbols) == 3
+            # That of Debian 11 was built without aligned allocation.
+            assert {b"_Znwm", b"_Znam"} <= set(symbols)
             for entry in symbols.values():
                 found = returns.returns(lambda at, size: os.pread(f.fileno(), size, elf.file_offset(at)), entry, starts,
                                         slots)
