@@ -6,7 +6,7 @@ import os
 from .errors import Error, Unavailable
 
 __all__ = ["thread_count", "cpu_list", "cpu_ranges", "online_cpus", "pmu_cpus", "cpuinfo", "softirq_names",
-           "softirq_count", "irq_line_count", "irq_name", "check_process", "check_thread", "process_of",
+           "interrupt_counts", "irq_line_count", "irq_name", "check_process", "check_thread", "process_of",
            "processes", "kernel_option", "in_initial_pid_namespace",
            "unescape_mount", "cgroup_mounts", "find_cgroup", "cgroup_paths", "cgroup_processes", "controller_mount",
            "task_hierarchy", "meminfo", "vmstat", "online_nodes", "lru_gen", "cgroup_directory",
@@ -85,9 +85,27 @@ def softirq_names(root="/"):
     return [line.split(":")[0].strip() for line in _read(root, "proc/softirqs").splitlines()[1:]]
 
 
-def softirq_count(root="/"):
-    """How many softirqs have run since boot, all vectors and CPUs together."""
-    return sum(int(word) for line in _read(root, "proc/softirqs").splitlines()[1:] for word in line.split()[1:])
+def interrupt_counts(root="/"):
+    """{(kind, row, CPU): number since boot} of /proc/interrupts ("hard") and /proc/softirqs ("soft"), without zeros.
+
+    row: the number of a line, the letters of another interrupt, or the name of a
+    softirq.  CAL includes TLB, which x86 takes out of it (arch_show_interrupts()).
+    The counts are 32 bits wide and wrap.
+    """
+    found = {}
+    for kind, path in ("hard", "proc/interrupts"), ("soft", "proc/softirqs"):
+        head, *lines = _read(root, path).splitlines()
+        cpus = [int(word[3:]) for word in head.split()]
+        for line in lines:
+            name, _, rest = line.partition(":")
+            name = name.strip()
+            row = int(name) if name.isdigit() else "CAL" if name == "TLB" else name
+            for cpu, word in zip(cpus, rest.split()):
+                if not word.isdigit():
+                    break
+                if word != "0":
+                    found[kind, row, cpu] = found.get((kind, row, cpu), 0) + int(word)
+    return found
 
 
 def irq_line_count(root="/"):

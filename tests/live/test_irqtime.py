@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """irqtime on the running kernel, against the kernel's own counts and times.  Needs root."""
 
+import argparse
 import json
 import os
 import re
@@ -89,18 +90,50 @@ def test_counts_are_the_kernels(source, tmp_path):
     cpus = os.cpu_count()   # each may be in the middle of one
     for name in names:
         low, high = inner_end[name] - inner[name], outer_end[name] - outer[name] + cpus
-        # The kernel of a sandbox may run no program while its own agent is the task; the tool tells how often.
-        assert low - cpus - max(20, low * .05) <= ours.get(name, 0) <= high, (name, low, ours.get(name), high)
-    softirqs = set(table("/proc/softirqs"))
-    unseen = sum(outer_end[name] - outer[name] - ours.get(name, 0) for name in softirqs)
-    assert records[-1]["lost"]["unseen"] <= unseen
+        # A row that no program has ever seen is not reported.
+        assert low - 2 * cpus <= ours.get(name, 0) <= high or not ours.get(name) and low < 20, \
+            (name, low, ours.get(name), high)
+    assert records[-1]["lost"]["unseen"] == sum(r["unseen"] for r in records if r["record"] == "irq"
+                                                and r["type"] == "soft")
     for kind in "hard", "soft":
         mine = [r for r in records if r["type"] == kind]
         total = mine.pop()
         assert total["record"] == "total" and total["lost"]["full"] == 0
-        for key in "count", "total_ns":
-            assert total[key] == sum(r[key] for r in mine)
-        assert total["max_ns"] == max((r["max_ns"] for r in mine), default=None)
+        for key in "count", "total_ns", "unseen":
+            assert total[key] == sum(r[key] or 0 for r in mine)
+        assert total["max_ns"] == max((r["max_ns"] for r in mine if r["max_ns"]), default=None)
+
+
+@pytest.mark.guest
+def test_what_the_programs_do_not_see_is_counted_and_its_time_estimated(tmp_path):
+    """Programs that leave out one interrupt in eight at random, beside others that do not."""
+    usable("irqtime", "vectors", "0.01", "1")
+    command = load("irqtime")
+    whole = command.SOURCES["vectors"]
+    text = whole.text.replace("\thard_begins();", "\tif (bpf_get_prandom_u32() & 7)\n\t\thard_begins();")
+    text = text.replace("\tif (s) {\n\t\ts->stolen = 0;", "\tif (s && (bpf_get_prandom_u32() & 7)) {\n\t\ts->stolen = 0;")
+    assert text.count("bpf_get_prandom_u32") == 3       # lines, vectors and softirqs
+    args = command.get_parser().parse_args(["-j", "--source", "vectors", "--no-cache"])
+    command.SOURCES["lossy"] = compiler.Source("irqtime.lossy", text, whole.points, whole.params, whole.counters)
+    lossy, exact = command.Tracer(argparse.Namespace(**dict(vars(args), source="lossy"))), command.Tracer(args)
+    with workload(FLOOD):
+        lossy.read(False)       # what ran between the two attachments
+        exact.read(False)
+        for _ in range(5):
+            (tmp_path / "x").write_bytes(os.urandom(1 << 20))
+            subprocess.call(["sync", str(tmp_path / "x")])
+            time.sleep(.2 * SLOW)
+        ours, _ = lossy.read(True)
+        truth, _ = exact.read(True)
+    found, wanted = [{s.row()[:2]: s for s in command.grouped(sources, False)} for sources in (ours, truth)]
+    busy = {row: s for row, s in wanted.items() if s.number() > 1000}
+    assert ("soft", "NET_RX") in busy
+    for row, s in busy.items():
+        mine = found[row]
+        assert mine.unseen / mine.number() == pytest.approx(1 / 8 + s.unseen / s.number(), abs=.04), row
+        # The two read at different moments, some milliseconds apart.
+        assert mine.number() == pytest.approx(s.number(), rel=.05), row
+    assert found["soft", "NET_RX"].time == pytest.approx(wanted["soft", "NET_RX"].time, rel=.1)
 
 
 def softirq_seconds(cpu):
@@ -114,7 +147,7 @@ def test_time_of_softirqs_against_the_kernels_account():
     if SLOW != 1:
         pytest.skip("emulation spends its time elsewhere than the ticks see")
     usable("irqtime", "vectors", "0.01", "1")
-    with workload(FLOOD, cpu=1) as child:
+    with workload(FLOOD, cpu=1, nice=-20) as child:
         until(lambda: cpu_time(child.pid) > 1e8)
         tracer = attached("irqtime", "-j", "-P")
         begin, before = time.monotonic(), softirq_seconds(1)
@@ -133,13 +166,14 @@ PEER = shutil.which("softirqs-libbpf", path="/usr/sbin") or shutil.which("softir
 def side_by_side():
     """NET_RX's share of a CPU by irqtime and by softirqs of libbpf-tools, in overlapping seconds."""
     tracer = attached("irqtime", "-j")
-    other = subprocess.run([PEER, "2", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    # Not in microseconds, to which it truncates each one.
+    other = subprocess.run([PEER, "-N", "2", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                            universal_newlines=True)
     records = [json.loads(line) for line in stop(tracer).splitlines()]
     if other.returncode:
         pytest.skip("softirqs does not run here: %s" % other.stderr.strip())
     (ours,) = [r["cpu_ratio"] for r in records if r.get("name") == "NET_RX"]
-    return ours, int(re.search(r"^net_rx\s+(\d+)", other.stdout, re.M).group(1)) / 2e6
+    return ours, int(re.search(r"^net_rx\s+(\d+)", other.stdout, re.M).group(1)) / 2e9
 
 
 def test_time_against_another_tool():
@@ -180,21 +214,27 @@ def test_histogram_holds_each_one():
     records = [json.loads(line) for line in result.stdout.splitlines()]
     assert any(r.get("name") == "NET_RX" for r in records)
     for r in records:
-        assert sum(b["count"] for b in r["buckets"]) == r["count"]
-        if r["count"]:
+        measured = sum(b["count"] for b in r["buckets"])
+        assert measured == r["count"] - r["unseen"]
+        if measured:
             assert r["buckets"][-1]["lo_ns"] <= r["max_ns"] <= r["buckets"][-1]["hi_ns"]
             low = sum(b["lo_ns"] * b["count"] for b in r["buckets"])
-            assert low <= r["total_ns"] <= sum(b["hi_ns"] * b["count"] for b in r["buckets"])
+            total = r["total_ns"] * measured / r["count"]       # of the total, the rows are scaled each by itself
+            if r["record"] == "irq" or not r["unseen"]:
+                assert low <= total + 1 <= 2 + sum(b["hi_ns"] * b["count"] for b in r["buckets"])
     assert "soft = NET_RX\n     nsecs               : count     distribution\n" in text
 
 
 def test_text():
     usable("irqtime", "vectors", "0.01", "1")
     result = run("irqtime", "-T", "-P", ".5", "2")
-    assert result.returncode == 0 and result.stderr == "Tracing hard and soft interrupts... Hit Ctrl-C to end.\n"
+    title, *notes = result.stderr.splitlines()
+    assert result.returncode == 0 and title == "Tracing hard and soft interrupts... Hit Ctrl-C to end."
+    assert not notes or len(notes) == 1 and "UNSEEN" in notes[0]        # where a kernel leaves a task out
     assert len(re.findall(r"^\d\d:\d\d:\d\d$", result.stdout, re.M)) == 2
     heads = [line.split() for line in result.stdout.splitlines() if "TYPE" in line]
-    assert heads == [["CPU", "TYPE", "IRQ", "NAME", "COUNT", "TIME(us)", "AVG(us)", "MAX(us)", "%CPU"]] * 2
+    assert heads == [["CPU", "TYPE", "IRQ", "NAME", "COUNT", "TIME(us)", "AVG(us)", "MAX(us)", "%CPU",
+                      "UNSEEN"]] * 2
     assert len(re.findall(r"^ +- (hard|soft) +- total ", result.stdout, re.M)) == 4
     rows = [line.split() for line in result.stdout.splitlines() if re.match(r" *\d+ (hard|soft)", line)]
     assert any(row[3] == "local_timer" and row[2] == "LOC" for row in rows)
