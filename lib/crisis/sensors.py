@@ -173,7 +173,7 @@ def _zones(root, cpus, covered):
         if not mine and re.match(r"cpu[-_]thermal$", kind) and sum(bool(re.match(_CPU_ZONE, k)) for _, k in zones) == 1:
             mine = list(cpus)
         found.append(Sensor("thermal zone", kind, _celsius(os.path.join(zone, "temp")), mine, package,
-                            3 if len(mine) == 1 else 1, _trip(zone)))
+                            1 if len(mine) != 1 else 4 if one else 3, _trip(zone)))
     return found
 
 

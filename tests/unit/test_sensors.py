@@ -6,6 +6,7 @@ import os
 import pytest
 from crisis import cli, clocks, msr, sensors
 from crisis.errors import Unavailable
+from crisis.proc import cpu_list
 from helpers import fixture_tree, load
 
 
@@ -43,6 +44,36 @@ def test_coretemp_without_its_module_leaves_the_zone(hybrid):
     os.remove(hybrid + "sys/class/hwmon/hwmon2")
     found = sensors.sensors(hybrid)
     assert [(s.label, s.read(), s.cpus) for s in found] == [("x86_pkg_temp", 71, tuple(range(8)))]
+
+
+def write(path, text):
+    with open(path, "w") as f:
+        f.write(text)
+
+
+@pytest.mark.parametrize("online, titles", [("0", ["CPU0"]), ("0-1", ["CPU0", "CPU1"]), ("5", ["CPU5"])])
+def test_cputemp_columns_of_one_core_online(hybrid, online, titles):
+    """One CPU, both threads of a core, and not the first CPU: a column for each CPU, as with more of them."""
+    write(hybrid + "sys/devices/system/cpu/online", online + "\n")
+    reading = load("cputemp").Reading(sensors.sensors(hybrid), cpu_list(online))
+    assert [title for title, _ in reading.columns] == titles
+    assert [value for _, value in reading.columns] == [58 if online == "5" else 71] * len(titles)
+
+
+def test_cputemp_columns_of_one_cpu_with_a_zone_of_its_own(tmp_path):
+    root = str(tmp_path) + "/"
+    for name, text in {"sys/devices/system/cpu/online": "0", "sys/class/thermal/thermal_zone0/type": "cpu0-thermal",
+                       "sys/class/thermal/thermal_zone0/temp": "43000"}.items():
+        os.makedirs(os.path.dirname(root + name), exist_ok=True)
+        write(root + name, text + "\n")
+    assert load("cputemp").Reading(sensors.sensors(root), [0]).columns == [("CPU0", 43)]
+
+
+def test_cputemp_columns_of_one_cpu_of_a_package_with_one_sensor(zen4):
+    """Tctl is the package's, however many CPUs are online: the driver's names stay."""
+    write(zen4 + "sys/devices/system/cpu/online", "0\n")
+    titles = [title for title, _ in load("cputemp").Reading(sensors.sensors(zen4), [0]).columns]
+    assert not any("CPU" in title for title in titles) and any("Tctl" in title for title in titles)
 
 
 def test_a_sensor_without_a_value(hybrid):
