@@ -17,16 +17,21 @@ __all__ = ["SOURCES", "Sample", "choose", "CStates"]
 
 SOURCES = "perf", "msr", "cppc", "cpufreq"
 _DEVICES = "sys/bus/event_source/devices"
+_SPAN_NS = 50000000     # the rate of the TSC is measured over no less
 _SLOW_NS = 200000       # three registers read in more time than this were not read together
 
 
 class Sample:
-    """ns: the monotonic time; tsc, mperf, aperf: counts, tsc None where it is not read; mhz: cpufreq's answer."""
+    """ns: the monotonic time; tsc, mperf, aperf: counts, tsc None where it is not read; mhz: cpufreq's answer.
 
-    __slots__ = "ns", "tsc", "mperf", "aperf", "mhz"
+    stepped: the TSC was set since the sample before.
+    """
+
+    __slots__ = "ns", "tsc", "mperf", "aperf", "mhz", "stepped"
 
     def __init__(self, ns, tsc=None, mperf=None, aperf=None, mhz=None):
         self.ns, self.tsc, self.mperf, self.aperf, self.mhz = ns, tsc, mperf, aperf, mhz
+        self.stepped = False
 
 
 class _Counters:
@@ -41,6 +46,8 @@ class _Counters:
     def __init__(self):
         self._span = None       # the first and last Sample of the CPU that tells the TSC's rate
         self._cpu = None
+        self._before = None     # MHz of the TSC before it was set
+        self._last = {}         # {CPU: Sample}
 
     def read(self, cpu):
         """The Sample of a CPU; None when it is offline or refuses."""
@@ -48,13 +55,36 @@ class _Counters:
         if self.tsc and sample is not None and sample.tsc is not None:
             if self._cpu is None:
                 self._cpu = cpu
+            sample.stepped = self._has_stepped(self._last.get(cpu), sample)
+            self._last[cpu] = sample
             if cpu == self._cpu:
+                if sample.stepped:
+                    self._before, self._span = self.tsc_mhz(), None
                 self._span = (self._span or (sample,))[0], sample
         return sample
 
+    def _has_stepped(self, last, sample):
+        """True where the TSC was set between two samples: by resume, migration of the virtual machine, or a write.
+
+        A step forward is noticed where it is more than a tenth of the time between
+        them; less than that can be a late reading.
+        """
+        if last is None:
+            return False
+        if sample.tsc < last.tsc:
+            return True
+        mhz, ns = self._measured(), sample.ns - last.ns
+        return bool(mhz) and ns >= _SPAN_NS and abs((sample.tsc - last.tsc) * 1e3 / ns / mhz - 1) > .1
+
     def tsc_mhz(self):
-        """MHz of the TSC by the samples read so far; None before there are two, of 50 ms at least."""
-        if not self._span or self._span[1].ns - self._span[0].ns < 50e6:
+        """MHz of the TSC by the samples read so far; None before there are two, of 50 ms at least.
+
+        Just after a step, that by the samples before it.
+        """
+        return self._measured() or self._before
+
+    def _measured(self):
+        if not self._span or self._span[1].ns - self._span[0].ns < _SPAN_NS:
             return None
         first, last = self._span
         return (last.tsc - first.tsc) * 1e3 / (last.ns - first.ns)
@@ -310,7 +340,9 @@ class CStates:
 
     def shares(self, cpu, before, after, first, last):
         """{column: share of the time, or None} of a CPU, between two read() and the Samples of the same instants."""
-        ticks = last.tsc - first.tsc if first and last and first.tsc is not None and last.tsc is not None else 0
+        ticks = 0
+        if first and last and first.tsc is not None and last.tsc is not None and not last.stepped:
+            ticks = last.tsc - first.tsc
         result = {}
         for column in self.columns:
             key = self._where.get((cpu, column)), column

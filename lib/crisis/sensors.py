@@ -13,7 +13,7 @@ from . import msr
 from .proc import cpu_list
 
 __all__ = ["Sensor", "topology", "sensors", "registers", "best", "cooling", "throttle_counts", "THROTTLE", "cpufreq",
-           "current_mhz", "boost", "cppc", "cppc_counters", "utilization", "cpu_seconds"]
+           "current_mhz", "boost", "cppc", "cppc_counters", "utilization", "cpu_seconds", "busy_ticks"]
 
 THROTTLE = ("core_throttle_count", "core_throttle_total_time_ms", "core_power_limit_count",
             "package_throttle_count", "package_throttle_total_time_ms", "package_power_limit_count")
@@ -339,6 +339,17 @@ def cpu_seconds(root="/"):
         return None
     ticks = [int(word) for word in words[1:9]]      # guest time is in user already
     return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
+
+
+def busy_ticks(root="/"):
+    """{CPU: clock ticks since boot that it was not idle} of those online, from /proc/stat; waiting for I/O is idle."""
+    found = {}
+    for line in (_text(root, "proc/stat") or "").splitlines():
+        name, *words = line.split()
+        if re.match(r"cpu\d+$", name):
+            ticks = [int(word) for word in words[:8]]
+            found[int(name[3:])] = sum(ticks) - ticks[3] - ticks[4]
+    return found
 
 
 def utilization(before, after):

@@ -15,7 +15,7 @@ import sys
 import pytest
 from crisis import clocks, proc
 from crisis.errors import NotPermitted, Unavailable
-from helpers import NOBODY, ROOT, SLOW, load, readable_root, run, tool
+from helpers import NOBODY, ROOT, SLOW, load, readable_root, run, tool, workload
 
 COMMANDS = "showboost", "cputemp", "cpuhot"
 CPUINFO = "".join("processor\t: %d\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 62\n"
@@ -148,7 +148,8 @@ def test_counters_that_do_not_count(value):
 
 def test_counters_that_stand_still():
     spec = changed(INTEL, re7=[5, 7], re8=[5, 7])
-    _, *rows = records(spec, "showboost", "--all", ".2", "1")
+    with workload("while True: pass", cpu=0), workload("while True: pass", cpu=1):
+        _, *rows = records(spec, "showboost", "--all", ".2", "1")
     assert [(row["mhz"], row["util_ratio"], row["c0_mcyc"]) for row in rows] == [(None, None, None)] * 2
 
 

@@ -272,6 +272,109 @@ def test_mperf_goes_with_the_tsc_where_the_base_was_lowered():
     assert counters.rate(2000, 0) == 2500 and counters.rate(2494, 0) == 2494 and counters.rate(None, 0) == 2500
 
 
+class Script(clocks._Counters):
+    """Counters whose samples are given: (ns, TSC, MPERF, APERF)."""
+
+    def __init__(self, *samples):
+        super().__init__()
+        self.samples = iter(samples)
+
+    def _read(self, cpu):
+        return clocks.Sample(*next(self.samples))
+
+
+def clock(command, counters, seconds, base=None, idle=False):
+    """The Rows of CPU 0 between the samples."""
+    rows, before = [], counters.read(0)
+    for _ in range(seconds):
+        after = counters.read(0)
+        rows.append(command.row(0, before, after, base, counters.rate(base, 0), idle=idle))
+        before = after
+    return rows
+
+
+G = 10**9
+
+
+def second(n, tsc, worked):
+    """The sample after n seconds; worked: seconds in C0, all at 1.5 times the rate of MPERF, 2 GHz."""
+    return n * G, tsc, worked * 2 * G, worked * 3 * G
+
+
+@pytest.mark.parametrize("base", [None, 2000, 1000])
+@pytest.mark.parametrize("step", [-5 * 10**18, -10 * G, -3 * G, 9 * G, 10**18])
+def test_after_a_step_of_the_tsc_its_rate_is_measured_anew(step, base):
+    """Half of each second in C0; base: that of the header, which may be wrong.  The TSC is set in the fourth second."""
+    start = 10**19
+    counters = Script(*[second(n, start + 2 * G * n + (step if n > 3 else 0), n / 2) for n in range(9)])
+    rows = clock(load("showboost"), counters, 8, base)
+    for number, row in enumerate(rows, 1):
+        # MPERF and APERF go on, but what share of the time their counts are is unknown while the TSC is set.
+        assert row.util == (None if number == 4 else pytest.approx(.5)), number
+        assert row.mhz == pytest.approx(3000) and row.ratio == pytest.approx(1.5 * 2000 / (base or 2000)), number
+
+
+def test_another_rate_of_the_tsc_after_a_step():
+    """As after a migration to a machine with a faster TSC: two intervals, and the new rate is taken."""
+    samples = [(n * G, 10**16 + 2 * G * n, 2 * G * n, 2 * G * n) for n in range(4)]
+    samples += [(n * G, 3 * G * n, 10**12 + 3 * G * n, 10**12 + 3 * G * n) for n in range(4, 9)]
+    rows = clock(load("showboost"), Script(*samples), 8)
+    assert [row.mhz for row in rows[:3] + rows[4:]] == [2000] * 3 + [3000] * 4
+
+
+def test_counters_that_start_again_with_the_tsc():
+    """As after suspend: all three go back at once."""
+    samples = [second(n, 10**16 + 2 * G * n, 1000 + n / 4) for n in range(4)]
+    samples += [second(n, 2 * G * (n - 4), (n - 4) / 4) for n in range(4, 8)]
+    rows = clock(load("showboost"), Script(*samples), 7)
+    assert [row.util for row in rows] == [.25] * 3 + [None] + [.25] * 3
+    assert [row.mhz for row in rows] == [pytest.approx(3000)] * 3 + [None] + [pytest.approx(3000)] * 3
+    assert rows[3].mcyc is None and rows[3].acyc is None
+
+
+def test_a_late_reading_is_no_step():
+    counters = Script(*[(n * G + (5 * 10**7 if n == 2 else 0), 2 * G * n, 1, 1) for n in range(4)])
+    assert not any(counters.read(0).stepped for _ in range(4))
+
+
+def test_an_interval_idle_throughout_has_no_utilization_and_no_clock():
+    command = load("showboost")
+    samples = second(0, 0, 1), second(1, 2 * G, 1), second(2, 4 * G, 2)
+    stuck, _ = clock(command, Script(*samples), 2)
+    assert stuck.util is stuck.mcyc is None             # busy, by the kernel's account
+    idle, busy = clock(command, Script(*samples), 2, idle=True)
+    assert (idle.mcyc, idle.acyc, idle.util, idle.mhz, idle.ratio) == (0, 0, 0, None, None) and busy.util == 1
+    args = command.get_parser().parse_args([])
+    widths, _ = command.heading(args, [])
+    assert command.render_text(args, widths, [], [idle]).split()[1:] == ["0", "0", "0%", "-", "-"]
+    low, mean, _ = command.summary([idle, busy])
+    assert (low.util, mean.util, mean.mhz) == (0, .5, 3000)
+
+
+def test_collect_reports_a_step_and_no_idle_cpu_as_offline(monkeypatch):
+    command, notes = load("showboost"), []
+    samples = [second(n, 10**16 + 2 * G * n - (10**15 if n > 2 else 0), max(n, 1)) for n in range(6)]
+    counters = Script(*samples)
+    counters.name = "perf"
+    monkeypatch.setattr(command.clocks, "choose", lambda *args: counters)
+    monkeypatch.setattr(command, "Machine", lambda cpu, counters: type("M", (), {"base": 2000, "cpu": cpu}))
+    monkeypatch.setattr(command.cli, "ticks", lambda interval, count: iter([1.0] * 5))
+    monkeypatch.setattr(command.cli, "note", notes.append)
+    ticks = iter([7, 7, 8, 9, 10, 11])                  # of the first second none
+    monkeypatch.setattr(command.sensors, "busy_ticks", lambda: {0: next(ticks)})
+    found = [row.util for _, (row,) in list(command.collect(command.get_parser().parse_args([])))[1:]]
+    assert found == [0, 1, None, 1, 1]
+    assert notes == ["the TSC of CPU 0 was set: its rate is measured anew"]
+
+
+def test_busy_ticks(tmp_path):
+    (tmp_path / "proc").mkdir()
+    assert sensors.busy_ticks(str(tmp_path)) == {}
+    (tmp_path / "proc/stat").write_text("cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 1 2 3 400 50 6 7 8 9 9\n"
+                                        "cpu12 1 0 0 400 0 0 0 0 0 0\nintr 5\n")
+    assert sensors.busy_ticks(str(tmp_path)) == {0: 27, 12: 1}
+
+
 def test_summary_weighs_the_mean_clock_by_work():
     command = load("showboost")
     rows = [command.Row(0, 900, 1800, .9, 2.0, 4000.0), command.Row(1, 100, 100, .1, 1.0, 2000.0), command.Row(2)]
