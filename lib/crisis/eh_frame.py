@@ -32,6 +32,7 @@ _MOST_SEGMENTS = 256            # program headers that are looked at
 _MOST_LISTED = 1 << 16          # CIEs and FDEs of a file without a search table
 _LIST_SECONDS = 2.0             # to list them, of CPU time
 _MOST_AT_ONCE = 1 << 24         # bytes
+_BLOCK = 1 << 10                # entries of a search table that are read at once
 _MOST_CIES = 1 << 10            # kept per file; linkers merge equal ones to a dozen
 _MOST_RULES = 1 << 14           # kept per file
 _PT_GNU_EH_FRAME = 0x6474e550
@@ -418,12 +419,15 @@ class _SearchTable:
     def search(self, address: int) -> Optional[int]:
         """The address of the last FDE that begins at or below an address; None where there is none."""
         low, high = 0, self._count
-        while low < high:
+        while high - low > _BLOCK:
             middle = (low + high) // 2
             if self._pair(middle)[0] <= address:
                 low = middle + 1
             else:
                 high = middle
+        raw = self._read(8 * (high - low), self._entries + 8 * low)
+        starts = memoryview(raw)[:len(raw) & ~7].cast("i")[::2]
+        low += bisect_right(starts, address - self.address)
         return self.place(low - 1) if low else None
 
 
