@@ -16,6 +16,7 @@ raises ValueError.
 import os
 import struct
 import time
+from array import array
 from bisect import bisect_right
 from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
@@ -33,8 +34,8 @@ _MOST_LISTED = 1 << 16          # CIEs and FDEs of a file without a search table
 _LIST_SECONDS = 2.0             # to list them, of CPU time
 _MOST_AT_ONCE = 1 << 24         # bytes
 _BLOCK = 1 << 10                # entries of a search table that are read at once
-_MOST_CIES = 1 << 10            # kept per file; linkers merge equal ones to a dozen
-_MOST_RULES = 1 << 14           # kept per file
+_MOST_CIES = 64                 # kept per file; linkers merge equal ones to a dozen
+_MOST_REGISTERS = 32            # whose rules are kept: not those of vector and status registers
 _PT_GNU_EH_FRAME = 0x6474e550
 _OMIT = 0xff                    # DW_EH_PE_omit
 WORD = (1 << 64) - 1
@@ -251,8 +252,7 @@ class _State:
             self._restore(operand)
 
     def _set(self, register: int, kind: str, value: int = 0, block: bytes = b"") -> None:
-        # Vector and status registers are not followed.
-        if register < 64:
+        if register < _MOST_REGISTERS:
             self.rules[register] = Rule(kind, value, block)
 
     def _restore(self, register: int) -> None:
@@ -435,16 +435,17 @@ class _Listed:
     """The same made of a list: [(first address that an FDE describes, its own address)]."""
 
     def __init__(self, pairs: List[Tuple[int, int]]) -> None:
-        self._pairs = sorted(pairs)
+        pairs.sort()
+        self._starts, self._places = array("Q", [pair[0] for pair in pairs]), array("Q", [pair[1] for pair in pairs])
 
     def __len__(self) -> int:
-        return len(self._pairs)
+        return len(self._starts)
 
     def place(self, number: int) -> int:
-        return self._pairs[number][1]
+        return self._places[number]
 
     def search(self, address: int) -> Optional[int]:
-        number = bisect_right(self._pairs, (address, WORD))
+        number = bisect_right(self._starts, address)
         return self.place(number - 1) if number else None
 
 
@@ -462,7 +463,6 @@ class Table:
         self._elf, self._file, self.machine = elf, read, machine
         self._start, self._data = 0, b""        # while .eh_frame is listed, its address and bytes
         self._cies: Dict[int, _Common] = {}
-        self._rules: Dict[int, Optional[Rules]] = {}
         header = self._header()
         self.index = self._list() if header is None else _SearchTable(self._read, header)
 
@@ -484,6 +484,7 @@ class Table:
         section = self._elf.sections.get(b".eh_frame")
         if section is None:
             raise ValueError("no frame information")
+        # (type, offset, size), or, in an older Elf, with the name's offset in front and the link behind.
         offset, size = section[1:3] if len(section) == 3 else section[2:4]
         at = self.virtual(offset)
         if at is None:
@@ -529,13 +530,6 @@ class Table:
 
     def rules(self, address: int) -> Optional[Rules]:
         """The rules at a virtual address, or None where no function is described.  Raises ValueError."""
-        if address not in self._rules:
-            if len(self._rules) >= _MOST_RULES:
-                self._rules.clear()
-            self._rules[address] = self._read_rules(address)
-        return self._rules[address]
-
-    def _read_rules(self, address: int) -> Optional[Rules]:
         at = self.index.search(address)
         if at is None:
             return None

@@ -25,7 +25,7 @@ MOST_FRAMES = 127               # as many as the kernel's own walk records: PERF
 # Seconds of CPU time: on a busy machine a walk must not end early.
 _STACK_SECONDS = 0.25           # to read CFI for one stack; a stack whose rows are known takes microseconds
 _PROCESS_SECONDS = 20.0         # to read CFI for one process, in all
-_MOST_ROWS = 1 << 14            # kept per process
+_MOST_ROWS = 1 << 13            # kept per process
 
 
 class End(enum.Enum):
@@ -132,11 +132,14 @@ class AddressSpace:
 
     def update(self, mappings: Sequence[Tuple[int, int, bool, int, Hashable, str]]) -> None:
         """Take the mappings as stacks.mappings returns them; call it when they have changed."""
-        self._mappings = sorted(row for row in mappings if row[2])
+        old, self._mappings = self._mappings, sorted(row for row in mappings if row[2])
         self._starts = [row[0] for row in self._mappings]
         # uprobe_get_trampoline_vaddr() in kernel/events/uprobes.c: a uretprobe puts this in the return address's place.
         self._trampolines = {row[0] for row in self._mappings if row[5] == "[uprobes]"}
-        self.rows.clear()
+        if set(old) <= set(self._mappings):             # a library has been loaded
+            self.rows = {address: row for address, row in self.rows.items() if row is not End.NO_CODE}
+        else:
+            self.rows = {}
 
     def begin(self) -> None:
         """A walk begins: its time starts."""

@@ -183,10 +183,15 @@ def test_list_without_a_search_table(monkeypatch):
 
 
 def test_memory(monkeypatch):
-    """Addresses without end do not fill the memory."""
-    monkeypatch.setattr(eh_frame, "_MOST_RULES", 100)
-    monkeypatch.setattr(eh_frame, "_MOST_CIES", 2)
-    table = Image([(0, 0x20, FRAME)]).table()
-    for i in range(1000):
-        table.rules(BASE + CODE + i)
-        assert len(table._rules) <= 100 and len(table._cies) <= 2
+    """CIEs without end do not fill the memory."""
+    image, pairs = Image([], size=1 << 14), []
+    for start in range(0, 400, 8):
+        cie = image.entry(0, bytes(image.data[image.cie + 8:image.cie + 24]))
+        pointer = encoded(0x1b, BASE + CODE + start, BASE + image.at + 8)
+        fde = image.entry(image.at + 4 - cie, pointer + encoded(0xb, 8, 0) + b"\0" + FRAME)
+        pairs.append((CODE + start - HEADER, fde - HEADER))
+    image.header(pairs)
+    monkeypatch.setattr(eh_frame, "_MOST_CIES", 20)
+    table = image.table()
+    for i in range(400):
+        assert table.rules(BASE + CODE + i).offset == 32 and len(table._cies) <= 20

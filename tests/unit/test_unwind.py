@@ -147,6 +147,13 @@ def test_mappings_change():
     assert walk(space, at(5), words) == ((at(5), at(0x65)), End.OUTERMOST)
     space.update([])
     assert walk(space, at(5), words) == ((at(5),), End.NO_CODE)
+    space.update([(*rows, "b", "/b")])          # one that comes in addition makes code of what was none
+    assert walk(space, at(5), words) == ((at(5), at(0x65)), End.OUTERMOST)
+    words[8] = JIT + 5
+    assert walk(space, at(5), words) == ((at(5),), End.NO_CODE)
+    space.update([(*rows, "b", "/b"), (JIT, JIT + 4096, True, 0, "", "")])
+    assert walk(space, at(5), words) == ((at(5), JIT + 5), End.NO_TABLE)
+    words[8] = at(0x65)
     space.update([(*rows, "c", "/c")])
     assert walk(space, at(5), words) == ((at(5),), End.NO_TABLE)
 
