@@ -487,7 +487,7 @@ class Table:
         # (type, offset, size), or, in an older Elf, with the name's offset in front and the link behind.
         offset, size = section[1:3] if len(section) == 3 else section[2:4]
         at = self.virtual(offset)
-        if at is None:
+        if at is None or at + size > WORD:
             raise ValueError("frame information that is not loaded")
         self._start, self._data = at, self._at(min(size, _MOST_AT_ONCE), offset)
         found: List[Tuple[int, int]] = []
@@ -509,7 +509,7 @@ class Table:
         at = address - self._start
         if 0 <= at < len(self._data) - size:
             return self._data[at:at + size]
-        offset = self._elf.file_offset(address)
+        offset = self._elf.file_offset(address) if address <= WORD else None
         if offset is None:
             raise ValueError("an address outside of the file's segments")
         return self._at(size, offset)
@@ -526,7 +526,7 @@ class Table:
     def virtual(self, file_offset: int) -> Optional[int]:
         """The virtual address of what is at a file offset, or None."""
         found: Optional[int] = self._elf.address(file_offset)
-        return found
+        return None if found is None or found > WORD else found
 
     def rules(self, address: int) -> Optional[Rules]:
         """The rules at a virtual address, or None where no function is described.  Raises ValueError."""

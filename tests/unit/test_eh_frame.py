@@ -168,10 +168,15 @@ def test_list_without_a_search_table(monkeypatch):
         struct.pack_into("=I", image.data, image.cie if place == "cie" else image.fdes[9][1], 2)
         with pytest.raises(ValueError):
             image.table()
+    for address in -FRAMES & (1 << 64) - 1, -FRAMES - 64 & (1 << 64) - 1, -1 & (1 << 64) - 1:
+        image = Image(functions, header=False)
+        struct.pack_into("=Q", image.data, 64 + 16, address)        # where the segment is loaded
+        with pytest.raises(ValueError):
+            image.table()
     image = Image(functions, header=False)
     struct.pack_into("=I", image.data, image.fdes[9][1], 0)         # a terminator
     assert len(image.table().index) == 9
-    struct.pack_into("=Q", image.data, HEADER + 128 + 32, 1 << 63)      # the section's size
+    struct.pack_into("=Q", image.data, HEADER + 128 + 32, 1 << 62)  # the section's size
     assert len(image.table().index) == 9
     monkeypatch.setattr(eh_frame, "_MOST_LISTED", 20)
     with pytest.raises(ValueError):
