@@ -54,8 +54,6 @@ def test_runqlat_wrong_targets(arguments):
 def test_a_command_begins_with_the_default_action_of_sigint():
     """Until cli.run() handles it: else Ctrl-C prints a traceback during the imports."""
     for name, _ in PAGES:
-        if name == "crisis-warm":
-            continue
         statements = ast.parse(open(os.path.join(ROOT, "bin", name)).read()).body
         assert ast.unparse(statements[1]) == "import _signal" and "_signal.SIG_DFL" in ast.unparse(statements[2])
 
@@ -73,7 +71,7 @@ def test_debug_changes_no_status(name, arguments, status):
         assert "no such process" in plain.stderr
 
 
-@pytest.mark.parametrize("name", [name for name, _ in PAGES if name != "crisis-warm"])
+@pytest.mark.parametrize("name", [name for name, _ in PAGES])
 def test_a_closed_or_full_output_is_a_write_error(name):
     for redirection, why in (">&-", "Bad file descriptor"), (">/dev/full", "No space left on device"):
         result = subprocess.run("%s --help %s" % (os.path.join(ROOT, "bin", name), redirection), shell=True,
