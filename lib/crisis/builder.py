@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import struct
 import sys
 import tempfile
@@ -17,6 +18,7 @@ import tempfile
 sys.path.insert(1, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 from crisis import compile as compiler      # noqa: E402
 from crisis import headers, syscalls        # noqa: E402
+from crisis.child import die_with_parent    # noqa: E402
 from crisis.errors import Error, Unavailable                    # noqa: E402
 
 _LD_IMM64, _PSEUDO_MAP_FD = 0x18, 1
@@ -224,15 +226,10 @@ def _declare(lib):
         function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_size_t], result
 
 
-def _die_with(parent):
-    """Get SIGKILL when the parent ends, or end now if it has."""
-    ctypes.CDLL(None).prctl(1, 9)       # PR_SET_PDEATHSIG, SIGKILL
-    if os.getppid() != parent:
-        os._exit(1)
-
-
 if __name__ == "__main__":
-    _die_with(int(sys.argv[1]))
+    die_with_parent(signal.SIGKILL)
+    if os.getppid() != int(sys.argv[1]):        # it has ended before
+        os._exit(1)
     # Skips the teardown of LLVM, which takes longer than the compilation.
     status = main()
     sys.stderr.flush()

@@ -4,9 +4,9 @@
 import os
 import signal
 
-__all__ = ["run", "die_with_parent"]
+__all__ = ["ENVIRONMENT", "run", "die_with_parent"]
 
-_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 _PR_SET_PDEATHSIG = 1
 
 
@@ -49,7 +49,7 @@ def run(argv, data, seconds, most, memory, keep=(), owner=None):
         os.lseek(source, 0, os.SEEK_SET)
         # A session of its own, so that Ctrl-C at the terminal is not for it.
         child = subprocess.Popen(argv, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, pass_fds=keep,
-                                 env=_ENVIRONMENT, cwd="/", preexec_fn=limit, start_new_session=True, **options)
+                                 env=ENVIRONMENT, cwd="/", preexec_fn=limit, start_new_session=True, **options)
     except subprocess.SubprocessError as exc:           # raised for a limit or a user that cannot be set
         raise OSError(1, str(exc)) from None
     finally:

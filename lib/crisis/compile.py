@@ -442,6 +442,7 @@ class Compiler:
         import json
         import subprocess
         import _signal as signal
+        from .child import ENVIRONMENT
         self.source, self._data, self._late = source, b"", False
         self._errors = os.memfd_create("errors")
         request = os.memfd_create("request")
@@ -455,7 +456,7 @@ class Compiler:
             os.lseek(request, 0, os.SEEK_SET)
             self._child = subprocess.Popen(
                 [_PYTHON, "-I", builder, str(os.getpid())], stdin=request, stdout=output, stderr=self._errors,
-                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}, cwd="/", start_new_session=True)
+                env=ENVIRONMENT, cwd="/", start_new_session=True)
             self.deadline = time.monotonic() + _TIME_LIMIT
         except BaseException:
             os.close(self._errors)
