@@ -5,6 +5,7 @@ import ctypes
 import json
 import os
 import select
+import shutil
 import struct
 import subprocess
 import sys
@@ -256,7 +257,12 @@ def test_headers_agree_with_bpftool():
     if not os.path.exists(headers.VMLINUX):
         pytest.skip("this kernel has no BTF")
     btf = headers.Btf(open(headers.VMLINUX, "rb").read())
-    types = json.loads(subprocess.check_output(["bpftool", "-j", "btf", "dump", "file", headers.VMLINUX]))["types"]
+    if not shutil.which("bpftool"):
+        pytest.skip("bpftool is not installed")
+    dump = subprocess.run(["bpftool", "-j", "btf", "dump", "file", headers.VMLINUX], stdout=subprocess.PIPE)
+    if dump.returncode:
+        pytest.skip("this bpftool cannot read this kernel's BTF")       # Debian 11's, that of 6.18
+    types = json.loads(dump.stdout)["types"]
     checked = 0
     for item in types:
         if item["kind"] == "STRUCT" and item["name"] in ("task_struct", "sock", "page", "rq", "file", "bio"):
