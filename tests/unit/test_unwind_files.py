@@ -228,9 +228,12 @@ if every:
     gdb.execute("break __libc_start_main")
     gdb.execute("run")
     gdb.execute("delete")
-    # Not the first instruction: a uprobe of others may be there.
+    # Not the first instruction: a uprobe of others may be there, whose int3 only the file does not have.
     start = int(gdb.parse_and_eval("(long)&__libc_malloc"))
-    gdb.execute("break *%d" % gdb.newest_frame().architecture().disassemble(start, count=2)[1]["addr"])
+    gdb.execute("set trust-readonly-sections on")
+    second = gdb.newest_frame().architecture().disassemble(start, count=2)[1]["addr"]
+    gdb.execute("set trust-readonly-sections off")
+    gdb.execute("break *%d" % second)
     gdb.execute("continue")
 else:
     gdb.execute("handle SIGUSR1 nostop noprint pass")
