@@ -22,7 +22,7 @@ def reader(data):
 
 
 def table_of(data, machine=X86_64):
-    return Table(stacks.Elf(reader(data)), reader(data), machine)
+    return Table(stacks.Elf(data), reader(data), machine)
 
 
 def uleb(value):

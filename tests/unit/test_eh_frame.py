@@ -141,7 +141,7 @@ def test_bad_entries():
 def test_a_file_that_cannot_be_read():
     """It may be cut, or its device fail, while it is in use."""
     image = Image([(0, 0x20, FRAME)])
-    elf = stacks.Elf(reader(image.data))
+    elf = stacks.Elf(image.data)
 
     def failing(length, offset):
         if offset >= FRAMES:

@@ -270,7 +270,7 @@ def targets():
     if MACHINE is X86_64:
         with open("/bin/sh", "rb") as f:
             data = bytearray(f.read())
-        table, elf = table_of(data), stacks.Elf(reader(data))
+        table, elf = table_of(data), stacks.Elf(data)
         starts = [elf.file_offset(table.entry(table.index.place(i))[1]) for i in range(0, len(table.index), 7)]
         first = elf.file_offset(table.index.address)
         code = [start + k for start in starts for k in (0, 5, 20)]

@@ -125,7 +125,7 @@ class Process:
         if identity not in self.files and identity in self.paths:
             with open(self.paths[identity], "rb") as f:
                 data = f.read()
-            elf = stacks.Elf(reader(data))
+            elf = stacks.Elf(data)
             try:
                 self.files[identity] = elf, Table(elf, reader(data), self.machine)
             except ValueError:
