@@ -188,6 +188,30 @@ int main() {
 	if (read(0, &c, 1) < 0) return 1;
 }
 """
+FORKS = r"""
+#include <cstdio>
+#include <new>
+#include <stdexcept>
+#include <sys/wait.h>
+#include <unistd.h>
+static void throws() {
+	try { throw std::runtime_error("x"); } catch (std::exception &) { }
+	try { asm volatile("" :: "r"(::operator new(1UL << 60))); } catch (std::bad_alloc &) { }
+}
+int main() {
+	char c;
+	int status, died = 0;
+	if (read(0, &c, 1) < 0) return 1;
+	throws();
+	for (int i = 0; i < 5; i++) {
+		if (!fork()) { throws(); _exit(0); }
+		wait(&status);
+		died += status != 0;
+	}
+	printf("%d\n", died); fflush(stdout);
+	if (read(0, &c, 1) < 0) return 1;
+}
+"""
 OWN_NEW = r"""
 #include <cstdio>
 #include <cstdlib>
@@ -457,6 +481,20 @@ def test_a_program_that_catches_bad_alloc_lives_on(built, name, source):
     found = {names(r)[0]: r["bytes"] for r in stacks if names(r)[0] in ("kept()", "array()", "main")}
     assert found == {"kept()": 30000, "array()": 20000}
     assert total["lost"] == dict.fromkeys(total["lost"], 0)
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("source", ["session", "multi", "perf", "functions"])
+@pytest.mark.parametrize("name", [None, "libjemalloc.so.2"])
+def test_children_and_others_that_throw_live_on(built, name, source):
+    """Probes that are bound to one process are hit in its children, too, and in each that another memleak traces."""
+    usable(source)
+    path, env = built("forks", FORKS, "g++", "-std=c++17"), {"LD_PRELOAD": library(name)} if name else {}
+    with program(path, env=env, lines=0) as other, program(path, env=env, lines=0) as child:
+        second = Traced("-v", "--source", source, "-p", str(other.pid), "100")
+        said = leaks(child, "--source", source)[2]
+        second.end()
+    assert said == "0\n"
 
 
 @pytest.mark.guest
