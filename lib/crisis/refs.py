@@ -21,9 +21,12 @@ FIELDS = ("Rss", "Pss", "Referenced")
 HUGE = ("AnonHugePages", "ShmemPmdMapped", "FilePmdMapped")
 HUGETLB = ("Shared_Hugetlb", "Private_Hugetlb")
 WINDOW_FIELDS = FIELDS + HUGE + HUGETLB
+_PFN = (1 << 55) - 1
+_ZEROS = bytes(1 << 19)         # as much of pagemap is read at once
 _MAPPING = (
-    rb"^([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ \d+ *(.*)\n(?:[A-Z]\w*:.*\n)*?Rss: +(\d+) kB\n(?:[A-Z]\w*:.*\n)*?"
-    rb"Pss: +(\d+) kB\n(?:[A-Z]\w*:.*\n)*?Referenced: +(\d+) kB\n")
+    rb"^([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ (\S+ \d+) *(.*)\n(?:[A-Z]\w*:.*\n)*?Rss: +(\d+) kB\n(?:[A-Z]\w*:.*\n)*?"
+    rb"Pss: +(\d+) kB\n(?:[A-Z]\w*:.*\n)*?Shared_Clean: +(\d+) kB\nShared_Dirty: +(\d+) kB\n(?:[A-Z]\w*:.*\n)*?"
+    rb"Referenced: +(\d+) kB\n")
 
 
 class Process:
@@ -133,6 +136,30 @@ class Process:
                     start += len(raw) // 8 * PAGE
         return runs
 
+    def frames(self, start, end):
+        """(page frame numbers of the pages in [start, end) that other mappings map, too; how many others are present).
+
+        By bit 56 of pagemap, PM_MMAP_EXCLUSIVE.  Raises NotPermitted where the kernel hides the
+        numbers (without CAP_SYS_ADMIN).
+        """
+        import array
+        shared, exclusive, at, last = [], 0, start // PAGE * 8, end // PAGE * 8
+        with open(self.open("pagemap"), "rb", buffering=0) as f:
+            while at < last:
+                raw = os.pread(f.fileno(), min(len(_ZEROS), last - at), at)
+                if not raw:
+                    break
+                at += len(raw)
+                if raw != _ZEROS[:len(raw)]:
+                    present = [entry for entry in array.array("Q", raw) if entry >> 63]
+                    frames = [entry & _PFN for entry in present if not entry >> 56 & 1]
+                    exclusive += len(present) - len(frames)
+                    shared += frames
+        if shared and not any(shared):
+            raise NotPermitted("cannot read page frame numbers from pagemap: the kernel hides them. "
+                               "This needs CAP_SYS_ADMIN")
+        return shared, exclusive
+
     def rollup(self):
         """({field of WINDOW_FIELDS: bytes}, begin, end); from smaps where Linux is older than 4.14."""
         begin = time.monotonic_ns()
@@ -172,10 +199,15 @@ def _no_page_monitor(name):
 
 
 def mappings(raw):
-    """[(start, end, permissions, name, Rss, Pss, Referenced)] of the text of smaps; name as bytes, b"" for none."""
+    """[(start, end, permissions, name, Rss, Pss, Referenced, Shared, file)] of the text of smaps.
+
+    name: bytes, b"" for none.  Shared: of the pages that other mappings map, too.
+    file: the device and inode, b"00:00 0" for anonymous memory.
+    """
     import re
-    return [(int(start, 16), int(end, 16), perms.decode(), name, int(rss) * 1024, int(pss) * 1024, int(ref) * 1024)
-            for start, end, perms, name, rss, pss, ref in re.findall(_MAPPING, raw, re.M)]
+    return [(int(start, 16), int(end, 16), perms.decode(), name, int(rss) * 1024, int(pss) * 1024, int(ref) * 1024,
+             (int(clean) + int(dirty)) * 1024, file)
+            for start, end, perms, file, name, rss, pss, clean, dirty, ref in re.findall(_MAPPING, raw, re.M)]
 
 
 def sum_mappings(raw):

@@ -5,8 +5,9 @@ Kept out of the command so that its bytecode is cached: the command starts in
 two thirds of the time.  A row is a dict: pid, comm; mark and read, each the
 (begin, end) of a phase in ns of CLOCK_MONOTONIC; newborn, true where mark is
 the process' birth; rss, pss, ref, huge and hugetlb in bytes; maps, the
-mappings as refs.mappings gives them; weighted, ref with every mapping's part
-multiplied by its PSS / RSS.
+mappings as refs.mappings gives them; touched, the frames of the pages that were,
+by idle page tracking alone.  A total has also ref_min and ref_max, between
+which the truth lies, and unweighted, the sum of ref.
 """
 
 import os
@@ -25,8 +26,7 @@ BACKLOG = 64 << 20              # bytes of smaps that may wait to be parsed whil
 class ClearRefs:
     """Accessed bits by /proc/PID/clear_refs and Referenced."""
 
-    name, warning = "clear_refs", ("clear_refs resets the referenced bits that reclaim goes by: under memory pressure "
-                                   "the kernel may evict the wrong pages for a while")
+    name, warning = "clear_refs", "clear_refs resets the referenced bits that reclaim uses"
 
     def __init__(self, flush):
         self.flush = flush
@@ -65,13 +65,14 @@ class Idle:
         touched, begin, end = self.pages.touched([frame for mapping in resident for frame in mapping[4]])
         raw = process.smaps()[0] if by_mapping else b""
         found = refs.sum_mappings(raw) if by_mapping else process.rollup()[0]
-        sizes = {m[0]: m[4:6] for m in refs.mappings(raw)}
+        sizes = {m[0]: m[4:] for m in refs.mappings(raw)}
         maps = []
         for start, last, perms, name, frames in resident:
             referenced = refs.PAGE * sum(touched[frame] is True for frame in frames)
-            rss, pss = sizes.get(start, (refs.PAGE * len(frames),) * 2)
-            maps.append((start, last, perms, name, rss, pss, referenced))
+            rss, pss, _, shared, file = sizes.get(start, (refs.PAGE * len(frames),) * 2 + (0, 0, b"00:00 0"))
+            maps.append((start, last, perms, name, rss, pss, referenced, shared, file))
         found["Referenced"] = sum(m[6] for m in maps)
+        found["touched"] = {frame for frame, state in touched.items() if state}
         return begin, end, b"", lambda _: (found, maps)
 
     def mark_cgroup(self, inodes):
@@ -217,8 +218,7 @@ def _parse(rows):
         if "parse" in row:
             raw, parse = row.pop("parse")
             found, maps = parse(raw)
-            row.update(measures(found), ref=found["Referenced"], maps=maps,
-                       weighted=sum(ref * pss / rss for *_, rss, pss, ref in maps if rss))
+            row.update(measures(found), ref=found["Referenced"], maps=maps, touched=found.get("touched"))
 
 
 def measures(found):
@@ -233,13 +233,22 @@ def _no_such(pid):
     return Error("no such process%s: %d" % (where, pid))
 
 
-def total(rows):
-    """The sum of rows, shared pages by their share: each mapping's Ref times its PSS / RSS."""
+def total(rows, processes):
+    """The sum of rows, in ref the pages that several touched once.
+
+    processes: {pid: Process}, for what pagemap has of the pages that they share.
+    """
     marked = [r for r in rows if not r["newborn"]] or rows
     mark, read = ((min(r[key][0] for r in marked), max(r[key][1] for r in marked)) for key in ("mark", "read"))
     row = {key: sum(r[key] for r in rows) for key in ("rss", "pss", "huge", "hugetlb")}
-    return dict(row, pid=None, comm="total", mark=mark, read=read, newborn=False,
-                ref=int(sum(r["weighted"] for r in rows)), unweighted=sum(r["ref"] for r in rows), maps=[])
+    if all(r["touched"] is not None for r in rows):
+        least = ref = most = refs.PAGE * len(set().union(*(r["touched"] for r in rows)))
+    else:
+        from . import union
+        least, ref, most = union.touched([union.Mapping(r["pid"], m) for r in rows for m in r["maps"]],
+                                         union.reader(processes))
+    return dict(row, pid=None, comm="total", mark=mark, read=read, newborn=False, ref=ref, ref_min=least, ref_max=most,
+                unweighted=sum(r["ref"] for r in rows), maps=[])
 
 
 def times(row):
@@ -340,12 +349,13 @@ class Sampled:
         windows = max(1, round(watched / sum(end - start for start, end in regions)))
         touched //= windows
         return dict(measures(found), pid=process.pid, comm=process.comm, mark=marked, read=(read, read),
-                    newborn=False, est=int(seconds * 1e9), ref=touched, maps=[], weighted=touched,
+                    newborn=False, est=int(seconds * 1e9), ref=touched, maps=[],
                     ref_error=self.damon.standard_error(regions, touched))
 
 
 def collect(args, pids, interval, count):
-    """Yield the data of each report: a dict of rows, cgroup (rows), slept (ns), scanned, watch, source.
+    """Yield the data of each report: a dict of rows, total (a row, or None for one process), cgroup (rows), slept (ns),
+    scanned, watch, source.
 
     scanned: pages that reclaim looked at meanwhile, or None.
     args: parsed arguments of the command; interval in seconds, or None until a stop; count: of reports, or None.
@@ -362,7 +372,7 @@ def collect(args, pids, interval, count):
     if not args.json:
         _announce(args, watch, interval)
     if source.warning:
-        cli.note(source.warning)
+        cli.verbose(source.warning)
     start, number, base = time.monotonic(), 0, None
     while True:
         if base is None or not growing:
@@ -388,7 +398,8 @@ def collect(args, pids, interval, count):
             cli.note("every process has ended" if watch.several else "process %d has ended" % pids[0])
             return
         after = refs.reclaim_scanned()
-        yield {"rows": rows, "cgroup": watch.read_cgroup(), "slept": slept, "watch": watch, "source": source,
+        yield {"rows": rows, "total": total(rows, watch.processes) if watch.several else None,
+               "cgroup": watch.read_cgroup(), "slept": slept, "watch": watch, "source": source,
                "scanned": None if scanned is None or after is None else after - scanned}
         number += 1
         now = time.monotonic()
@@ -420,8 +431,8 @@ def _sampled(args, pids, interval, count):
             row = source.measure(watch.processes[pids[0]], interval, watch.ends)
             if row is None:
                 return
-            yield {"rows": [row], "cgroup": [], "slept": int(interval * 1e9), "watch": watch, "source": source,
-                   "scanned": None}
+            yield {"rows": [row], "total": None, "cgroup": [], "slept": int(interval * 1e9), "watch": watch,
+                   "source": source, "scanned": None}
             number += 1
             if number == limit or args.duration and time.monotonic() - base >= args.duration:
                 return
@@ -435,9 +446,9 @@ def _announce(args, watch, interval):
     what = "PID %d" % pids[0] if len(pids) == 1 else "%d processes" % len(pids)
     how = "until Ctrl-C" if interval is None else "during %g seconds" % interval
     if args.profile:
-        how = "grow, from %g seconds, %d steps" % (interval, args.profile)
+        how = "grow, profile beginning with %g seconds, %d steps" % (interval, args.profile)
     elif args.cumulative:
-        how = "grow, every %g seconds" % interval
+        how = "grow, output every %g seconds" % interval
     elif args.snapshot:
-        how += ", again after a pause of %g" % args.snapshot
-    cli.title("Watching %s page references %s..." % (what, how))
+        how = "for %g seconds, once every %g seconds" % (interval, args.snapshot)
+    cli.out("Watching %s page references %s...\n" % (what, how))

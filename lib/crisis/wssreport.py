@@ -2,9 +2,9 @@
 """A report of wss as text and as JSON; pure.  Apart from the command so that its bytecode is cached."""
 
 from . import cli, table
-from .workingset import times, total
+from .workingset import times
 
-__all__ = ["render", "remarks", "point", "growth"]
+__all__ = ["render", "remarks", "details", "point", "growth"]
 
 MB = 1 << 20
 
@@ -30,13 +30,21 @@ def line(args, row, slept, several):
         "%-7.3f %-7.3f " % (slept / 1e9, duration / 1e9) if args.moretimes else "",
         estimate / 1e9, row["rss"] / MB, _cell("%.2f", row["pss"], MB), row["ref"] / MB, _cell("%.4f", error, 1e9),
         " %9s %9s" % (_cell("%.3f", clear, 1e6), _cell("%.3f", read, 1e6)) if args.moretimes else "",
-        " %7s %s" % ("-" if row["pid"] is None else row["pid"], table.escape(row["comm"])) if several else "")
+        " %7s %s" % ("-" if row["pid"] is None else row["pid"], table.escape(row["comm"]) + _range(row)) if several else "")
+
+
+def _range(row):
+    """What a total may be at least and at most, where that is not its Ref."""
+    if "ref_min" not in row or row["ref_min"] == row["ref_max"]:
+        return ""
+    return " (%s-%s)" % tuple("%.*f" % (2 if size < 1000 * MB else 0, size / MB)
+                              for size in (row["ref_min"], row["ref_max"]))
 
 
 def hottest(rows, top):
     """[(referenced, rss, pss, start, end, permissions, name, pid)] of the mappings that were touched, most first."""
     found = [(ref, rss, pss, start, end, perms, name.decode("utf-8", "surrogateescape"), row["pid"])
-             for row in rows for start, end, perms, name, rss, pss, ref in row["maps"] if ref]
+             for row in rows for start, end, perms, name, rss, pss, ref, *_ in row["maps"] if ref]
     found.sort(key=lambda m: (-m[0], m[7], m[3]))
     return found[:top]
 
@@ -44,7 +52,7 @@ def hottest(rows, top):
 def render(args, data, first):
     """The report as text, under the columns' names if it is the first, or as JSON lines."""
     rows, slept, watch, source = (data[key] for key in ("rows", "slept", "watch", "source"))
-    shown = rows + ([total(rows)] if watch.several else []) + data["cgroup"]
+    shown = rows + ([data["total"]] if watch.several else []) + data["cgroup"]
     maps = hottest(rows, args.top) if args.map else []
     if not args.json:
         text = header(args, watch.several) + "\n" if first else ""
@@ -69,7 +77,8 @@ def render(args, data, first):
                       huge_bytes=row["huge"], hugetlb_bytes=row["hugetlb"], slp_ns=slept, dur_ns=duration,
                       clear_ns=clear, read_ns=read, source=source.name, tlb_flushed=source.flush, lost=lost)
         if "unweighted" in row:
-            record["ref_unweighted_bytes"] = row["unweighted"]
+            record.update(ref_min_bytes=row["ref_min"], ref_max_bytes=row["ref_max"],
+                          ref_unweighted_bytes=row["unweighted"])
         if "ref_error" in row:
             record["ref_error_bytes"] = int(row["ref_error"])
         records.append(record)
@@ -83,16 +92,11 @@ def remarks(data, first):
     """What weakens this report or was done to the target, as lines for stderr."""
     rows, watch, source, scanned = (data[key] for key in ("rows", "watch", "source", "scanned"))
     if first:
-        _, _, _, clear, read = max(map(times, rows), key=lambda t: t[3] or 0)
-        if source.name == "clear_refs" and clear is not None:
-            yield ("the mmap lock was held for up to %.3f ms to clear and %.3f ms to read: page faults, mmap and "
-                   "munmap of the target waited" % (clear / 1e6, read / 1e6))
         if source.name == "damon":
             if rows[0]["ref_error"]:
                 yield "sampled: the standard error of Ref is %.2f MB" % (rows[0]["ref_error"] / MB)
         elif not source.flush:
-            yield ("the TLBs were not flushed: what stayed cached there is missing from Ref, mostly in short "
-                   "intervals. --flush-tlb flushes")
+            yield "the TLBs were not flushed: Ref may be too small. Try --flush-tlb"
         huge, hugetlb = sum(r["huge"] for r in rows), sum(r["hugetlb"] for r in rows)
         if huge:
             yield "%.2f MB are mapped by huge pages: one touched byte there counts as a whole huge page" % (huge / MB)
@@ -106,9 +110,16 @@ def remarks(data, first):
         yield "%d processes are missing: they joined after the clearing" % len(watch.joined)
 
 
+def details(data):
+    """What the measurement did to the target, for -v."""
+    _, _, _, clear, read = max(map(times, data["rows"]), key=lambda t: t[3] or 0)
+    if data["source"].name == "clear_refs" and clear is not None:
+        yield "the mmap lock was held for %.3f ms to clear, %.3f ms to read" % (clear / 1e6, read / 1e6)
+
+
 def point(data):
     """(seconds, bytes referenced) of a report: of its one process, or of the total."""
-    row = total(data["rows"]) if data["watch"].several else data["rows"][0]
+    row = data["total"] or data["rows"][0]
     return times(row)[0] / 1e9, row["ref"]
 
 

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """wss on made-up /proc and /sys trees: the parsers, the curve, idle page tracking and DAMON."""
 
+import argparse
 import array
 import os
 import struct
 
 import pytest
-from crisis import damon, idle, plot, refs
+from crisis import damon, idle, plot, refs, union, workingset, wssreport
 from crisis.errors import Error, NotPermitted, Unavailable
 from helpers import run
 
@@ -18,7 +19,9 @@ MMUPageSize:           4 kB
 Rss:                   8 kB
 Pss:                   2 kB
 Pss_Dirty:             0 kB
-Shared_Clean:          8 kB
+Shared_Clean:          4 kB
+Shared_Dirty:          4 kB
+Private_Clean:         0 kB
 Referenced:            4 kB
 Anonymous:             0 kB
 AnonHugePages:         0 kB
@@ -27,6 +30,8 @@ VmFlags: rd ex mr mw me sd
 Size:               4096 kB
 Rss:                2052 kB
 Pss:                2052 kB
+Shared_Clean:          0 kB
+Shared_Dirty:          0 kB
 Referenced:         2048 kB
 AnonHugePages:      2048 kB
 Private_Hugetlb:       0 kB
@@ -36,6 +41,8 @@ VmFlags: rd wr mr mw me ac sd
 Size:               2048 kB
 Rss:                   0 kB
 Pss:                   0 kB
+Shared_Clean:          0 kB
+Shared_Dirty:          0 kB
 Referenced:            0 kB
 AnonHugePages:         0 kB
 Private_Hugetlb:    2048 kB
@@ -45,9 +52,11 @@ VmFlags: rd wr sh mr mw me ms de ht sd
 
 def test_mappings_of_new_and_old_kernels():
     assert refs.mappings(SMAPS) == [
-        (0x55d0c0000000, 0x55d0c0002000, "r-xp", b"/usr/bin/a b (deleted)", 8192, 2048, 4096),
-        (0x7f0000000000, 0x7f0000400000, "rw-p", b"", 2052 << 10, 2052 << 10, 2048 << 10),
-        (0x7f0000400000, 0x7f0000600000, "rw-s", b"/anon_hugepage\\012x (deleted)", 0, 0, 0)]
+        (0x55d0c0000000, 0x55d0c0002000, "r-xp", b"/usr/bin/a b (deleted)", 8192, 2048, 4096, 8192,
+         b"fe:00 1234"),
+        (0x7f0000000000, 0x7f0000400000, "rw-p", b"", 2052 << 10, 2052 << 10, 2048 << 10, 0, b"00:00 0"),
+        (0x7f0000400000, 0x7f0000600000, "rw-s", b"/anon_hugepage\\012x (deleted)", 0, 0, 0, 0,
+         b"00:0f 99")]
     found = refs.sum_mappings(SMAPS)
     assert found["Rss"] == 2060 << 10 and found["Referenced"] == 2052 << 10
     assert found["AnonHugePages"] == found["Private_Hugetlb"] == 2048 << 10 and found["FilePmdMapped"] == 0
@@ -94,6 +103,104 @@ def test_without_rollup_smaps_serves_and_without_both_one_line_says_so(tmp_path)
         process.smaps()
     with pytest.raises(Error, match="no such process: 78"):
         refs.Process(78, str(tmp_path))
+
+
+def test_frames(tmp_path):
+    entries = array.array("Q", [0] * 40)
+    entries[16], entries[17], entries[18], entries[30] = 1 << 63 | 7, 1 << 63 | 1 << 56 | 8, 1 << 62 | 9, 1 << 63 | 11
+    fake_process(tmp_path, pagemap=entries.tobytes())
+    process = refs.Process(77, str(tmp_path))
+    assert process.frames(16 * PAGE, 31 * PAGE) == ([7, 11], 1) and process.frames(0, 16 * PAGE) == ([], 0)
+    entries[16], entries[30] = 1 << 63, 1 << 63
+    (tmp_path / "proc/77/pagemap").write_bytes(entries.tobytes())
+    with pytest.raises(NotPermitted, match="CAP_SYS_ADMIN"):
+        process.frames(16 * PAGE, 31 * PAGE)
+
+
+def mapping(process, start, pages, ref, shared, file=b"00:00 0", name=b""):
+    """A union.Mapping of that many pages, so many of them referenced and shared."""
+    return union.Mapping(process, (start, start + pages * PAGE, "rw-p", name, pages * PAGE, 0, ref * PAGE,
+                                   shared * PAGE, file))
+
+
+def bounds(mappings, frames=None):
+    """(at least, at most) in pages."""
+    low, middle, high = union.touched(mappings, frames)
+    assert low <= middle <= high and middle == round((low * high) ** .5)
+    return low // PAGE, high // PAGE
+
+
+def test_what_several_touched_without_frame_numbers():
+    # Of 30 pages 20 are shared: 5 of 25 must be of its own, at least.
+    assert bounds([mapping(1, 0, 30, 25, 20), mapping(2, 0, 30, 25, 20)]) == (5 + 5 + 20, 50)
+    # All shared; one may have touched what the other has, or other pages.
+    assert bounds([mapping(1, 0, 60, 10, 60), mapping(2, 0, 60, 12, 60)]) == (12, 22)
+    # Nothing shared: exact.  An untouched mapping adds nothing.
+    assert bounds([mapping(1, 0, 30, 9, 0), mapping(2, 0, 30, 8, 0), mapping(3, 0, 30, 0, 30)]) == (17, 17)
+    # Two anonymous mappings of a process are of different pages, two of a file need not be.
+    assert bounds([mapping(1, 0, 9, 4, 9), mapping(1, 1 << 20, 9, 3, 9)]) == (7, 7)
+    assert bounds([mapping(1, 0, 9, 4, 9, b"fe:00 5"), mapping(1, 1 << 20, 9, 3, 9, b"fe:00 5")]) == (4, 7)
+    # Different files have different pages; a library that only strangers share is one's own.
+    assert bounds([mapping(1, 0, 9, 4, 9, b"fe:00 5"), mapping(2, 0, 9, 3, 9, b"fe:00 6")]) == (7, 7)
+    # A child's stack has grown downwards: the same pages at another start.
+    assert bounds([mapping(1, 50, 9, 4, 9, name=b"[stack]"), mapping(2, 40, 9, 4, 9, name=b"[stack]")]) == (4, 8)
+    assert union.touched([]) == (0, 0, 0)
+
+
+def test_what_several_touched_by_frame_numbers():
+    def frames(mapping):
+        return table[mapping.process, mapping.start]
+    table = {(1, 0): (list(range(60)), 0), (2, 0): (list(range(60)), 0)}
+    # As a whole, so once; there are 60 of them.
+    assert bounds([mapping(1, 0, 60, 60, 60), mapping(2, 0, 60, 60, 60)], frames) == (60, 60)
+    assert bounds([mapping(1, 0, 60, 40, 60), mapping(2, 0, 60, 40, 60)], frames) == (40, 60)
+    # Pages that only strangers share (frames 100 and up, 200 and up) are different ones.
+    table = {(1, 0): (list(range(100, 150)), 10), (2, 0): (list(range(200, 250)), 10)}
+    assert bounds([mapping(1, 0, 60, 40, 50), mapping(2, 0, 60, 40, 50)], frames) == (80, 80)
+    # A child has moved its memory: 30 pages are still the parent's.
+    table = {(1, 0): (list(range(30)), 0), (2, 1 << 20): (list(range(30)), 0)}
+    assert bounds([mapping(1, 0, 30, 30, 30), mapping(2, 1 << 20, 30, 30, 30)], frames) == (30, 60)
+    # Numbers that cannot be read: as without.
+    assert bounds([mapping(1, 0, 60, 40, 60), mapping(2, 0, 60, 40, 60)], lambda mapping: None) == (40, 80)
+
+
+def test_frame_numbers_are_read_within_limits(monkeypatch):
+    read = []
+    pair = [mapping(pid, 0, 60, 40, 60) for pid in (1, 2)]
+    monkeypatch.setattr(union, "LIMIT", 119)
+    union.touched(pair, read.append)
+    monkeypatch.setattr(union, "LIMIT", 120)
+    monkeypatch.setattr(union, "SPAN", 119 * PAGE)
+    union.touched(pair, read.append)
+    assert read == []
+    monkeypatch.setattr(union, "SPAN", 120 * PAGE)
+    union.touched(pair, read.append)
+    assert read == pair
+
+
+def process_row(pid, ref, maps=(), touched=None):
+    return {"pid": pid, "comm": "x", "mark": (0, 10), "read": (20, 30), "newborn": False, "rss": 9 * MB, "pss": 8 * MB,
+            "ref": ref, "huge": 0, "hugetlb": 0, "maps": list(maps), "touched": touched}
+
+
+MB = 1 << 20
+
+
+def test_total_by_idle_page_tracking_is_exact():
+    rows = [process_row(1, 3 * PAGE, touched={5, 6, 7}), process_row(2, 2 * PAGE, touched={7, 8})]
+    row = workingset.total(rows, {})
+    assert row["ref"] == row["ref_min"] == row["ref_max"] == 4 * PAGE and row["unweighted"] == 5 * PAGE
+    assert (row["rss"], row["pss"]) == (18 * MB, 16 * MB)
+
+
+@pytest.mark.parametrize("low, high, shown", [
+    (24 * MB, 48 * MB, "total (24.00-48.00)"), (24 * MB, 24 * MB, "total"),
+    (999 * MB, 999999 * MB, "total (999.00-999999)")])
+def test_total_shows_its_range(low, high, shown):
+    args = argparse.Namespace(json=False, timestamp=False, moretimes=False, map=False)
+    row = dict(process_row(None, low), comm="total", ref_min=low, ref_max=high)
+    line = wssreport.line(args, row, 0, True)
+    assert line.endswith("       - " + shown) and len(line) <= 80
 
 
 def test_descendants(tmp_path):

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How much memory several processes have touched together, where they share pages.
+
+The kernel counts Referenced for each mapping, not for each page, so that two
+mappings of the same pages may have touched the same ones or others.  What can be
+known is a range.  Of a mapping's Referenced, what exceeds the number of pages
+that it shares must be in pages of its own; of the rest, what one process has
+touched are different pages.  And no more can be touched than there is.
+
+Which pages are shared, and by whom, comes from the page frame numbers in
+pagemap.  Without them (CAP_SYS_ADMIN) and for large sets, a page that is mapped
+twice by anybody counts as shared (Shared_Clean and Shared_Dirty of smaps), and
+nothing is known of how many pages there are.  Sizes are bytes.
+"""
+
+from .errors import NotPermitted
+from .refs import PAGE
+
+__all__ = ["touched", "reader", "Mapping"]
+
+SPAN = 64 << 30         # bytes of address space that is searched for shared pages
+LIMIT = 1 << 20         # shared pages whose frame numbers are read: 4 GB; it takes 120 MB of memory and 0.5 s
+
+
+class Mapping:
+    """What one process has touched of one mapping.
+
+    key: equal in mappings that may map the same pages.  process: its PID.
+    start, end: addresses.  ref, shared: as in smaps.
+    """
+
+    __slots__ = "key", "process", "anonymous", "start", "end", "ref", "shared"
+
+    def __init__(self, process, mapping):
+        """mapping: one of refs.mappings()."""
+        self.start, self.end, _, name, _, _, self.ref, self.shared, file = mapping
+        self.process, self.anonymous = process, file.endswith(b" 0")
+        # A child has its anonymous memory where its parent has it; a stack grows at its start.
+        self.key = file if not self.anonymous else name if name == b"[stack]" else self.start
+
+
+def touched(mappings, frames=None):
+    """(at least, estimate, at most) of the bytes that were touched.
+
+    The estimate is the geometric mean of the other two, so that it is wrong by the
+    square root of their quotient at most.
+    mappings: [Mapping].  frames(mapping): as Process.frames(), or None where they cannot be read.
+    """
+    keys, least, most, anonymous = {}, 0, 0, {}
+    for mapping in mappings:
+        if mapping.ref:
+            keys.setdefault(mapping.key, []).append(mapping)
+    found = _read(keys, frames) if frames else {}
+    number = {}                 # {frame: in how many mappings}
+    for pages in found.values():
+        for shared, _ in pages:
+            for frame in shared:
+                number[frame] = number.get(frame, 0) + 1
+    for key, members in keys.items():
+        together, shared = sum(m.ref for m in members), [m.shared for m in members]
+        if key in found:
+            shared = [PAGE * sum(number[frame] > 1 for frame in part) for part, _ in found[key]]
+            different = len(set().union(*(part for part, _ in found[key])))
+            together = min(together, PAGE * (different + sum(exclusive for _, exclusive in found[key])))
+        elif len(members) == 1 and not members[0].anonymous:
+            shared = [0]
+        alone = [max(m.ref - part, 0) for m, part in zip(members, shared)]
+        most += together
+        least += sum(alone)
+        if members[0].anonymous:        # the anonymous mappings of a process share no pages with each other
+            for m, part in zip(members, alone):
+                anonymous[m.process] = anonymous.get(m.process, 0) + m.ref - part
+        else:
+            least += max(m.ref - part for m, part in zip(members, alone))
+    least = min(least + max(anonymous.values(), default=0), most)
+    return least, round((least * most) ** .5), most
+
+
+def _read(keys, frames):
+    """{key: [(frames, number of others) of each mapping]} of those mappings that may share pages and can be read."""
+    found, budget = {}, LIMIT
+    for key, members in keys.items():
+        pages = sum(m.shared for m in members) // PAGE
+        if (0 < pages <= budget and (len(members) > 1 or members[0].anonymous)
+                and sum(m.end - m.start for m in members) <= SPAN):
+            budget -= pages
+            read = [frames(m) for m in members]
+            if None not in read:
+                found[key] = read
+    return found
+
+
+def reader(processes):
+    """touched()'s frames, where Mapping.process is a PID of {PID: Process}."""
+    denied = False
+
+    def frames(mapping):
+        nonlocal denied
+        try:
+            return None if denied else processes[mapping.process].frames(mapping.start, mapping.end)
+        except NotPermitted:
+            denied = True
+        except (KeyError, ProcessLookupError):      # it has ended
+            pass
+        return None
+    return frames
