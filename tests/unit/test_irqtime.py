@@ -91,3 +91,9 @@ CPU TYPE IRQ NAME    COUNT TIME(us) AVG(us) MAX(us)  %CPU UNSEEN
   - hard   - total     110        1    0.01     0.0 11.00     12
   - soft   - total       3        0       -       -  0.00      3
 """
+
+
+def test_no_histogram_of_what_was_unseen():
+    args = Namespace(json=False, dist=True, timestamp=False, per_cpu=False)
+    text = irqtime.render_text(args, 1.0, lossy(), {"full": 0, "unseen": 3})
+    assert "hard = nvme0q1\n" in text and "soft = TIMER" not in text
