@@ -33,7 +33,7 @@ def test_every_function_is_attached_by_some_kind(source):
 def test_a_program_for_processes_declares_its_probes():
     memleak = load("memleak")
     assert [memleak.SOURCES[name].probes for name in ("session", "multi", "perf", "kernel")] == [
-        ("uprobe_session:on_call",), ("uprobe_multi:on_entry", "uretprobe_multi:on_return"),
+        ("uprobe_session:on_call", "uprobe_multi:on_entry"), ("uprobe_multi:on_entry", "uretprobe_multi:on_return"),
         ("uprobe:on_entry", "uretprobe:on_return"), ()]
 
 
