@@ -60,6 +60,10 @@ def interpreted(path, readelf="readelf", arguments=()):
 def compare(path, machine, readelf="readelf", most=4000):
     """All FDEs of a file, and some thousand of their rows; returns how many."""
     needs(readelf)
+    text = subprocess.run([readelf, "--version"], stdout=subprocess.PIPE, universal_newlines=True).stdout
+    version = tuple(map(int, re.search(r" (\d+)\.(\d+)", text).groups()))
+    if version < (2, 40):
+        pytest.skip("%s is %d.%d: 2.35 loses rules at DW_CFA_restore_state" % (readelf, *version))
     table, expected, wrong = file_table(path, machine), interpreted(path, readelf), []
     spans = [table.entry(table.index.place(i))[1:3] for i in range(len(table.index))]
     assert sorted(spans) == sorted(expected)
@@ -193,7 +197,7 @@ def built(directory, compiler, *flags):
 @pytest.mark.parametrize("signal", [False, True])
 def test_nested_calls(tmp_path, compiler, flag, signal):
     """libc's qsort, a signal's frame, a realigned one, one of variable size; gcc -static makes no search table."""
-    path = built(tmp_path, compiler, "-fomit-frame-pointer", flag)
+    path = built(tmp_path, compiler, "-fomit-frame-pointer", *["-fPIE"] * (flag == "-pie"), flag)
     found, process, _ = captured([path, *["signal"] * signal], path, MACHINE)
     names = [name for name in process.names(found.addresses, path) if name in NESTED]
     assert (found.end, names) == (End.OUTERMOST, NESTED)
