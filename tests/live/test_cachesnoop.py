@@ -25,11 +25,15 @@ def traced(action, *args):
 
 
 def pages(records, path, event="add", once=True):
-    """The set of a file's page numbers that were added or evicted; once: none twice."""
+    """The set of a file's page numbers that were added or evicted; once: none twice.
+
+    Before Linux 5.12 a read at the end of the file adds a page there (no_cached_page, generic_file_buffered_read).
+    """
     found = [number for r in records if r["record"] == "event" and r["file"] == path and r["event"] == event
              for number in range(r["offset_bytes"] // PAGE, r["offset_bytes"] // PAGE + r["pages"])]
     assert not once or len(found) == len(set(found))
-    return set(found)
+    old = tuple(map(int, os.uname().release.split(".")[:2])) < (5, 12)
+    return set(found) - ({PAGES} if old else set())
 
 
 @pytest.mark.guest
