@@ -94,7 +94,7 @@ def captured(tmp_path, *kinds):
                 elif tid in begun:
                     since, order, gfp = begun.pop(tid)
                     found.append(("global" if kind == "direct" else kind, int(tid), float(stamp) - since, int(order),
-                                  gfp, int(fields.partition("=")[2])))
+                                  gfp, int(fields.split("=")[1].split()[0])))
         finally:
             write("tracing_on", "0")
             os.rmdir(instance)

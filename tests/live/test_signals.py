@@ -18,7 +18,7 @@ import time
 import pytest
 from helpers import SLOW, tool, until, workload
 
-TRIES = int(os.environ.get("CRISIS_TRIES", "60"))
+TRIES = int(os.environ.get("CRISIS_TRIES", "30"))
 SEED = os.environ.get("CRISIS_SEED", "1")
 LIMIT = .3 * SLOW               # seconds from the signal to the end, on a machine that is not busy
 SLEEPER = "import time; time.sleep(1000)"
