@@ -313,5 +313,5 @@ def test_stacks_against_gdb(tmp_path, program, command, every, least):
     wrong = [(walked, chain) for walked, chain in found if walked.addresses != chain and
              not (walked.end is End.SHORT and walked.addresses == chain[:len(walked.addresses)])]
     assert len(found) >= least and not wrong, wrong[:2]
-    # A uretprobe of somebody else may be at malloc in the whole system.
-    assert sum(walked.end in (End.OUTERMOST, End.RETURN_PROBE) for walked, _ in found) >= .9 * len(found)
+    # A uretprobe of somebody else may be at malloc in the whole system; Python 3.9 often has more than 16 KB of stack.
+    assert sum(walked.end in (End.OUTERMOST, End.RETURN_PROBE) for walked, _ in found) >= .75 * len(found)
