@@ -30,8 +30,10 @@ endef
 $(foreach p,$(PAGES),$(eval $(call page,$(p))))
 
 install:
-	install -d "$(DESTDIR)$(SHARE)/bin" "$(DESTDIR)$(SHARE)/lib/crisis"
-	install -m 644 lib/crisis/*.py "$(DESTDIR)$(SHARE)/lib/crisis"
+	install -d "$(DESTDIR)$(SHARE)/bin"
+	set -e; for file in $$(cd lib && find crisis -name '*.py'); do \
+	    install -D -m 644 lib/$$file "$(DESTDIR)$(SHARE)/lib/$$file"; \
+	done
 	set -e; for page in $(PAGES); do \
 	    name=$${page%.*}; section=$${page##*.}; to=$(call renamed,$$name); \
 	    dir=bin; [ $$section = 1 ] || dir=sbin; \

@@ -190,6 +190,44 @@ def test_nothing_is_up(namespace):
     assert len(namespace.run(tool("nicstat"), "-a", ".05", "1").stdout.splitlines()) == 4
 
 
+def test_other_namespaces(namespace):
+    path = "/proc/%d/ns/net" % namespace.holder.pid
+    child = subprocess.Popen([tool("nicstat"), "-j", "--netns", "all", "100"], stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, universal_newlines=True)
+    one = subprocess.Popen([tool("nicstat"), "--netns", path, "100"], stdout=subprocess.PIPE,
+                           stderr=subprocess.PIPE, universal_newlines=True)
+    time.sleep(1.5 * SLOW)
+    namespace.send("va", 1000, 500)
+    for process in child, one:
+        process.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=60 * SLOW)
+    assert child.returncode == 0, err
+    found = {(r["netns"], r["interface"]): r for r in map(json.loads, out.splitlines()) if r["record"] == "interface"}
+    assert (found[path, "va"]["tx_packets"], found[path, "va"]["tx_bytes"]) == (1000, 500000)
+    own = {name for netns, name in found if netns is None}
+    assert own == set(os.listdir("/sys/class/net")) - {"bonding_masters"}
+    out, err = one.communicate(timeout=60 * SLOW)
+    assert (one.returncode, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines()] == ["NIC", path + "/vb", path + "/va"]
+    missing = run("nicstat", "--netns", "no\x1bne", ".1", "1")
+    assert (missing.returncode, missing.stderr) == (1, "nicstat: no such network namespace: no\\x1bne\n")
+    user = as_nobody("nicstat", "--netns", path, ".1", "1")
+    assert user.returncode == 77 and user.stdout == "" and user.stderr.count("\n") == 1, user.stderr
+
+
+@pytest.mark.guest
+def test_a_name_that_is_not_utf_8(namespace):
+    namespace.ip("link", "set", "va", "down")
+    renamed = namespace.run("ip", "link", "set", "va", "name", b"v\xff")
+    assert renamed.returncode == 0, renamed.stderr
+    namespace.ip("link", "set", b"v\xff", "up")
+    found, _ = namespace.during(lambda: namespace.send("vb", 10, 100), "100")
+    record, = [r for r in found.values() if r["index"] != found["vb"]["index"] and r["rx_packets"]]
+    assert record["rx_packets"] == 10 and record["interface"] == r"v\xff"
+    text = namespace.run(tool("nicstat"), "-a", ".1", "1")
+    assert (text.returncode, text.stderr) == (0, "") and "v\\xff" in text.stdout
+
+
 @pytest.mark.guest
 def test_errors_exits_and_no_privilege():
     missing = run("nicstat", "-i", "lo,no\x1bne", ".1", "1")

@@ -6,7 +6,7 @@ import struct
 from argparse import Namespace
 
 import pytest
-from crisis import taskstats
+from crisis.net import taskstats
 from crisis.errors import Unavailable
 from helpers import load, run
 

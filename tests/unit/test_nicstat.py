@@ -8,14 +8,15 @@ from argparse import Namespace
 import pytest
 from helpers import load, run
 
-from crisis import links, netlink
+from crisis.net import link as links
+from crisis.net import taskstats
 
 nicstat = load("nicstat")
 
 
 def link(index=1, name="eth0", speed=None, full=None, up=True, queue=(0, 0, 0, 0), **counters):
     made = links.Link()
-    made.index, made.name, made.up, made.state, made.ethernet = index, name, up, "up", True
+    made.netns, made.index, made.name, made.up, made.state, made.ethernet = None, index, name, up, "up", True
     made.speed, made.full, made.queue = speed, full, queue
     made.counters = dict(dict.fromkeys(links.COUNTERS, 0), **counters)
     return made
@@ -85,15 +86,30 @@ def test_softnet(tmp_path):
     assert links.softnet(str(tmp_path)) == (18, 11)
 
 
+def attribute(kind, payload):
+    return struct.pack("=HH", 4 + len(payload), kind) + payload + bytes(-len(payload) % 4)
+
+
 def test_attributes():
-    raw = netlink.attribute(3, b"eth0\0") + netlink.attribute(23, b"12345678")
+    raw = attribute(3, b"eth0\0") + attribute(23, b"12345678")
     raw += struct.pack("=HH", 6, 0x8000 | 7) + b"xy"                # a nested one, at the end without padding
-    assert len(netlink.attribute(3, b"eth0\0")) == 12
-    assert netlink.attributes(raw) == {3: b"eth0\0", 23: b"12345678", 7: b"xy"}
-    assert netlink.attributes(raw + b"\0\0\0\0") == netlink.attributes(raw + b"\1") == netlink.attributes(raw)
+    assert taskstats.attributes(raw) == {3: b"eth0\0", 23: b"12345678", 7: b"xy"}
+    assert taskstats.attributes(raw + b"\0\0\0\0") == taskstats.attributes(raw + b"\1") == taskstats.attributes(raw)
 
 
 @pytest.mark.parametrize("words", [["0"], ["x"], ["1", "0"], ["--top", "0"], ["1", "2", "3"], ["-i"]])
 def test_usage_errors(words):
     result = run("nicstat", *words)
     assert result.returncode == 2 and result.stdout == "" and result.stderr.count("\n") == 1
+
+
+def test_namespaces_by_name_and_by_process(tmp_path):
+    for path in "proc/self/ns", "proc/9/ns", "proc/12/ns", "proc/40/ns", "run/netns", "proc/sys":
+        (tmp_path / path).mkdir(parents=True)
+    own, blue, container = (tmp_path / name for name in ("own", "blue", "container"))
+    for file in own, blue, container:
+        file.write_text("")
+    for path, file in (("proc/self", own), ("proc/9", own), ("proc/12", container), ("proc/40", container)):
+        (tmp_path / path / "ns/net").symlink_to(file)
+    (tmp_path / "run/netns/blue").symlink_to(blue)
+    assert links.namespaces(str(tmp_path)) == ["blue", str(tmp_path / "proc/12/ns/net")]
