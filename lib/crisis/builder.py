@@ -54,7 +54,8 @@ def build(request):
     if btf is not None:
         missing = [need for need in request["requires"]
                    if not any(map(btf.has, need if isinstance(need, list) else [need]))]
-        missing += [name for name in request["kfuncs"] if btf.find(name, headers.FUNC) is None]
+        missing += [name for name in request["kfuncs"]
+                    if not name.endswith("?") and btf.find(name, headers.FUNC) is None]
         if missing:
             need = missing[0]
             meta["unusable"] = "this kernel has no %s" % (need if isinstance(need, str) else " or ".join(need))
@@ -69,7 +70,7 @@ def build(request):
             if kind in _BTF_KINDS:
                 form, btf_kind = _BTF_KINDS[kind]
                 meta["ids"]["%s/%s" % (kind, target)] = btf.find(form % target, btf_kind)
-        request["kfunc_ids"] = [btf.find(name, headers.FUNC) for name in request["kfuncs"]]
+        request["kfunc_ids"] = [btf.find(name.rstrip("?"), headers.FUNC) for name in request["kfuncs"]]
     elif request["requires"] or request["arguments"] or request["kfuncs"]:
         meta["unusable"] = ("this kernel has no BTF in %s, which the program needs. Boot a kernel with "
                             "CONFIG_DEBUG_INFO_BTF=y" % headers.VMLINUX)
@@ -107,7 +108,8 @@ def _program(request, btf):
             lines.append("#define ARG_%s %d" % (name.replace(".", "_"), position))
     lines += ["#define PARAM_%s %d" % (name, i) for i, name in enumerate(request["params"])]
     lines += ["#define COUNTER_%s %d" % (name, i) for i, name in enumerate(request["counters"])]
-    lines += ["#define KFUNC_%s %d" % (name, _KFUNC_MAGIC + i) for i, name in enumerate(request["kfuncs"])]
+    lines += ["#define KFUNC_%s %d" % (name.rstrip("?"), _KFUNC_MAGIC + i)
+              for i, name in enumerate(request["kfuncs"]) if request["kfunc_ids"][i] is not None]
     if request["counters"]:
         lines.append("#define COUNTERS %d" % len(request["counters"]))
     return "%s\n%s\n%s" % ("\n".join(lines), request["prelude"], request["text"])

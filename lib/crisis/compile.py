@@ -51,9 +51,9 @@ static long (*probe_read_user)(void *to, u32 size, const void *from) = (void *)1
 /* Hide from the compiler what it knows of a variable, as libbpf's barrier_var() does.  It may otherwise prove a bound
    check redundant, or merge two into one, and the verifier, which tracks less, then sees an access without a bound. */
 #define barrier_var(variable) asm volatile("" : "+r"(variable))
-/* Declare a kernel function (kfunc), as bcc declares helpers: bcc 0.18 aborts at a call through a cast.  The builder
-   replaces the number by the function's BTF id. */
-#define KFUNC(result, name) static result (*name)(void) = (void *)KFUNC_##name
+/* Declare a kernel function (kfunc) with the types of its arguments, as bcc declares helpers: bcc 0.18 aborts at a call
+   through a cast.  The builder replaces the number by the function's BTF id. */
+#define KFUNC(result, name, ...) static result (*name)(__VA_ARGS__) = (void *)KFUNC_##name
 /* Declare a map of task storage (BPF_MAP_TYPE_TASK_STORAGE), which bcc has only since 0.24: here it is a hash, which
    the builder recognizes by its key and gives the right type.  bcc rewrites NAME.sk_storage_get(task, value, flags), for
    a map of any type, to bpf_sk_storage_get(NAME, ...), which here is bpf_task_storage_get(), Linux 5.11. */
@@ -130,8 +130,9 @@ class Source:
     arguments: "tracepoint.argument" strings; the text reads one with ARG(ctx, tracepoint, argument)
         wherever the running kernel's tracepoint has it.  The kernel must have BTF, and all of them but those
         that end in "?": where it lacks one, the macro ARG_tracepoint_argument is not defined.
-    kfuncs: kernel functions that the text declares by KFUNC(result type, name); and calls;
-        a kernel that lacks one cannot have the program.
+    kfuncs: kernel functions that the text declares by KFUNC(result type, name, argument types...); and calls.
+        The kernel must have all of them but those that end in "?": where it lacks one, the macro KFUNC_name is
+        not defined.
     probes: "kind:function" strings, of functions that the command itself attaches when it runs, with
         Program.attach_uprobe and the like; `Program.attach` loads them.
     """

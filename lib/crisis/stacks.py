@@ -465,6 +465,12 @@ class Symbols:
             self._spent[module.pid][1] += module.size()
         return self.guard(module, lambda: module.find(file_offset))
 
+    def is_code(self, pid, address):
+        """True when the process had executable memory there as `hold` read its map, now or before, or a JIT says so."""
+        starts, rows = self._maps.get(pid, ((), ()))
+        i = bisect_right(starts, address) - 1
+        return i >= 0 and address < rows[i][1] or self._compiled(pid, address) is not None
+
     def _user(self, pid, address):
         starts, rows = self._maps[pid]
         i = bisect_right(starts, address) - 1

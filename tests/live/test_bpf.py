@@ -164,7 +164,7 @@ static __always_inline void note(struct pt_regs *ctx, u64 returning)
 int on_entry(struct pt_regs *ctx) { note(ctx, 0); return 0; }
 int on_return(struct pt_regs *ctx) { note(ctx, 1000); return 0; }
 #ifdef SESSION
-KFUNC(bool, bpf_session_is_return);
+KFUNC(bool, bpf_session_is_return, void);
 int on_both(struct pt_regs *ctx)
 {
 	u64 back = bpf_session_is_return();
@@ -173,6 +173,22 @@ int on_both(struct pt_regs *ctx)
 }
 #endif
 """
+
+
+@pytest.mark.guest
+def test_kernel_functions_that_this_kernel_lacks():
+    """An optional one has no macro; one that is not makes the source unusable."""
+    text = """
+#ifdef KFUNC_no_such_function
+#error "defined"
+#endif
+BPF_ARRAY(seen, u64, 1);
+int on_fork(void *ctx) { return 0; }
+"""
+    obj = compiler.build(compiler.Source("test.optional", text, kfuncs=("no_such_function?",)), cache=False)
+    assert obj.unusable is None and "on_fork" in obj.functions
+    obj = compiler.build(compiler.Source("test.missing", text, kfuncs=("no_such_function",)), cache=False)
+    assert obj.unusable == "this kernel has no no_such_function"
 
 
 @pytest.mark.parametrize("how", ["perf", "multi", "session"])

@@ -13,7 +13,7 @@ import subprocess
 import time
 
 import pytest
-from helpers import SLOW, as_nobody, load, needs_quiet_machine, peak_memory, run, tool, until
+from helpers import ROOT, SLOW, as_nobody, load, needs_quiet_machine, peak_memory, run, tool, until
 
 AMOUNT = 30000
 LEAKER = r"""
@@ -314,6 +314,11 @@ def built(tmp_path_factory):
     return build
 
 
+def case(name):
+    with open(os.path.join(ROOT, "tests/cases", name)) as f:
+        return f.read()
+
+
 @pytest.fixture(scope="session")
 def leaker(built):
     return built("leaker", LEAKER, "gcc", "-pthread")
@@ -521,6 +526,35 @@ def test_static_program(built):
     with program(path, "malloc", str(AMOUNT)) as child:
         stacks, _, _ = leaks(child)
     assert [(r["bytes"], names(r)[:2]) for r in stacks] == [(AMOUNT, ["leak", "main"])]
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("kind, count", [("text", 39000), ("heap", 2000), ("mapped", 2000)])
+@pytest.mark.parametrize("source", ["session", "multi", "perf", "functions"])
+def test_words_that_are_no_return_addresses(built, source, kind, count):
+    """The stack ends where code without frame pointers had data in that register: one call site is one stack."""
+    usable(source)
+    path = built("no_frame_pointer", case("no_frame_pointer.c"), "gcc", "-O2", "-fomit-frame-pointer")
+    count = count if SLOW == 1 else 2000
+    with program(path, kind, str(count)) as child:
+        stacks, total, said = leaks(child, "--source", source)
+    assert [(r["bytes"], r["allocations"], names(r)) for r in stacks] == [(int(said), count, ["open_sessions"])]
+    assert total["lost"] == dict.fromkeys(total["lost"], 0)
+
+
+@pytest.mark.parametrize("source", [None, "functions"])
+def test_growth_of_a_call_site_without_frame_pointers(built, source):
+    usable(source)
+    path = built("no_frame_pointer", case("no_frame_pointer.c"), "gcc", "-O2", "-fomit-frame-pointer")
+    with program(path, "text", "1000000") as child:
+        traced = Traced("-v", "--growth", "-j", "-o", "0", "-p", str(child.pid),
+                        *(["--source", source] if source else []), ".3", "5")
+        child.stdin.write("\n")
+        child.stdin.flush()
+        text, _ = traced.child.communicate(timeout=60 * SLOW)
+    found = [r for r in map(json.loads, text.splitlines()) if r["record"] == "stack"]
+    assert found and {tuple(names(r)) for r in found} == {("open_sessions",)}
+    assert found[-1]["growth_bytes"] > found[0]["growth_bytes"] and found[-1]["growth_bytes"] % 200 == 0
 
 
 @pytest.mark.parametrize("source", [None, "functions"])

@@ -82,8 +82,16 @@ class FakeMap(dict):
 
 
 class FakeSymbols:
+    CODE = range(0x400000, 0x500000)
+
     def __init__(self):
-        self.forgotten = []
+        self.forgotten, self.held = [], []
+
+    def hold(self, pid):
+        self.held.append(pid)
+
+    def is_code(self, pid, address):
+        return address in self.CODE
 
     def forget(self, pid):
         self.forgotten.append(pid)
@@ -95,6 +103,7 @@ def tracer(blocks, targets, **changes):
     one.args = arguments(**dict(dict(combined_only=False, older=0, trace=False), **changes))
     one.user, one.changed, one.ended, one.attached, one._symbols = True, False, set(), set(), FakeSymbols()
     one.live, one.comms = dict.fromkeys(targets, "x"), {tgid: "x" for _, tgid in blocks}
+    one.stacks, one.keys = {}, {}
     maps = {"blocks": FakeMap((memleak.KEY.pack(*key), memleak.BLOCK.pack(*values, 0, 2))
                               for key, values in blocks.items()),
             "targets": FakeMap((memleak.PID.pack(tgid), memleak.SINCE.pack(ns)) for tgid, ns in targets.items()),
@@ -135,12 +144,44 @@ def test_totals_of_combined_only():
     one.comms, one.changed = {7: "x", 9: "x"}, True
     less = (1 << 64) - 1                        # more was freed than is known to have been allocated
     for key, count, total, tgid in (1, 3, 300, 7), (2, 1, 40, 9), (3, 0, 0, 7), (4, less, less - 9, 7):
-        one.program.maps["stacks"][memleak.SINCE.pack(key)] = memleak.STACK.pack(count, total, tgid, 0, *[0] * 127)
+        one.program.maps["stacks"][memleak.SINCE.pack(key)] = memleak.STACK.pack(count, total, tgid, 0, 1, *[0] * 127)
     assert {key: group[:2] for key, group in one.outstanding().items()} == {(7, 1): [300, 3], (9, 2): [40, 1]}
     assert not one.program.maps["blocks"]
     assert list(one.outstanding()) == [(7, 1)] and one.comms == {7: "x"}
     one._forget_totals(7)
     assert not one.program.maps["stacks"]
+
+
+def add_stack(one, key, addresses, checked):
+    one.program.maps["stacks"][memleak.SINCE.pack(key)] = memleak.STACK.pack(
+        0, 0, 7, len(addresses), checked, *addresses, *[0] * (127 - len(addresses)))
+
+
+def test_stacks_that_differ_only_behind_code_are_one():
+    """What the kernel has not checked; the caller, which comes first, is right in any case."""
+    site, outer, text = 0x400010, 0x400020, 0x656d6f74737563
+    one = tracer({(n, 7): (10, 150, n) for n in (1, 2, 3, 4, 5)}, {7: 100})
+    add_stack(one, 1, [site, outer, text], 0)
+    add_stack(one, 2, [site, outer, text + 1, outer], 0)
+    add_stack(one, 3, [site, text], 0)
+    add_stack(one, 4, [text, outer], 0)
+    add_stack(one, 5, [site, text], 1)          # the kernel knew better
+    groups = one.outstanding()
+    found = {one.stacks[key]: group[:2] for key, group in groups.items()}
+    assert found == {(site, outer): [20, 2], (site,): [10, 1], (text, outer): [10, 1], (site, text): [10, 1]}
+    assert one._symbols.held == [7]
+    # A group keeps its key when the stack that it came from has gone.
+    merged = next(key for key in groups if one.stacks[key] == (site, outer))
+    del one.program.maps["blocks"][memleak.KEY.pack(merged[1], 7)]
+    assert one.outstanding()[merged][:2] == [10, 1] and one.stacks[merged] == (site, outer)
+
+
+def test_a_dead_process_may_have_had_code_that_is_not_known():
+    site, outer, text = 0x400010, 0x400020, 0x656d6f74737563
+    one = tracer({(1, 9): (10, 150, 1)}, {})
+    add_stack(one, 1, [site, text, outer, text], 0)
+    assert list(one.outstanding()) == [(9, 1)]
+    assert one.stacks[9, 1] == (site, text, outer) and one._symbols.held == []
 
 
 def test_growth_is_of_stacks_that_never_shrank():
