@@ -810,3 +810,24 @@ def test_peak_memory_of_the_tool_itself(leaker):
         peak = peak_memory(traced.child.pid)
         traced.end()
     assert peak <= 20 << 20
+
+
+# Options of libbpf-tools' memleak, and of bcc's
+
+@pytest.mark.guest
+def test_options_of_libbpf_tools(leaker):
+    with program(leaker, "malloc", str(AMOUNT)) as child:
+        stacks, total, _ = leaks(child, "-C", "-F", "--perf-max-stack-depth", "1", "--stack-storage-size", "64")
+    assert [(names(r), r["bytes"]) for r in stacks] == [(["leak"], AMOUNT)] and total["lost"]["stacks_full"] == 0
+    with program(leaker, "malloc", str(AMOUNT)) as child:
+        stacks, _, _ = leaks(child, "--perf-max-stack-depth", "1000")           # more than is recorded
+    assert names(stacks[0])[:2] == ["leak", "main"]
+    assert run("memleak", "-P", "-p", "1", "1", "1").stderr.startswith("memleak: --percpu is for the kernel")
+
+
+def test_room_for_stacks(leaker):
+    """Five call sites."""
+    for room, lost in ("1", True), ("64", False):
+        with program(leaker, "freed", str(AMOUNT)) as child:
+            _, total, _ = leaks(child, "--stack-storage-size", room)
+        assert (total["lost"]["stacks_full"] > 0) == lost, total
