@@ -831,3 +831,12 @@ def test_room_for_stacks(leaker):
         with program(leaker, "freed", str(AMOUNT)) as child:
             _, total, _ = leaks(child, "--stack-storage-size", room)
         assert (total["lost"]["stacks_full"] > 0) == lost, total
+
+
+@pytest.mark.parametrize("name", ["c", "libc", "libc.so.6"])
+def test_allocators_of_one_object(leaker, name):
+    with program(leaker, "malloc", str(AMOUNT)) as child:
+        stacks, _, _ = leaks(child, "-O", name)
+    assert [r["bytes"] for r in stacks if names(r)[:1] == ["leak"]] == [AMOUNT]
+    result = run("memleak", "-O", "libno.so.1", "-p", str(os.getpid()), "1", "1")
+    assert result.returncode == 1 and "no allocator functions were found" in result.stderr
