@@ -840,3 +840,35 @@ def test_allocators_of_one_object(leaker, name):
     assert [r["bytes"] for r in stacks if names(r)[:1] == ["leak"]] == [AMOUNT]
     result = run("memleak", "-O", "libno.so.1", "-p", str(os.getpid()), "1", "1")
     assert result.returncode == 1 and "no allocator functions were found" in result.stderr
+
+
+PIPES = r"""
+import os, sys, threading
+def work():
+    open("/proc/thread-self/comm", "w").write("pipes")
+    print(os.getpid(), threading.get_native_id(), flush=True)
+    sys.stdin.readline()
+    for _ in range(20):
+        for fd in os.pipe():
+            os.close(fd)
+    print(flush=True)
+    sys.stdin.readline()
+threading.Thread(target=work).start()
+"""
+
+
+@pytest.mark.guest
+def test_kernel_mode_prints_who_calls():
+    """-t, of a thread that makes and closes pipes."""
+    with program("/usr/bin/python3", "-c", PIPES) as child:
+        traced = [Traced("-v", "-t", "-z", "512", *mode) for mode in ([], ["-j"])]
+        child.stdin.write("\n")
+        child.stdin.flush()
+        child.stdout.readline()
+        text, records = [one.end()[0] for one in traced]
+        who = tuple(map(int, child.said[0].split()))
+    for call in r"k\w+", r"free of k\w+":
+        assert len(re.findall(r"^[\d:.]+ +%d +%d +pipes +%s +\d+ 0x" % (*who, call), text, re.M)) >= 20
+    assert not re.search(r"^[\d:.]+ +0 +[1-9]", text, re.M)
+    made = [r for r in map(json.loads, records.splitlines()) if "alloc_pipe_info" in (r["stack"] or ())]
+    assert len([r for r in made if (r["pid"], r["tid"], r["comm"]) == (*who, "pipes")]) >= 20
