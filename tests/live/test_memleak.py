@@ -596,12 +596,13 @@ def test_threads_that_pass_addresses_around(built, name):
     assert total["lost"] == dict.fromkeys(total["lost"], 0)
 
 
-@pytest.mark.parametrize("source", [None, "multi", "functions"])
-def test_sampling_is_within_its_error(leaker, source):
+@pytest.mark.parametrize("source, sampling", [(None, "-S16K"), ("multi", "-S16K"), ("functions", "-s16K"),
+                                              (None, "-s100"), ("functions", "-s100")])
+def test_sampling_is_within_its_error(leaker, source, sampling):
     usable(source)
     allocations = 1000000 // (1 if SLOW == 1 else 50)
     with program(leaker, "million", str(allocations)) as child:
-        stacks, total, said = leaks(child, "-s", "16K", *(["--source", source] if source else []))
+        stacks, total, said = leaks(child, sampling, *(["--source", source] if source else []))
     true_bytes, true_blocks = map(int, said.split())
     # Twice the half width of the 95 % confidence interval: one run in 17000 is outside.
     assert abs(total["bytes"] - true_bytes) <= 2 * total["bytes_error"], (total, said)

@@ -7,6 +7,7 @@ import types
 
 import pytest
 from crisis import probes
+from crisis.sampling import Sampling
 from crisis.stacks import Frame
 from helpers import load
 
@@ -49,9 +50,27 @@ def test_sizes():
     for text in "", "k", "-1", "1.5", "1T", "9" * 30, "\u0663":
         with pytest.raises(argparse.ArgumentTypeError):
             memleak.size(text)
+
+
+def test_sampling():
+    """-s N takes one in N, as bcc's; a suffix and -S make it bytes."""
+    for text in "10", "1048576":
+        one = memleak.sample_rate(text)
+        assert one and (one.every, one.nbytes) == (int(text), 0)
+        assert one.probability(0) == one.probability(99) == 1 / int(text)
+    assert not memleak.sample_rate("1")
+    for one in memleak.sample_rate("512K"), memleak.sample_bytes("512K"), memleak.sample_bytes("524288"):
+        assert one and (one.every, one.nbytes) == (1, 524288)
+        assert one.probability(0) == one.probability(1) == pytest.approx(1 / 524288, rel=1e-5)
+        assert one.probability(524288) == pytest.approx(1 - 1 / 2.718281828) and one.probability(1 << 40) == 1
+    for text in "0", "1048577", "-1", "", "1.5", "x", "9" * 5000, "0K", "5G", "\u0663":
+        with pytest.raises(argparse.ArgumentTypeError):
+            memleak.sample_rate(text)
     for text in "0", "5G":
         with pytest.raises(argparse.ArgumentTypeError):
-            memleak.sample_size(text)
+            memleak.sample_bytes(text)
+    with pytest.raises(argparse.ArgumentTypeError, match="--symbols-prefix"):
+        memleak.sample_bytes("je_")             # what -S is in libbpf-tools
 
 
 def test_entries():
@@ -216,7 +235,7 @@ def test_objects(wanted, right, wrong):
 
 
 def arguments(**changes):
-    values = dict(top=None, sort="size", growth=False, folded=False, sample_rate=None, show_allocs=False,
+    values = dict(top=None, sort="size", growth=False, folded=False, sample=None, show_allocs=False,
                   inlines=False)
     return types.SimpleNamespace(**dict(values, **changes))
 
@@ -252,10 +271,10 @@ def test_text():
 
 
 def test_top_sort_and_errors():
-    args = arguments(top=1, sort="count", sample_rate=1000)
+    args = arguments(top=1, sort="count", sample=Sampling(nbytes=1000))
     rows = memleak.report(args, FakeTracer(), {(7, 1): [300, 3, 10000, 4, []], (7, 2): [100.4, 9.2, 0, 0, []]}, {})
     assert [(r["bytes"], r["count"], r["bytes_error"]) for r in rows] == [(100, 9, 0)]
-    args = arguments(sample_rate=1000)
+    args = arguments(sample=Sampling(nbytes=1000))
     text = memleak.render_text(args, memleak.report(args, FakeTracer(), {(7, 1): [300, 3, 10000, 4, []]}, {}), False)
     assert "\t300 bytes (+-196) in 3 allocations (+-4) from stack\n" in text
 
