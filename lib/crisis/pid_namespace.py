@@ -7,18 +7,20 @@ reader's namespace, and its program reads the numbers of every level: struct
 upid, include/linux/pid.h.
 """
 
+import os
 import struct
 
-from . import bpf, compile
+from . import bpf, compile, proc
+from .errors import Unavailable
 
-__all__ = ["kernel_tids"]
+__all__ = ["kernel_tids", "place"]
 
 _TEXT = r"""
 #include <linux/sched.h>
 #include <linux/pid.h>
 #include <linux/seq_file.h>
 
-struct row { u32 kernel, here; };
+struct row { u32 kernel, here, level; };
 static long (*seq_write)(void *seq, const void *data, u32 length) = (void *)127;       /* bpf_seq_write() */
 
 int on_task(u64 *ctx)
@@ -34,6 +36,7 @@ int on_task(u64 *ctx)
 	pid = PROBE(reader, thread_pid);
 	level = PROBE(pid, level);
 	pid = PROBE(task, thread_pid);
+	row.level = level;
 	row.kernel = PROBE(task, pid);
 	bpf_probe_read_kernel(&row.here, sizeof(row.here), &pid->numbers[level].nr);
 	seq_write(meta->seq, &row, sizeof(row));
@@ -49,9 +52,27 @@ def kernel_tids(build=compile.build):
     build: from a compile.Source to its Object.
     Raises Unavailable where the kernel has no iterator, NotPermitted.
     """
-    program = bpf.Program(build(SOURCE))
+    return {here: kernel for kernel, here, _ in _rows(build)}
+
+
+def place(build=compile.build):
+    """(level, inode number) of this PID namespace, by which a program finds a task's number here; (0, 0) of the initial.
+
+    Raises as kernel_tids.
+    """
+    if proc.in_initial_pid_namespace():
+        return 0, 0
+    return _rows(build)[0][2], os.stat("/proc/self/ns/pid").st_ino
+
+
+def _rows(build):
+    """[(kernel's number, number here, level of this namespace)]; at least our own."""
     try:
-        rows = program.iterate("on_task", "task")
-    finally:
-        program.close()
-    return {here: kernel for kernel, here in struct.iter_unpack("=II", rows)}
+        program = bpf.Program(build(SOURCE))
+        try:
+            return list(struct.iter_unpack("=III", program.iterate("on_task", "task")))
+        finally:
+            program.close()
+    except Unavailable as exc:
+        raise Unavailable("cannot translate PIDs of this PID namespace: %s. Run it in the host's: docker run --pid=host, "
+                          "hostPID: true in Kubernetes" % exc) from None

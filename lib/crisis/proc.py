@@ -264,13 +264,17 @@ def cgroup_v2_directory(path, root="/"):
 
 
 def cgroup_processes(path, root="/"):
-    """The PIDs of the processes in a cgroup directory, or cgroup path, and below it.  Raises Error as find_cgroup."""
+    """The PIDs of the processes in a cgroup directory, or cgroup path, and below it.  Raises Error as find_cgroup.
+
+    Those that this PID namespace does not show, which the file has as 0 (cgroup_procs_show(), kernel/cgroup/cgroup.c),
+    are left out.
+    """
     found = []
     for directory, _, files in os.walk(_cgroup(path, root)[4]):
         if "cgroup.procs" in files:
             try:
                 with open(os.path.join(directory, "cgroup.procs")) as f:
-                    found += [int(row) for row in f.read().split()]
+                    found += [int(row) for row in f.read().split() if row != "0"]
             except OSError:         # a threaded one, or it has been removed
                 continue
     return found

@@ -116,11 +116,7 @@ def filters(pid=None, tid=None, cgroup=None, build=compile.build):
 def _translate(pid, tid, build):
     """The kernel's own numbers of a process and a thread of this PID namespace, each may be None."""
     from . import pid_namespace
-    try:
-        known = pid_namespace.kernel_tids(build)
-    except Unavailable as exc:
-        raise Unavailable("cannot translate PIDs of this PID namespace: %s. Run it in the host's: docker run --pid=host, "
-                          "hostPID: true in Kubernetes" % exc) from None
+    known = pid_namespace.kernel_tids(build)
     for number in pid, tid:
         if number and number not in known:      # it ended meanwhile
             raise Error("no such process or thread: %d" % number)

@@ -61,6 +61,17 @@ def test_numbers_are_the_kernels():
         child.stdin.close()
 
 
+def test_our_own_place():
+    """(level, inode): none in the initial namespace; one below it in a new one."""
+    assert pid_namespace.place() == (0, 0)
+    code = ("import os, sys\nsys.path[:0] = %r\nfrom crisis import pid_namespace\n"
+            "print(pid_namespace.place() == (1, os.stat('/proc/self/ns/pid').st_ino))")
+    result = subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c",
+                             code % [path for path in sys.path if path.endswith("lib")]],
+                            stdout=subprocess.PIPE, text=True)
+    assert result.stdout == "True\n"
+
+
 @pytest.mark.parametrize("option", ["-p", "-t"])
 def test_runqlat(option):
     for kind, most in ("busy", None), ("idle", 2):
@@ -82,3 +93,89 @@ def test_output_of_host_pids_says_so():
     assert re.search(r"^tid = \d+ python", out, re.M)
     assert "PIDs and TIDs in the output are those of the host" in err
     assert proc.in_initial_pid_namespace()
+
+
+# A process that leaks 1000 bytes in itself, then 3000 in a child, when it gets a line, and says who both are.
+LEAKING = r"""
+import ctypes, os, sys
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+print(os.getpid(), flush=True)
+sys.stdin.readline()
+libc.malloc(ctypes.c_size_t(1000003))
+reading, writing = os.pipe()
+child = os.fork()
+if not child:
+    libc.malloc(ctypes.c_size_t(3000003))
+    os.write(writing, b"x")
+    sys.stdin.readline()
+    os._exit(0)
+os.read(reading, 1)
+print(child, flush=True)
+sys.stdin.readline()
+"""
+# Runs it and memleak, and prints their PIDs, and what memleak did.
+MEMLEAK_INSIDE = r"""
+import json, os, signal, subprocess, sys
+leaking, tool, *more = sys.argv[1:]
+child = subprocess.Popen([sys.executable, "-c", leaking], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+assert int(child.stdout.readline()) == child.pid
+more = [str(child.pid) if word == "PID" else word for word in more]
+traced = subprocess.Popen([tool, "-v", "-j", "-o", "0", "-z", "1000003", *more, "100"], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True)
+notes = []
+for line in traced.stderr:
+    notes.append(line)
+    if "the tracing has begun" in line:
+        break
+child.stdin.write("\n")
+child.stdin.flush()
+second = child.stdout.readline()
+if "-c" not in more:
+    traced.send_signal(signal.SIGINT)
+out, err = traced.communicate()
+child.kill()
+print(json.dumps([traced.returncode, child.pid, int(second or 0), out, "".join(notes) + err]))
+"""
+
+
+def leaking_inside(*options):
+    """(PID of the process, PID of its child, [(pid, bytes, comm)]) of memleak in a PID namespace, in its numbers."""
+    result = subprocess.run(["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, "-c",
+                             MEMLEAK_INSIDE, LEAKING, tool("memleak"), *options], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True, timeout=120 * SLOW)
+    if "unshare failed" in result.stderr:
+        pytest.skip(result.stderr.strip())
+    status, pid, child, out, err = json.loads(result.stdout)
+    if status == 69:
+        pytest.skip(err.strip())
+    assert status == 0, err
+    records = [json.loads(line) for line in out.splitlines()]
+    rows = [(r["pid"], r["bytes"], r["comm"]) for r in records if r["record"] == "stack"]
+    assert pid < 10 and records[-1]["lost"]["untracked"] == 0
+    return pid, child, sorted(rows)
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("source", ["session", "multi", "perf", "functions"])
+def test_memleak(source):
+    pid, child, rows = leaking_inside("--source", source, "-p", "PID")
+    assert [(who, nbytes) for who, nbytes, _ in rows] == [(pid, 1000003)] and rows[0][2].startswith("python")
+    pid, child, rows = leaking_inside("--source", source, "--follow", "-p", "PID")
+    assert [(who, nbytes) for who, nbytes, _ in rows] == [(pid, 1000003), (child, 3000003)]
+
+
+def test_memleak_of_a_command():
+    pid, child, rows = leaking_inside("-c", "%s -c 'import ctypes; f = ctypes.CDLL(None).malloc; "
+                                      "f(ctypes.c_size_t(5000003))'" % sys.executable)
+    assert 5000003 in [nbytes for _, nbytes, _ in rows]
+
+
+def test_the_remedy_where_pids_cannot_be_translated():
+    """Where the kernel cannot translate."""
+    from crisis.errors import Unavailable
+
+    def refuse(source):
+        raise Unavailable("the kernel has no iterator")
+    with pytest.raises(Unavailable, match=r"--pid=host, hostPID: true in Kubernetes"):
+        pid_namespace.kernel_tids(refuse)
