@@ -260,26 +260,59 @@ def remove_cgroup(directory):
     until(gone)
 
 
-def fixture_tree(name, directory):
-    """tests/fixtures/NAME.tree as files below the directory; returns its path with a slash.
+def fixture_instants(name):
+    """[(seconds, [(path, content, or None for what is removed, True for a symbolic link)])] of tests/fixtures/NAME.tree.
 
-    A line is "path: content" (\\n and \\t are escapes) or "path -> target of a symbolic link".
+    A line is "path: content" (\\n, \\t and \\xNN are escapes), "path -> target of a symbolic link", or "path -" for
+    what is removed.  A line "@2.5" begins what has changed 2.5 seconds later.
     """
-    directory = str(directory)
-    for line in open(os.path.join(ROOT, "tests/fixtures", name + ".tree")):
+    instants = [(0, [])]
+    for line in open(os.path.join(ROOT, "tests/fixtures", name + ".tree"), encoding="utf-8"):
         line = line.rstrip("\n")
         if not line or line.startswith("#"):
             continue
-        link = " -> " in line
-        path, _, content = line.partition(" -> " if link else ": ")
-        path = os.path.join(directory, path)
+        entries = instants[-1][1]
+        if line.startswith("@"):
+            instants.append((float(line[1:]), []))
+        elif line.endswith(" -"):
+            entries.append((line[:-2], None, False))
+        elif " -> " in line:
+            path, _, target = line.partition(" -> ")
+            entries.append((path, target, True))
+        else:
+            path, _, content = line.partition(": ")
+            entries.append((path, content + "\n", False))
+    return [(seconds, [tuple(re.sub(r"\\(n|t|x[0-9a-f]{2}|\\)", _unescaped, field) if isinstance(field, str)
+                             else field for field in entry) for entry in entries]) for seconds, entries in instants]
+
+
+def _unescaped(match):
+    """A character for an escape of a tree; a byte that is not ASCII as surrogateescape has it."""
+    if match.group(1)[0] != "x":
+        return {"n": "\n", "t": "\t", "\\": "\\"}[match.group(1)]
+    return bytes.fromhex(match.group(1)[1:]).decode("ascii", "surrogateescape")
+
+
+def put(entries, directory):
+    """Write, link or remove the entries of an instant below the directory."""
+    for path, content, link in entries:
+        path = os.path.join(str(directory), path)
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        if link:
+        if content is None and os.path.isdir(path):
+            shutil.rmtree(path)
+        elif content is None:
+            os.remove(path)
+        elif link:
             os.symlink(content, path)
         else:
-            with open(path, "w") as f:
-                f.write(content.replace("\\n", "\n").replace("\\t", "\t") + "\n")
-    return directory + "/"
+            with open(path, "wb") as f:
+                f.write(content.encode("utf-8", "surrogateescape"))
+
+
+def fixture_tree(name, directory):
+    """The first instant of tests/fixtures/NAME.tree as files below the directory; returns its path with a slash."""
+    put(fixture_instants(name)[0][1], directory)
+    return str(directory) + "/"
 
 
 @contextlib.contextmanager

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The whole output of the commands on made-up machines, against tests/expected.
+
+tests/expected/COMMAND/cases.json has the cases: a name, and with it
+
+    arguments    of the command, as a shell would split them
+    trees        tests/fixtures/NAME.tree, one laid over the other
+    data         tests/fixtures/NAME.json: what no file holds, given to the function COMMAND of tests/seams.py
+    stop         seconds until Ctrl-C
+    environment  variables
+    terminal     true where stdout passes for a terminal
+    status       the exit status, 0 without it
+    xfail        the reason why the output is known not to be right yet
+
+"trees" and "data" beside "cases" are for all that have none of their own.
+COMMAND/CASE.txt has the standard output, CASE.err the standard error if there is any.
+
+    UPDATE_EXPECTED=1 python3 -m pytest tests/unit/test_expected.py
+
+writes both anew, of cases that are not marked xfail; git diff shows what has changed.
+"""
+
+import difflib
+import functools
+import json
+import os
+import re
+import shlex
+import sys
+
+import pytest
+import seams
+import world
+from helpers import ROOT, load
+
+EXPECTED = os.path.join(ROOT, "tests/expected")
+UPDATE = os.environ.get("UPDATE_EXPECTED") == "1"
+PAGES = dict(re.findall(r"^    ([a-z-]+) ([18])$", open(os.path.join(ROOT, "setup.cfg")).read(), re.M))
+module_of = functools.lru_cache(None)(load)
+
+
+def read_cases():
+    """[(command, name, case)] of all commands."""
+    found = []
+    for command in sorted(os.listdir(EXPECTED)):
+        path = os.path.join(EXPECTED, command, "cases.json")
+        if os.path.exists(path):
+            with open(path) as f:
+                table = json.load(f)
+            for name, case in table["cases"].items():
+                for key in "trees", "data":
+                    if key in table:
+                        case.setdefault(key, table[key])
+                found.append((command, name, case))
+    return found
+
+
+CASES = read_cases()
+
+
+def data_of(case):
+    if not case.get("data"):
+        return None
+    with open(os.path.join(ROOT, "tests/fixtures", case["data"] + ".json"), encoding="utf-8") as f:
+        return json.load(f)
+
+
+def run_case(command, case, directory):
+    data = data_of(case)
+    adapter = getattr(seams, command.replace("-", "_"), None)
+    seam = None if adapter is None else lambda machine, module: adapter(machine, module, data)
+    return world.run(module_of(command), command, shlex.split(case["arguments"]), str(directory), case.get("trees", ()),
+                     seam, case.get("stop"), case.get("environment"), case.get("terminal", False))
+
+
+def compare(path, text):
+    """Fail with a diff where a file does not have the text; an empty text is no file."""
+    if UPDATE:
+        if text:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "w", encoding="utf-8") as f:
+                f.write(text)
+        elif os.path.exists(path):
+            os.remove(path)
+        return
+    expected = ""
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as f:
+            expected = f.read()
+    if text != expected:
+        name = os.path.relpath(path, ROOT)
+        pytest.fail("".join(line if line.endswith("\n") else line + "\n\\ no newline at the end\n" for line in
+                            difflib.unified_diff(expected.splitlines(True), text.splitlines(True), name, "output")) +
+                    "If it is right: UPDATE_EXPECTED=1 %s -m pytest tests/unit/test_expected.py" % sys.executable,
+                    pytrace=False)
+
+
+def same_words(text):
+    """A message of argparse as Python 3.11 writes it: 3.12 quotes no choices."""
+    return re.sub(r"\(choose from (.*?)\)", lambda match: match.group().replace("'", ""), text)
+
+
+@pytest.mark.parametrize("command, name, case", [pytest.param(*case, id="%s-%s" % case[:2]) for case in CASES])
+def test_output(command, name, case, tmp_path):
+    if UPDATE and case.get("xfail"):
+        pytest.skip("not written, being marked xfail: " + case["xfail"])
+    result = run_case(command, case, tmp_path)
+    base = os.path.join(EXPECTED, command, name)
+    try:
+        assert result.status == case.get("status", 0), (result.out + result.err)[-2000:]
+        compare(base + ".txt", result.out)
+        compare(base + ".err", same_words(result.err))
+    except BaseException:
+        if case.get("xfail"):
+            pytest.xfail(case["xfail"])
+        raise
+    assert not case.get("xfail") or UPDATE, "this case has been marked xfail: " + case["xfail"]

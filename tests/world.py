@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A made-up machine around a command: its files, its clock, its signals.
+
+`run` forks, puts the machine in place of the real one, and calls
+cli.run(main, get_parser) as the command itself does.  In the child:
+
+- paths below /proc, /sys, /dev/cpu, /dev/kmsg and /boot are those of a
+  fixture tree; what the tree lacks does not exist.  Trees are written as
+  `helpers.fixture_tree` describes, with changes at later instants.
+- the clock stands still until the command waits.  poll(2) that finds nothing
+  ready, and sleep(), move it on, and apply what is due: changes of the tree,
+  the end of a process, records for a ring buffer, Ctrl-C.
+- pidfd_open(2) knows the processes of the tree.
+- a page has 4096 bytes, a second 100 clock ticks, and the time zone is UTC+2.
+
+So that the output depends neither on the machine nor on its speed.
+"""
+
+import builtins
+import collections
+import io
+import os
+import select
+import signal
+import sys
+import tempfile
+import time
+import traceback
+
+from helpers import fixture_instants, put
+
+__all__ = ["World", "Result", "run", "START"]
+
+VIRTUAL = "/proc", "/sys", "/dev/cpu", "/dev/kmsg", "/boot"
+START = 1000 * 10 ** 9                  # ns of CLOCK_MONOTONIC at which the command starts
+EPOCH = 1774785600 * 10 ** 9            # ns of CLOCK_REALTIME then: 2026-03-29 12:00:00 UTC
+TIMEZONE = "XXX-2"                      # two hours east of Greenwich
+LIMIT = 3                              # real seconds that a command may take: it waits for nothing
+
+Result = collections.namedtuple("Result", "status out err")
+
+
+class World:
+    """The machine: root, where its files are; now, ns of CLOCK_MONOTONIC."""
+
+    def __init__(self, root):
+        self.root, self.now = str(root), START
+        self._events = []               # [(ns, serial number, function)]
+        self._ends = {}                 # PID: [descriptor that becomes readable, the end that makes it so]
+        self._poll = select.poll
+
+    # What happens when
+
+    def at(self, seconds, function):
+        """Call the function when the clock has moved on by so many seconds."""
+        self._events.append((START + round(seconds * 1e9), len(self._events), function))
+        self._events.sort(key=lambda event: event[:2])
+
+    def seconds(self):
+        """Seconds since the command started."""
+        return (self.now - START) / 1e9
+
+    def advance(self, until):
+        """Move the clock on to `until` (ns, None: without end), or to the next event, which happens.  True for an event."""
+        if self._events and (until is None or self._events[0][0] <= until):
+            moment, _, function = self._events.pop(0)
+            self.now = max(self.now, moment)
+            function()
+            return True
+        if until is None:
+            raise RuntimeError("the command would wait without end")
+        self.now = max(self.now, until)
+        return False
+
+    def lay_out(self, trees):
+        """Write the first instant of the trees, and let the others happen in their time."""
+        for tree in trees:
+            for seconds, entries in fixture_instants(tree):
+                if seconds:
+                    self.at(seconds, lambda entries=entries: self._change(entries))
+                else:
+                    put(entries, self.root)
+
+    def _change(self, entries):
+        put(entries, self.root)
+        for pid, (_, writable) in self._ends.items():
+            if not os.path.isdir(self.root + "/proc/%d" % pid):
+                _os.write(writable, b"e")
+
+    def interrupt(self):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    # In place of the real machine
+
+    def install(self):
+        self._install_files()
+        self._install_clock()
+        os.pidfd_open = self._pidfd_open
+        sysconf = os.sysconf
+        os.sysconf = lambda name: {"SC_PAGE_SIZE": 4096, "SC_CLK_TCK": 100}.get(name) or sysconf(name)
+        for name, module in list(sys.modules.items()):
+            if name.startswith(("crisis.", "command_")) and hasattr(module, "PAGE"):
+                module.PAGE = 4096
+
+    def path(self, path):
+        """The path of a file of the tree for one of the machine; any other path, and a descriptor, as it is."""
+        if isinstance(path, (str, bytes)):
+            text = os.fsdecode(path)
+            if any(text == top or text.startswith(top + "/") for top in VIRTUAL):
+                return type(path)(os.fsencode(self.root + text)) if isinstance(path, bytes) else self.root + text
+        return path
+
+    def _unmapped(self, path):
+        return path[len(self.root):] if isinstance(path, str) and path.startswith(self.root + "/") else path
+
+    def _redirected(self, function):
+        def call(path=".", *arguments, **options):
+            try:
+                return function(self.path(path), *arguments, **options)
+            except OSError as exc:
+                exc.filename = self._unmapped(exc.filename)
+                raise
+        return call
+
+    def _install_files(self):
+        for name in "open", "stat", "lstat", "listdir", "readlink", "access":
+            setattr(os, name, self._redirected(getattr(os, name)))
+        builtins.open = io.open = self._redirected(builtins.open)
+        scandir = os.scandir
+        os.scandir = lambda path=".": _Listing(self, path, scandir(self.path(path)))
+
+    def _install_clock(self):
+        real_strftime, real_localtime = time.strftime, time.localtime
+        wall = lambda: EPOCH + self.now - START                 # noqa: E731
+
+        def sleep(seconds):
+            until = self.now + round(seconds * 1e9)
+            while self.advance(until):
+                pass
+        time.monotonic_ns = lambda: self.now
+        time.monotonic = lambda: self.now / 1e9
+        time.time_ns = wall
+        time.time = lambda: wall() / 1e9
+        time.clock_gettime = lambda clock: (wall() if clock == time.CLOCK_REALTIME else self.now) / 1e9
+        time.localtime = lambda seconds=None: real_localtime(wall() / 1e9 if seconds is None else seconds)
+        time.strftime = lambda form, when=None: real_strftime(form, time.localtime() if when is None else when)
+        time.sleep = sleep
+        select.poll = lambda: _Poll(self)
+        os.environ["TZ"] = TIMEZONE
+        time.tzset()
+
+    def _pidfd_open(self, pid, flags=0):
+        if not os.path.isdir("/proc/%d" % pid):
+            raise ProcessLookupError(3, "No such process")
+        if pid not in self._ends:
+            self._ends[pid] = _os.pipe()
+        return _os.dup(self._ends[pid][0])
+
+
+_os = os
+
+
+class _Listing:
+    """os.scandir() in the order of the names, with the machine's paths."""
+
+    def __init__(self, world, path, entries):
+        with entries:
+            self._entries = iter([_Entry(world, entry) for entry in sorted(entries, key=lambda e: e.name)])
+
+    def __iter__(self):
+        return self._entries
+
+    def __next__(self):
+        return next(self._entries)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        pass
+
+    def close(self):
+        pass
+
+
+class _Entry:
+    """An os.DirEntry whose path is the machine's."""
+
+    def __init__(self, world, entry):
+        self.name, self.path = entry.name, world._unmapped(entry.path)
+        self.is_dir, self.is_file, self.is_symlink = entry.is_dir, entry.is_file, entry.is_symlink
+        self.inode, self.stat = entry.inode, entry.stat
+
+
+class _Poll:
+    """select.poll() by the made-up clock."""
+
+    def __init__(self, world):
+        self._world, self._real = world, world._poll()
+        self.register, self.unregister = self._real.register, self._real.unregister
+
+    def poll(self, milliseconds=None):
+        until = None
+        # Two million seconds are what the commands take for no end.
+        if milliseconds is not None and 0 <= milliseconds < 1e9:
+            until = self._world.now + -int(-milliseconds * 1000 // 1) * 1000    # whole microseconds, rounded up
+        while True:
+            ready = self._real.poll(0)
+            if ready or until is not None and until <= self._world.now:
+                return ready
+            self._world.advance(until)
+
+
+def run(module, name, arguments, directory, trees=(), seam=None, stop=None, environment=None, terminal=False):
+    """The Result of a command on a made-up machine.
+
+    module: the command, as helpers.load gives it.  directory: an empty one, for the tree (below "root") and as the
+    working directory ("work").
+    trees: names of tests/fixtures/*.tree, one laid over the other.
+    seam: called with the World and the module, to put data in place of what no file holds (see tests/seams.py).
+    stop: seconds until Ctrl-C.  terminal: stdout passes for a terminal.
+    """
+    root, work = os.path.join(directory, "root"), os.path.join(directory, "work")
+    os.makedirs(root, exist_ok=True)
+    os.makedirs(work, exist_ok=True)
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        child = os.fork()
+        if not child:
+            try:
+                _child(module, name, arguments, root, work, trees, seam, stop, environment, terminal, out, err)
+            except BaseException:
+                os.write(err.fileno(), traceback.format_exc().encode())
+            finally:
+                os._exit(70)
+        _, status = os.waitpid(child, 0)
+        texts = []
+        for f in out, err:
+            f.seek(0)
+            texts.append(f.read().decode("utf-8", "backslashreplace"))
+    return Result(os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status), *texts)
+
+
+def _child(module, name, arguments, root, work, trees, seam, stop, environment, terminal, out, err):
+    from crisis import cli
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.alarm(LIMIT)
+    null = os.open(os.devnull, os.O_RDONLY)
+    for fd, to in (null, 0), (out.fileno(), 1), (err.fileno(), 2):
+        os.dup2(fd, to)
+    sys.stdout, sys.stderr = (open(fd, "w", encoding="utf-8", closefd=False) for fd in (1, 2))
+    os.environ.update({"COLUMNS": "80", "LC_ALL": "C.UTF-8"}, **environment or {})
+    sys.argv[:] = [name, *arguments]
+    os.chdir(work)
+    world = World(root)
+    world.lay_out(trees)
+    world.install()
+    if seam is not None:
+        seam(world, module)
+    if stop is not None:
+        world.at(stop, world.interrupt)
+    if terminal:
+        os.isatty = lambda fd: fd == 1
+    cli.run(module.main, module.get_parser)
+
