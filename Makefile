@@ -31,7 +31,7 @@ $(foreach p,$(PAGES),$(eval $(call page,$(p))))
 
 install:
 	install -d "$(DESTDIR)$(SHARE)/bin"
-	set -e; for file in $$(cd lib && find crisis -name '*.py'); do \
+	set -e; for file in $$(cd lib && find crisis -name '*.py' -o -name '*.bpf.[ch]'); do \
 	    install -D -m 644 lib/$$file "$(DESTDIR)$(SHARE)/lib/$$file"; \
 	done
 	set -e; for page in $(PAGES); do \
@@ -76,6 +76,10 @@ lint:
 	$(PYTHON) -m compileall -q lib bin tests
 	shellcheck -x .ci/run tests/vm/run tests/vm/foreign tests/vm/check tests/vm/guest tests/tools/manpage \
 	    tests/matrix/root tests/matrix/in-root
+	tests/tools/check_c
+	@command -v clang-format >/dev/null || { \
+	    echo "make lint: clang-format is not installed. Install it: apt-get install clang-format" >&2; exit 1; }
+	clang-format --dry-run -Werror lib/crisis/progs/*
 
 dist:
 	git archive --prefix=crisis-tools-$(VERSION)/ -o crisis-tools-$(VERSION).tar.gz HEAD

@@ -127,7 +127,7 @@ def losses(data):
 
 def delays(world, module, data):
     """data: {"since": [{"at": seconds, "PID": {delay: [count, total ns]}}]}; a delay that is missing is not kept."""
-    from crisis import taskstats
+    from crisis.net import taskstats
 
     class Taskstats:
         def process(self, pid):
@@ -141,12 +141,13 @@ def delays(world, module, data):
 def nicstat(world, module, data):
     """data: {"links": [{"at": seconds, "NAME": {"index", "up", "state", "ethernet", "speed", "duplex", "queue",
     and the counters}}]}; counters that are missing are 0, names that are missing are not there."""
-    from crisis import links
+    from crisis.net import link as links
     if data is None:
         return
 
     def link(name, fields):
         made = links.Link()
+        made.netns = None
         made.name, made.index = name, fields["index"]
         made.up, made.state, made.ethernet = fields.get("up", True), fields.get("state", "up"), fields.get("ethernet", True)
         made.speed, made.full = fields.get("speed"), {None: None, "full": True, "half": False}[fields.get("duplex")]
@@ -156,6 +157,9 @@ def nicstat(world, module, data):
         return made
 
     class Links:
+        def __init__(self, netns):
+            assert netns is None
+
         def read(self):
             now = [entry for entry in data["links"] if entry["at"] <= world.seconds()][-1]
             found = [link(name, fields) for name, fields in now.items() if name != "at"]

@@ -51,33 +51,40 @@ def build(request):
     btf = None if request["headers"] == "kernel" else _btf()
     meta = {"name": request["name"], "unusable": None, "points": request["points"], "probes": request["probes"],
             "maps": [], "functions": [], "ids": {}, "constants": {}, "counters": request["counters"]}
+    meta["unusable"] = unusable(request, btf)
+    if meta["unusable"]:
+        return meta, b""
     if btf is not None:
-        missing = [need for need in request["requires"]
-                   if not any(map(btf.has, need if isinstance(need, list) else [need]))]
-        missing += [name for name in request["kfuncs"]
-                    if not name.endswith("?") and btf.find(name, headers.FUNC) is None]
-        if missing:
-            need = missing[0]
-            meta["unusable"] = "this kernel has no %s" % (need if isinstance(need, str) else " or ".join(need))
-            return meta, b""
         meta["constants"] = btf.constants(request["constants"])
-        for argument in request["arguments"]:
-            if not argument.endswith("?") and btf.argument(*argument.split(".")) is None:
-                meta["unusable"] = "this kernel's BTF has no tracepoint argument %s" % argument
-                return meta, b""
         for candidate in (c for point in request["points"] for c in point):
             kind, _, target = candidate.partition(":")[0].partition("/")
             if kind in _BTF_KINDS:
                 form, btf_kind = _BTF_KINDS[kind]
                 meta["ids"]["%s/%s" % (kind, target)] = btf.find(form % target, btf_kind)
         request["kfunc_ids"] = [btf.find(name.rstrip("?"), headers.FUNC) for name in request["kfuncs"]]
-    elif request["requires"] or request["arguments"] or request["kfuncs"]:
-        meta["unusable"] = ("this kernel has no BTF in %s, which the program needs. Boot a kernel with "
-                            "CONFIG_DEBUG_INFO_BTF=y" % headers.VMLINUX)
-        return meta, b""
-    text = _program(request, btf)
+    text = macros(request, btf) + request["text"]
     with _HeaderTree(text, btf, request["headers"]):
         return _compile(request, text, meta)
+
+
+def unusable(request, btf):
+    """Why the running kernel cannot have the requested program, or None.  btf: its Btf, or None."""
+    if btf is None:
+        if request["requires"] or request["arguments"] or request["kfuncs"]:
+            return ("this kernel has no BTF in %s, which the program needs. Boot a kernel with "
+                    "CONFIG_DEBUG_INFO_BTF=y" % headers.VMLINUX)
+        return None
+    for need in request["requires"]:
+        any_of = [need] if isinstance(need, str) else need
+        if not any(map(btf.has, any_of)):
+            return "this kernel has no %s" % " or ".join(any_of)
+    for name in request["kfuncs"]:
+        if not name.endswith("?") and btf.find(name, headers.FUNC) is None:
+            return "this kernel has no %s" % name
+    for argument in request["arguments"]:
+        if not argument.endswith("?") and btf.argument(*argument.split(".")) is None:
+            return "this kernel's BTF has no tracepoint argument %s" % argument
+    return None
 
 
 def _btf():
@@ -94,8 +101,8 @@ def _btf():
         return None
 
 
-def _program(request, btf):
-    """The whole C text: what the macros need, the prelude, the command's own."""
+def macros(request, btf):
+    """The definitions that precede the text of a request: those of its variant, and what the kernel has."""
     lines = []
     for macro, (member, release) in request["has"].items():
         there = btf.has(member) if btf is not None else _release() >= _release(release)
@@ -109,10 +116,10 @@ def _program(request, btf):
     lines += ["#define PARAM_%s %d" % (name, i) for i, name in enumerate(request["params"])]
     lines += ["#define COUNTER_%s %d" % (name, i) for i, name in enumerate(request["counters"])]
     lines += ["#define KFUNC_%s %d" % (name.rstrip("?"), _KFUNC_MAGIC + i)
-              for i, name in enumerate(request["kfuncs"]) if request["kfunc_ids"][i] is not None]
+              for i, name in enumerate(request["kfuncs"]) if btf.find(name.rstrip("?"), headers.FUNC) is not None]
     if request["counters"]:
         lines.append("#define COUNTERS %d" % len(request["counters"]))
-    return "%s\n%s\n%s" % ("\n".join(lines), request["prelude"], request["text"])
+    return "".join(line + "\n" for line in lines)
 
 
 def _release(text=None):
@@ -176,7 +183,7 @@ def _compile(request, text, meta):
     descriptors = {}
     for i in range(lib.bpf_num_tables(handle)):
         descriptors[lib.bpf_table_fd_id(handle, i)] = i
-        storage = b'"task_storage_key"' in lib.bpf_table_key_desc_id(handle, i)     # TASK_STORAGE of compile.PRELUDE
+        storage = b'"task_storage_key"' in lib.bpf_table_key_desc_id(handle, i)     # TASK_STORAGE of crisis.bpf.h
         meta["maps"].append([lib.bpf_table_name(handle, i).decode(),
                              _TASK_STORAGE if storage else lib.bpf_table_type_id(handle, i),
                              lib.bpf_table_key_size_id(handle, i), lib.bpf_table_leaf_size_id(handle, i),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""C text and defines to a compiled object: bcc in a child process, and the program cache.
+"""From C to a compiled object: the programs' text, bcc in a child process, and the program cache.
 
 bcc is the compiler and only that: LLVM's memory goes away with the child.
 What is kept is an Object: instructions, map definitions, BTF ids.
@@ -23,10 +23,11 @@ try:
 except ImportError:
     from hashlib import blake2b
 
-__all__ = ["Source", "Object", "Compiler", "NoCompiler", "build", "cached", "keep", "wait", "sweep", "store", "load",
-           "key", "unpack", "CACHE"]
+__all__ = ["Source", "Object", "Compiler", "NoCompiler", "enumeration", "program_text", "build", "cached", "keep",
+           "wait", "sweep", "store", "load", "key", "unpack", "CACHE", "PROGRAMS"]
 
 CACHE = "/var/cache/crisis-tools"
+PROGRAMS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "progs")    # the C of all commands
 _MAGIC = b"crisis-tools object 3\n"
 _DIGEST = 32
 _LIMIT = 1 << 24        # bytes; no object comes near
@@ -35,86 +36,45 @@ _TIME_LIMIT = 300       # seconds; a compilation takes half of one where nothing
 SCRATCH = "/run", "/dev/shm", "/tmp"    # for the header files: memory first, since the disk may be what is on fire
 SCRATCH_PREFIX = ".crisis-headers-"     # of nothing else, since what has no lock is removed
 
-PRELUDE = r"""
-/* A parameter is a 64-bit immediate that the loader replaces before the verifier sees it:
-   what a filter excludes is dead code by then and costs nothing. */
-#define PARAM_MAGIC 0x43525354ULL
-#define PARAM(name) ({ u64 __v; asm("%0 = %1 ll" : "=r"(__v) : "i"(PARAM_MAGIC << 32 | PARAM_##name)); __v; })
-/* Where bcc does not find a helper in /proc/kallsyms, which kernel.kptr_restrict hides and which it reads as root only,
-   it puts bpf_probe_read in its place: by macros, and for user memory by rewriting each call.  The object must not
-   depend on that, and bpf_probe_read does not load where kernel and user addresses overlap (s390x). */
-#undef bpf_probe_read_kernel
-#undef bpf_probe_read_kernel_str
-#undef bpf_probe_read_user
-#undef bpf_probe_read_user_str
-static long (*probe_read_user)(void *to, u32 size, const void *from) = (void *)112;     /* bpf_probe_read_user(), 5.5 */
-/* Hide from the compiler what it knows of a variable, as libbpf's barrier_var() does.  It may otherwise prove a bound
-   check redundant, or merge two into one, and the verifier, which tracks less, then sees an access without a bound. */
-#define barrier_var(variable) asm volatile("" : "+r"(variable))
-/* Declare a kernel function (kfunc) with the types of its arguments, as bcc declares helpers: bcc 0.18 aborts at a call
-   through a cast.  The builder replaces the number by the function's BTF id. */
-#define KFUNC(result, name, ...) static result (*name)(__VA_ARGS__) = (void *)KFUNC_##name
-/* Declare a map of task storage (BPF_MAP_TYPE_TASK_STORAGE), which bcc has only since 0.24: here it is a hash, which
-   the builder recognizes by its key and gives the right type.  bcc rewrites NAME.sk_storage_get(task, value, flags), for
-   a map of any type, to bpf_sk_storage_get(NAME, ...), which here is bpf_task_storage_get(), Linux 5.11. */
-struct task_storage_key { u32 unused; };
-#define TASK_STORAGE(name, type) \
-struct name##_table_t { struct task_storage_key key; type leaf; \
-    void *(*sk_storage_get)(void *, void *, u64); u32 max_entries; u32 flags; }; \
-static __attribute__((section("maps/hash"))) struct name##_table_t name = { .max_entries = 1 }
-static void *(*task_storage_get)(void *map, void *task, void *value, u64 flags) = (void *)156;
-#define bpf_sk_storage_get task_storage_get
-/* bpf_get_attach_cookie(), Linux 5.15; bcc declares it since 0.22. */
-static u64 (*get_attach_cookie)(void *ctx) = (void *)174;
-#ifdef COUNTERS
-BPF_ARRAY(counters, u64, COUNTERS);
-static __always_inline void count_event(int index)
-{
-	u64 *counter = counters.lookup(&index);
-	if (counter)
-		__sync_fetch_and_add(counter, 1);
-}
-#define COUNT(name) count_event(COUNTER_##name)
-#endif
-/* An argument of a BTF or raw tracepoint, by name: releases add and move arguments. */
-#define ARG(ctx, tracepoint, argument) ((ctx)[ARG_##tracepoint##_##argument])
-/* A member of a struct that the verifier does not know the type of.  The comma takes a const off the type:
-   of a constant the compiler would know the value. */
-#define PROBE(pointer, member) ({ typeof(((void)0, (pointer)->member)) __v = 0; \
-    bpf_probe_read_kernel(&__v, sizeof(__v), &(pointer)->member); __v; })
-/* floor(log2(v)) for v < 2^63, 0 for 0.  Without branches, of which the verifier would follow both sides. */
-static __always_inline u64 log2_u64(u64 v)
-{
-	u64 r, s;
 
-	r = (0xffffffffULL - v) >> 63 << 5; v >>= r;
-	s = (0xffffULL - v) >> 63 << 4; v >>= s; r |= s;
-	s = (0xffULL - v) >> 63 << 3; v >>= s; r |= s;
-	s = (0xfULL - v) >> 63 << 2; v >>= s; r |= s;
-	s = (3ULL - v) >> 63 << 1; v >>= s; r |= s;
-	return r | v >> 1;
-}
-/* Nanoseconds in fixed point, in 2^-10 of a microsecond or millisecond: see hist.FRACTION.  A division costs more than
-   the rest of a histogram's update, and 32 bits of nanoseconds do without one. */
-static __always_inline u64 fixed_us(u64 ns)
-{
-	return ns >> 32 ? ns * 128 / 125 : ns * 2199023256ULL >> 31;
-}
-static __always_inline u64 fixed_ms(u64 ns)
-{
-	return ns * 16 / 15625;
-}
-/* The bucket of v in a histogram with 2^shift steps an octave: see hist.bucket. */
-#define LOG_LINEAR(v, shift) ({ u64 __x = (v), __s = (shift), __o = log2_u64(__x); \
-    __o = (__o - __s) & ((__s - __o) >> 63) * ~0ULL; (__o << __s) + (__x >> __o); })
-"""
+def enumeration(prefix, names):
+    """The macros {PREFIX_NAME: index} of a sequence of names, for `defines` of Source."""
+    return {"%s_%s" % (prefix, name.upper()): index for index, name in enumerate(names)}
+
+
+def program_text(name, directory=None):
+    """The text of a C file with each file that it includes by #include "NAME" in its place, once.
+
+    bcc rewrites what uses its maps only in the main file, not in included ones.  #line directives let the
+    compiler's messages name the files.
+    directory: where the files are, PROGRAMS if None.  Raises OSError.
+    """
+    directory = directory or PROGRAMS
+    with open(os.path.join(directory, name), encoding="utf-8") as f:
+        return _included(name, f.read(), directory, {name})
+
+
+def _included(name, text, directory, done):
+    """The text of `name` with what it includes; done: names of files that have been included."""
+    own, *others = ("\n" + text).split('\n#include "')
+    parts, line = ['#line 1 "%s"' % name, own], own.count("\n")
+    for piece in others:
+        included, _, rest = piece.partition('"')
+        if included not in done:
+            done.add(included)
+            with open(os.path.join(directory, included), encoding="utf-8") as f:
+                parts += ["\n", _included(included, f.read(), directory, done)]
+        parts += ['\n#line %d "%s"' % (line + 2, name), rest]
+        line += 1 + rest.count("\n")
+    return "".join(parts)
 
 
 class Source:
     """What a command gives to be compiled.
 
     name: "command.variant", the cache entry's name and what -v calls it.
-    text: the C text, in bcc's dialect.
+    file: the program's file in PROGRAMS, in bcc's dialect of C.  It is read when its text is needed.
+    text: the C text itself in place of a file.
     points: one tuple for each place to attach to, of candidates in order of
         preference, each "kind/target:function"; `Program.attach` lists the kinds.
         A last candidate "none" lets the program do without the place.
@@ -137,20 +97,29 @@ class Source:
         Program.attach_uprobe and the like; `Program.attach` loads them.
     """
 
-    def __init__(self, name, text, points=(), params=(), counters=(), defines=None, has=None,
-                 requires=(), constants=(), arguments=(), kfuncs=(), probes=()):
-        self.name, self.text, self.points = name, text, points
+    def __init__(self, name, file=None, points=(), params=(), counters=(), defines=None, has=None,
+                 requires=(), constants=(), arguments=(), kfuncs=(), probes=(), text=None):
+        if file is not None and "\n" in file:       # bin/cachestat and bin/memleak, until their C is in files
+            file, text = None, '#define NO_SUBSYS 255\n#include "crisis.bpf.h"\n#include "hist.bpf.h"\n' + file
+        self.name, self.file, self._text, self.points = name, file, text, points
         self.params, self.counters = tuple(params), tuple(counters)
         self.defines, self.has = defines or {}, has or {}
         self.requires, self.constants = requires, tuple(constants)
         self.arguments, self.kfuncs, self.probes = tuple(arguments), tuple(kfuncs), tuple(probes)
+
+    @property
+    def text(self):
+        """The C text, with that of the files that it includes."""
+        if self._text is None:
+            return program_text(self.file)
+        return _included(self.name, self._text, PROGRAMS, set())
 
     def request(self):
         """The whole of it as a JSON-able dict, in a fixed order."""
         return {"name": self.name, "text": self.text, "points": self.points, "params": self.params,
                 "counters": self.counters, "defines": self.defines, "has": self.has,
                 "requires": self.requires, "constants": self.constants, "arguments": self.arguments,
-                "kfuncs": self.kfuncs, "probes": self.probes, "prelude": PRELUDE}
+                "kfuncs": self.kfuncs, "probes": self.probes}
 
 
 class Object:

@@ -5,10 +5,10 @@ A log-linear histogram with 2**shift steps holds the value v in bucket v while
 v < 2**(shift+1), and beyond that splits each octave [2**k, 2**(k+1)) into
 2**shift equal buckets, so that a bucket is never wider than 1/2**shift of the
 octave's lower end.  With shift 0 each octave is one bucket.  The C side of the
-same arithmetic is LOG_LINEAR in `compile.PRELUDE`.
+same arithmetic is LOG_LINEAR in progs/hist.bpf.h.
 
 Times are counted in fixed point, in 2**-FRACTION of the unit that is printed
-(fixed_us() and fixed_ms() in the prelude): buckets then are as fine below one unit
+(fixed_us() and fixed_ms() there): buckets then are as fine below one unit
 as above it, and percentiles are not truncated to whole units.  Since the
 factor is a power of two, each bucket lies within one row of the classic
 histogram of whole units.  Counts are whole numbers.

@@ -15,35 +15,8 @@ from .errors import Unavailable
 
 __all__ = ["kernel_tids", "place"]
 
-_TEXT = r"""
-#include <linux/sched.h>
-#include <linux/pid.h>
-#include <linux/seq_file.h>
-
-struct row { u32 kernel, here, level; };
-static long (*seq_write)(void *seq, const void *data, u32 length) = (void *)127;       /* bpf_seq_write() */
-
-int on_task(u64 *ctx)
-{
-	struct bpf_iter_meta *meta = (struct bpf_iter_meta *)ctx[0];
-	struct task_struct *task = (struct task_struct *)ctx[1], *reader = (struct task_struct *)bpf_get_current_task();
-	struct pid *pid;
-	struct row row;
-	u32 level;
-
-	if (!task)              /* the end */
-		return 0;
-	pid = PROBE(reader, thread_pid);
-	level = PROBE(pid, level);
-	pid = PROBE(task, thread_pid);
-	row.level = level;
-	row.kernel = PROBE(task, pid);
-	bpf_probe_read_kernel(&row.here, sizeof(row.here), &pid->numbers[level].nr);
-	seq_write(meta->seq, &row, sizeof(row));
-	return 0;
-}
-"""
-SOURCE = compile.Source("pid_namespace.task", _TEXT, (("iter/task:on_task",),), requires=("bpf_iter__task.task",))
+SOURCE = compile.Source("pid_namespace.task", "pid_namespace.bpf.c", (("iter/task:on_task",),),
+                        requires=("bpf_iter__task.task",))
 
 
 def kernel_tids(build=compile.build):

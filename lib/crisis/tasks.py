@@ -1,72 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the commands that filter tasks by PID and cgroup share: C text, its params, and their checks."""
+"""What the commands that filter tasks by PID and cgroup share: what task.bpf.h needs, and the checks of the options."""
 
 from . import compile, proc
 from .errors import Error, Unavailable
 
-__all__ = ["TEXT", "HAS", "PARAMS", "CONSTANTS", "NO_SUBSYS", "subsys", "filters", "warn_of_foreign_pids"]
+__all__ = ["DEFINES", "HAS", "PARAMS", "CONSTANTS", "NO_SUBSYS", "subsys", "filters", "warn_of_foreign_pids"]
 
-# in_cgroup() needs PARAMS.  A command that asks often defines LOAD(pointer, member), plain loads if it can.
-TEXT = r"""
-#include <linux/sched.h>
-#include <linux/cgroup.h>
-
-#define NO_SUBSYS 255
-
-static __always_inline struct cgroup *cgroup_of(struct task_struct *p, u64 subsys)
-{
-	struct css_set *set = PROBE(p, cgroups);
-	struct cgroup_subsys_state *css;
-
-	if (subsys == NO_SUBSYS)
-		return PROBE(set, dfl_cgrp);
-	bpf_probe_read_kernel(&css, sizeof(css), &set->subsys[subsys]);
-	return PROBE(css, cgroup);
-}
-
-static __always_inline u64 id_of_cgroup(struct cgroup *cgroup)
-{
-	struct kernfs_node *node = PROBE(cgroup, kn);
-
-	return PROBE(node, id);
-}
-
-static __always_inline int in_cgroup(struct task_struct *p)
-{
-	u64 subsys = PARAM(cgroup_subsys), level = PARAM(cgroup_level), id = 0;
-	struct cgroup *cgroup;
-
-#ifdef LOAD
-	if (subsys == NO_SUBSYS) {      /* most often it is the task's own cgroup */
-		struct css_set *set = LOAD(p, cgroups);
-		struct kernfs_node *node;
-
-		cgroup = LOAD(set, dfl_cgrp);
-		node = LOAD(cgroup, kn);
-		if (LOAD(node, id) == PARAM(cgroup))
-			return 1;
-		if ((u64)LOAD(cgroup, level) <= level)
-			return 0;
-	} else
-#endif
-	{
-		cgroup = cgroup_of(p, subsys);
-		if ((u64)PROBE(cgroup, level) < level)
-			return 0;
-	}
-#ifdef HAVE_ANCESTORS
-	struct cgroup *above;
-	bpf_probe_read_kernel(&above, sizeof(above), &cgroup->ancestors[level]);
-	id = id_of_cgroup(above);
-#else
-	bpf_probe_read_kernel(&id, sizeof(id), &cgroup->ancestor_ids[level]);
-#endif
-	return id == PARAM(cgroup);
-}
-"""
-NO_SUBSYS = 255
+NO_SUBSYS = 255         # in place of an index of css_set.subsys: the hierarchy of cgroup v2
+DEFINES = {"NO_SUBSYS": NO_SUBSYS}
 PARAMS = ("tgid", "tid", "cgroup", "cgroup_level", "cgroup_subsys")
-HAS = {"HAVE_ANCESTORS": ("cgroup.ancestors", "6.0")}
+HAS = {"HAVE_ANCESTORS": ("cgroup.ancestors", "6.0"), "HAVE___STATE": ("task_struct.__state", "5.14")}
 _CONTROLLERS = {name: name + "_cgrp_id" for name in
                 ("cpuset", "cpu", "cpuacct", "memory", "devices", "freezer", "net_cls", "perf_event", "net_prio",
                  "hugetlb", "pids", "rdma", "misc")}

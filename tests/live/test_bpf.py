@@ -17,6 +17,7 @@ from crisis import compile as compiler
 from crisis.errors import Unavailable
 
 TEXT = r"""
+#include "crisis.bpf.h"
 #include <linux/sched.h>
 BPF_ARRAY(hits, u64, 8);
 BPF_STACK_TRACE(stacks, 1024);
@@ -55,7 +56,7 @@ int on_clock(struct bpf_perf_event_data *ctx)
 
 
 def source(name, *points):
-    return compiler.Source("test." + name, TEXT, [(p,) for p in points], ("pid",), ("dropped",))
+    return compiler.Source("test." + name, None, [(p,) for p in points], ("pid",), ("dropped",), text=TEXT)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +108,7 @@ def test_attach(build, point, index):
 @pytest.mark.guest
 def test_a_cookie_may_be_a_constant():
     """Where the helper is missing, before Linux 5.15, each cookie makes a program of its own."""
-    prog = bpf.Program(compiler.build(compiler.Source("test.constant", CONSTANT, (), ("cookie",)), cache=False))
+    prog = bpf.Program(compiler.build(compiler.Source("test.constant", params=("cookie",), text=CONSTANT), cache=False))
     places = {libc_symbol("getppid"): 1, libc_symbol("getpgrp"): 1 << 40}
     for (path, offset), cookie in places.items():
         prog.attach_uprobe("on_entry", path, offset, os.getpid(), False, cookie)
@@ -149,11 +150,13 @@ def test_uprobes(build):
 
 
 CONSTANT = r"""
+#include "crisis.bpf.h"
 BPF_HASH(seen, u64, u64, 16);
 int on_entry(struct pt_regs *ctx) { u64 key = PARAM(cookie); seen.increment(key); return 0; }
 """
 
 COOKIES = r"""
+#include "crisis.bpf.h"
 #include <linux/sched.h>
 BPF_HASH(seen, u64, u64, 16);
 static __always_inline void note(struct pt_regs *ctx, u64 returning)
@@ -196,7 +199,7 @@ def test_many_uprobes_with_cookies(how):
     extra = {"defines": {"SESSION": 1}, "kfuncs": ("bpf_session_is_return",), "requires": ("return_consumer",)} \
         if how == "session" else {"requires": ("BPF_FUNC_get_attach_cookie",)}
     try:
-        prog = bpf.Program(compiler.build(compiler.Source("test.cookies_" + how, COOKIES, **extra), cache=False))
+        prog = bpf.Program(compiler.build(compiler.Source("test.cookies_" + how, text=COOKIES, **extra), cache=False))
     except Unavailable as exc:
         pytest.skip(str(exc))
     places = {libc_symbol("getppid"): 1, libc_symbol("getpgrp"): 2}
@@ -300,9 +303,9 @@ def test_pruned_header_puts_members_where_btf_says():
     members = {m[0]: m[2] // 8 for m in btf.members(btf.find("task_struct", headers.STRUCT)) if not m[3]}
     names = [n for n in ("pid", "tgid", "comm", "mm", "signal", "cgroups", "start_time", "on_cpu") if n in members]
     body = "".join("v = __builtin_offsetof(struct task_struct, %s); out.update(&k, &v); k++;" % n for n in names)
-    src = compiler.Source("test.offsets", "#include <linux/sched.h>\nBPF_ARRAY(out, u64, 16);\n"
-                          "int on_switch(void *ctx) { int k = 0; u64 v; %s return 0; }" % body,
-                          (("raw_tp/sched_switch:on_switch",),))
+    src = compiler.Source("test.offsets", points=(("raw_tp/sched_switch:on_switch",),),
+                          text="#include <linux/sched.h>\nBPF_ARRAY(out, u64, 16);\n"
+                          "int on_switch(void *ctx) { int k = 0; u64 v; %s return 0; }" % body)
     prog = bpf.Program(compiler.build(src, cache=False))
     prog.attach()
     time.sleep(.2)
@@ -319,11 +322,12 @@ def test_pmu_that_is_not_there():
 def test_variables_may_be_called_as_the_kernel_calls_constants():
     """Enumerations of the kernel have names like all and none; a macro of them would break a program's variables."""
     obj = compiler.build(compiler.Source(
-        "test.names", "int on_raw(u64 *ctx) { int all = ctx[0], none = ctx[1]; return all + none; }"), cache=False)
+        "test.names", text="int on_raw(u64 *ctx) { int all = ctx[0], none = ctx[1]; return all + none; }"), cache=False)
     assert list(obj.functions) == ["on_raw"]
 
 
 STORAGE = r"""
+#include "crisis.bpf.h"
 #ifdef STORAGE
 TASK_STORAGE(mine, u64);
 #else
@@ -346,7 +350,7 @@ int on_switch(u64 *ctx)
 
 def test_task_storage():
     """A value of each task, by a map that bcc does not know; a hash of the same name stays one."""
-    build = [compiler.build(compiler.Source("test.storage", STORAGE, (("tp_btf/sched_switch:on_switch",),),
+    build = [compiler.build(compiler.Source("test.storage", None, (("tp_btf/sched_switch:on_switch",),), text=STORAGE,
                                             defines=defines, requires=("BPF_FUNC_task_storage_get",)), cache=False)
              for defines in ({"STORAGE": 1}, {})]
     if build[0].unusable:
@@ -367,9 +371,9 @@ from crisis import bpf, compile
 from crisis.errors import Error
 soft, hard, uprobes = map(int, sys.argv[2:5])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-obj = compile.build(compile.Source("test.limit", "int on_switch(void *ctx) { return 0; }\n"
-                                   "int on_call(struct pt_regs *ctx) { return 0; }",
-                                   (("raw_tp/sched_switch:on_switch",),), probes=("uprobe:on_call",)), cache=False)
+obj = compile.build(compile.Source("test.limit", None, (("raw_tp/sched_switch:on_switch",),), probes=("uprobe:on_call",),
+                                   text="int on_switch(void *ctx) { return 0; }\n"
+                                        "int on_call(struct pt_regs *ctx) { return 0; }"), cache=False)
 try:
     program = bpf.Program(obj)
     program.attach()
@@ -399,7 +403,7 @@ def test_without_sys():
     if subprocess.call(hide + ["true"]):
         pytest.skip("/sys cannot be unmounted here")
     program = "import sys; sys.path.insert(0, sys.argv[1])\nfrom crisis import compile\n" \
-        "try: compile.build(compile.Source('test.sys', 'int f(void *ctx) { return 0; }'), cache=False)\n" \
+        "try: compile.build(compile.Source('test.sys', text='int f(void *ctx) { return 0; }'), cache=False)\n" \
         "except Exception as exc: print(exc)"
     lib = os.path.dirname(os.path.dirname(compiler.__file__))
     text = subprocess.check_output(hide + [sys.executable, "-I", "-c", program, lib], text=True)
@@ -408,7 +412,7 @@ def test_without_sys():
 
 def test_without_btf():
     """What needs BTF is not for this kernel, whether it has headers or not; the remedy is named."""
-    obj = compiler.build(compiler.Source("test.btf", "int f(void *ctx) { return 0; }", requires=("task_struct",)),
+    obj = compiler.build(compiler.Source("test.btf", text="int f(void *ctx) { return 0; }", requires=("task_struct",)),
                          cache=False, headers="kernel")
     assert obj.unusable == ("this kernel has no BTF in /sys/kernel/btf/vmlinux, which the program needs. Boot a kernel "
                             "with CONFIG_DEBUG_INFO_BTF=y")

@@ -8,7 +8,8 @@ import threading
 import pytest
 from crisis import compile as compiler
 
-SOURCE = compiler.Source("test.cache", "int on_switch(void *ctx) { return 0; }", (("raw_tp/sched_switch:on_switch",),))
+SOURCE = compiler.Source("test.cache", None, (("raw_tp/sched_switch:on_switch",),),
+                         text="int on_switch(void *ctx) { return 0; }")
 
 
 @pytest.fixture

@@ -130,7 +130,7 @@ def test_the_compiler_dies_with_a_command_that_is_killed():
     helpers.until(lambda: not children(child.pid), 5)
 
 
-SMALL = compiler.Source("test.small", "int on_switch(void *ctx) { return 0; }")
+SMALL = compiler.Source("test.small", text="int on_switch(void *ctx) { return 0; }")
 
 
 def test_a_compiler_that_hangs_is_ended(monkeypatch):
@@ -205,8 +205,8 @@ def test_warm(checkout):
 
 
 def test_warm_reports_what_the_verifier_refuses(checkout):
-    edit(checkout, "bin/irqtime", "slot = slots - 1;", ";")
-    edit(checkout, "bin/irqtime", "%0 &= 63", "%0 &= 0xffffff")
+    edit(checkout, "lib/crisis/progs/irqtime.bpf.c", "BOUND_SLOT(slot, slots, 63)",
+         'asm volatile("%0 &= 0xffffff" : "+r"(slot))')
     for _ in range(2):          # also when it is in the cache
         result = warm(checkout, "-j", "irqtime", "runqlat")
         assert result.returncode == 1 and not result.stderr
@@ -218,7 +218,7 @@ def test_warm_reports_what_the_verifier_refuses(checkout):
 
 
 def test_warm_reports_what_does_not_compile(checkout):
-    edit(checkout, "bin/runqlat", "int on_switch(", "int on_switch(struct nonsense x, ")
+    edit(checkout, "lib/crisis/progs/runqlat.bpf.c", "int on_switch(", "int on_switch(struct nonsense x, ")
     result = warm(checkout, "runqlat")
     assert result.returncode == 1
     assert all(line.split()[1] == "failed:" and "error:" in line for line in result.stdout.splitlines())

@@ -114,7 +114,8 @@ def test_what_the_programs_do_not_see_is_counted_and_its_time_estimated(tmp_path
     text = text.replace("\tif (s) {\n\t\ts->stolen = 0;", "\tif (s && (bpf_get_prandom_u32() & 7)) {\n\t\ts->stolen = 0;")
     assert text.count("bpf_get_prandom_u32") == 3       # lines, vectors and softirqs
     args = command.get_parser().parse_args(["-j", "--source", "vectors", "--no-cache"])
-    command.SOURCES["lossy"] = compiler.Source("irqtime.lossy", text, whole.points, whole.params, whole.counters)
+    command.SOURCES["lossy"] = compiler.Source("irqtime.lossy", None, whole.points, whole.params, whole.counters,
+                                               whole.defines, text=text)
     lossy, exact = command.Tracer(argparse.Namespace(**dict(vars(args), source="lossy"))), command.Tracer(args)
     with workload(FLOOD):
         lossy.read(False)       # what ran between the two attachments

@@ -327,6 +327,6 @@ def test_neither_btf_nor_headers_is_one_line():
     from crisis import compile as compiler
     from crisis.errors import Unavailable
     with pytest.raises(Unavailable) as caught:
-        compiler.build(compiler.Source("test.none", "int on_switch(void *ctx) { return 0; }"), cache=False,
+        compiler.build(compiler.Source("test.none", text="int on_switch(void *ctx) { return 0; }"), cache=False,
                        headers="kernel")
     assert "CONFIG_DEBUG_INFO_BTF" in str(caught.value) and "headers package" in str(caught.value)

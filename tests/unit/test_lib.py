@@ -162,7 +162,7 @@ def test_bucket_arithmetic_of_the_kernel_side(tmp_path):
     values = [v for k in range(63) for v in (2**k - 1, 2**k, 2**k + 1, 2**k * 3 // 2) if v < 2**63]
     times = [v for k in range(46) for v in (2**k, *(2**k * unit + d for unit in (1000, 10**6) for d in (-1, 0, 1)))
              if v < 2**56]
-    text = compiler.PRELUDE[compiler.PRELUDE.index("/* floor(log2"):]
+    text = compiler.program_text("hist.bpf.h")
     program = ("#include <stdio.h>\ntypedef unsigned long long u64;\n#undef __always_inline\n"
                "#define __always_inline inline\n%s\nint main(void) { u64 v[] = {%s}; for (u64 s = 0; s < 7; s++) "
                "for (int i = 0; i < %d; i++) printf(\"%%llu\\n\", LOG_LINEAR(v[i], s)); u64 t[] = {%s}; "
