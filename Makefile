@@ -6,7 +6,7 @@ PYTHON ?= /usr/bin/python3
 MANPAGE ?= argparse-manpage
 RPMBUILD ?= rpmbuild
 VERSION := $(shell sed -n 's/^version = //p' setup.cfg)
-PAGES := $(shell sed -n '/^manpages/,/^$$/s/^ *\([a-z-]*\) \([18]\)$$/\1.\2/p' setup.cfg)
+PAGES := $(shell sed -n 's/^ *man\/\([a-z-]*\.[18]\):.*/\1/p' setup.cfg)
 SHARE = $(PREFIX)/share/crisis-tools
 sectiondir = $(if $(filter 8,$(1)),sbin,bin)
 

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from helpers import ROOT, load, run
 
-PAGES = re.findall(r"^    ([a-z-]+) ([18])$", open(os.path.join(ROOT, "setup.cfg")).read(), re.M)
+PAGES = re.findall(r"^    man/([a-z-]+)\.([18]):", open(os.path.join(ROOT, "setup.cfg")).read(), re.M)
 
 
 def test_every_command_has_one_page():
