@@ -5,6 +5,8 @@ PROGRAM_SUFFIX ?=
 PYTHON ?= /usr/bin/python3
 MANPAGE ?= argparse-manpage
 RPMBUILD ?= rpmbuild
+# The virtual environment of make lint and make format, made on first use.
+LINTENV ?= .lint
 VERSION := $(shell sed -n 's/^version = //p' setup.cfg)
 PAGES := $(shell sed -n 's/^ *man\/\([a-z-]*\.[18]\):.*/\1/p' setup.cfg)
 SHARE = $(PREFIX)/share/crisis-tools
@@ -16,7 +18,8 @@ renamed = $$(case $(1) in crisis-*) echo $(1);; *) echo $(PROGRAM_PREFIX)$(1)$(P
 # A page names its own command and others of the suite, in .TH in capitals; groff's \- may stand for -.
 RENAME = -E $(foreach n,$(filter-out crisis-%,$(basename $(PAGES))),-e 's/(^|[^[:alnum:]_/-])($(subst -,\\?-,$(n)))($$|[^[:alnum:]_\.-]|\.$$)/\1$(PROGRAM_PREFIX)\2$(PROGRAM_SUFFIX)\3/Ig')
 
-.PHONY: all man install uninstall check check-unit check-live check-vm check-matrix bench lint dist deb rpm clean
+.PHONY: all man install uninstall check check-unit check-live check-vm check-matrix bench lint lint-python lint-text \
+    format dist deb rpm clean
 all: $(PAGES:%=man/%)
 
 man: all
@@ -72,7 +75,31 @@ check-matrix:
 bench:
 	set -e; for bench in tests/bench/[a-z]*.py; do $(PYTHON) $$bench; done
 
-lint:
+lint lint-python lint-text format: export PATH := $(abspath $(LINTENV))/bin:$(PATH)
+
+$(LINTENV)/installed: tests/tools/lint.txt
+	$(PYTHON) -m venv --clear $(LINTENV)
+	$(LINTENV)/bin/pip --disable-pip-version-check install -q -r tests/tools/lint.txt
+	touch $@
+
+lint-python: $(LINTENV)/installed
+	ruff check
+	mypy
+
+# No page has a date, so that it is the same on every day.
+lint-text: $(LINTENV)/installed
+	codespell .ci bin lib man packaging tests $(wildcard *.md) Makefile setup.cfg pyproject.toml
+	@command -v mandoc >/dev/null || { \
+	    echo "make lint: mandoc is not installed. Install it: apt-get install mandoc" >&2; exit 1; }
+	! mandoc -T lint -W warning $(PAGES:%=man/%) | grep -v 'missing date'
+
+# Rewrite all files in the project's style.
+format: $(LINTENV)/installed
+	ruff check --fix --select I,UP
+	ruff format
+	clang-format -i $(wildcard lib/crisis/progs/*.[ch])
+
+lint: lint-python lint-text
 	$(PYTHON) -m compileall -q lib bin tests
 	shellcheck -x .ci/run tests/vm/run tests/vm/foreign tests/vm/check tests/vm/guest tests/tools/manpage \
 	    tests/matrix/root tests/matrix/in-root
@@ -96,6 +123,6 @@ rpm: dist
 	mv dist/rpm/RPMS/noarch/*.rpm dist
 
 clean:
-	rm -rf dist
+	rm -rf dist build lib/*.egg-info $(LINTENV)
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -f man/*.new crisis-tools-*.tar.gz

@@ -35,7 +35,7 @@ from helpers import ROOT, load
 
 EXPECTED = os.path.join(ROOT, "tests/expected")
 UPDATE = os.environ.get("UPDATE_EXPECTED") == "1"
-PAGES = dict(re.findall(r"^    ([a-z-]+) ([18])$", open(os.path.join(ROOT, "setup.cfg")).read(), re.M))
+PAGES = dict(re.findall(r"^    man/([a-z-]+)\.([18]):", open(os.path.join(ROOT, "setup.cfg")).read(), re.M))
 module_of = functools.lru_cache(None)(load)
 
 
