@@ -82,9 +82,15 @@ $(LINTENV)/installed: tests/tools/lint.txt
 	$(LINTENV)/bin/pip --disable-pip-version-check install -q -r tests/tools/lint.txt
 	touch $@
 
+# These files follow all the rules; the others are exempt from those of NOT_YET, which must become empty.
+CLEAN = $(addprefix lib/crisis/,__init__.py)
+NOT_YET = B,C4,C901,E101,E501,E731,F,I001,SIM,UP,W291
+
 lint-python: $(LINTENV)/installed
-	ruff check
-	mypy
+	ruff check --extend-ignore $(NOT_YET)
+	ruff check $(CLEAN)
+	ruff format --check $(CLEAN)
+	mypy --follow-imports=silent $(filter lib/%,$(CLEAN))
 
 # No page has a date, so that it is the same on every day.
 lint-text: $(LINTENV)/installed
@@ -95,9 +101,9 @@ lint-text: $(LINTENV)/installed
 
 # Rewrite all files in the project's style.
 format: $(LINTENV)/installed
-	ruff check --fix --select I,UP
+	ruff check --fix-only
 	ruff format
-	clang-format -i $(wildcard lib/crisis/progs/*.[ch])
+	clang-format -i lib/crisis/progs/*.[ch]
 
 lint: lint-python lint-text
 	$(PYTHON) -m compileall -q lib bin tests
