@@ -260,6 +260,7 @@ def remove_cgroup(directory):
     until(gone)
 
 
+@functools.lru_cache(None)
 def fixture_instants(name):
     """[(seconds, [(path, content, or None for what is removed, True for a symbolic link)])] of tests/fixtures/NAME.tree.
 

@@ -56,15 +56,15 @@ class Ring:
     """A ring buffer: records arrive in their time."""
 
     def __init__(self, world, records):
-        """records: [(seconds, bytes)]."""
+        """records: [(seconds, function that gives bytes)]."""
         self.fd, writable = os.pipe()
         self._records = []
 
-        def arrive(raw):
-            self._records.append(raw)
+        def arrive(make):
+            self._records.append(make())
             os.write(writable, b"r")
-        for seconds, raw in records:
-            world.at(seconds, lambda raw=raw: arrive(raw))
+        for seconds, make in records:
+            world.at(seconds, lambda make=make: arrive(make))
 
     def read(self):
         found, self._records = self._records, []
@@ -229,3 +229,387 @@ def irqtime(world, module, data):
             maps["sources"].update(key, struct.pack("=3Q%dQ" % slots, sum(counts), total, most, *counts[:slots]))
     maps = {"bank": Bank(fill)}
     program = Program(world, module, maps, losses(data))
+
+
+class Array(FakeMap):
+    """An array map: what was never written is zero."""
+
+    def lookup(self, key):
+        return self.get(key, bytes(self.value_size))
+
+
+def since(world, events):
+    """A function that gives those of the events that have happened since it was called before."""
+    given = []
+
+    def new():
+        found = [event for event in events if event["at"] <= world.seconds() and event not in given]
+        given.extend(found)
+        return found
+    return new
+
+
+def drsnoop(world, module, data):
+    """data: {"reclaims": [{"at" (of its end), "kind", "comm", "pid", "tid", "uid", "ms", "reclaimed", "scanned", "free"
+    (pages, or null), "order", "gfp", "cgroup", "kswapd", "stack" (addresses)}], "under_way": number, "losses": [...],
+    "constants": {...}}."""
+    if data is None:
+        return
+    from crisis import hist
+    unknown = (1 << 64) - 1
+
+    def event(entry):
+        stack = [int(address, 16) for address in entry.get("stack", ())] if program.params["stack"] else []
+        free = entry.get("free")
+        return module.Reclaim.FORM.pack(
+            world_ns(entry["at"]), int(entry["ms"] * 1e6), entry["reclaimed"], entry["scanned"],
+            unknown if free is None else free, cgroup_id(entry.get("cgroup")), KINDS.index(entry["kind"]), entry["order"],
+            entry["gfp"], entry["pid"], entry["tid"], entry["uid"], text(entry["comm"]),
+            entry.get("kswapd", "").encode(), 8 * len(stack)) + struct.pack("=%dQ" % len(stack), *stack)
+
+    def fill(bank):
+        slots, shift = program.params["slots"], program.params["shift"]
+        found = new()
+        for number, kind in enumerate(KINDS):
+            counts, times = [0] * slots, [int(e["ms"] * 1e6) for e in found if e["kind"] == kind]
+            for ns in times:
+                counts[min(hist.bucket((ns << hist.FRACTION) // 1000, shift), slots - 1)] += 1
+            maps["hists"].update(struct.pack("=I", bank * len(KINDS) + number), struct.pack(
+                "=QQQ%dQ" % slots, len(times), sum(times), max(times, default=0), *counts))
+        totals = {}
+        for entry in found:
+            totals.setdefault((entry["pid"], KINDS.index(entry["kind"])), []).append(entry)
+        for (pid, kind), entries in totals.items():
+            times = [int(entry["ms"] * 1e6) for entry in entries]
+            maps["totals"].update(struct.pack("=III", pid, kind, bank), struct.pack(
+                "=QQQQQ16s", len(times), sum(times), max(times), sum(entry["reclaimed"] for entry in entries),
+                sum(entry["scanned"] for entry in entries), text(entries[-1]["comm"])))
+    KINDS, new = ("global", "memcg", "node"), since(world, data["reclaims"])
+    maps = {"bank": Bank(fill), "hists": Array("hists"), "totals": FakeMap("totals"), "starts": FakeMap("starts"),
+            "events": Ring(world, [(entry["at"], lambda entry=entry: event(entry)) for entry in data["reclaims"]])}
+    for number in range(data.get("under_way", 0)):
+        maps["starts"].update(struct.pack("=I", number), b"")
+    program = Program(world, module, maps, losses(data), data.get("constants"))
+
+
+def world_ns(seconds):
+    """The time of CLOCK_MONOTONIC so many seconds after the start."""
+    from world import START
+    return START + round(seconds * 1e9)
+
+
+def oomkill(world, module, data):
+    """data: {"kills": [{"at", "victim": {"pid", "tid", "comm", "uid", "oom_score_adj"}, "by": {"pid", "tid", "comm"},
+    "pages": {"anon", "file", "shmem", "swap", "total_vm"}, "pgtables", "cgroup" (path), "limit": {"constraint", "cgroup",
+    "max", "usage", "totalpages", "order", "gfp", "exiting"}, "stack"}], "log": [{"at", "text", "facility"}], "losses"}.
+    What is null or missing the program did not learn.  With "log", it saw no limit and the kernel log is read."""
+    if data is None:
+        return
+    import socket
+    constants = {name: number for number, name in enumerate(module.CONSTRAINTS)}
+    constants.update(data.get("constants", {}))
+
+    def levels(path):
+        """struct names: from the cgroup to the root, each in its place."""
+        parts = list(reversed([part for part in (path or "").split("/") if part]))
+        raw = struct.pack("=II", len(parts), 0) + b"".join(
+            part.encode("utf-8", "surrogateescape").ljust(module.NAME, b"\0") for part in parts[:module.LEVELS])
+        return raw.ljust(module.Kill.PATH, b"\0")
+
+    def event(entry):
+        victim, by, limit = entry["victim"], entry["by"], entry.get("limit")
+        pages = [entry.get("pages", {}).get(name) for name in ("anon", "file", "shmem", "swap", "total_vm")]
+        memory = [module.UNKNOWN if value is None else value for value in pages + [entry.get("pgtables")]]
+        flags = (module.HAS_VICTIM if "comm" in victim else 0) | (module.HAS_LIMIT if limit else 0)
+        stack = [int(address, 16) for address in entry.get("stack", ())] if program.params["stack"] else []
+        if limit and limit.get("exiting"):
+            flags |= module.EXITING
+        raw = module.Kill.FORM.pack(
+            world_ns(entry["at"]), *memory, 1 if entry.get("cgroup") else 0, flags, victim["pid"], victim["tid"],
+            victim.get("uid", 0), by["pid"], by["tid"], victim.get("oom_score_adj", 0), 0, text(victim.get("comm", "")),
+            text(by["comm"]), 8 * len(stack), *stack, *[0] * (module.FRAMES - len(stack)))
+        limit = limit or {}
+        raw += module.Kill.LIMIT.pack(0, limit.get("max", 0), limit.get("usage", 0), limit.get("totalpages", 0),
+                                      constants.get(limit.get("constraint"), 0), limit.get("order", 0) & 0xffffffff,
+                                      limit.get("gfp", 0), flags)
+        return raw + levels(limit.get("cgroup")) + levels(entry.get("cgroup"))
+    maps = {"events": Ring(world, [(entry["at"], lambda entry=entry: event(entry)) for entry in data["kills"]])}
+    taken = ["tracepoint/oom:mark_victim"] if "log" in data else ["fentry/oom_kill_process", "tp_btf/mark_victim"]
+    program = Program(world, module, maps, losses(data), constants, taken)
+    if "log" in data:
+        reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        reader.setblocking(False)
+        world.log = reader, writer          # which would be closed with their last reference
+        opened, seek = os.open, os.lseek
+        os.open = lambda path, *rest, **more: reader.fileno() if path == "/dev/kmsg" else opened(path, *rest, **more)
+        os.lseek = lambda fd, *rest: 0 if fd == reader.fileno() else seek(fd, *rest)
+        for line in data["log"]:
+            record = ("%d,1,1,-;%s\n SUBSYSTEM=x\n" % (line.get("facility", 0) << 3 | 6, line["text"])).encode(
+                "utf-8", "surrogateescape")
+            world.at(line["at"], lambda record=record: writer.send(record))
+
+
+def cachesnoop(world, module, data):
+    """data: {"files": {"NAME": {"inode", "ino", "dev": [major, minor], "mode", "path" (null: none), "deleted", "cut"}},
+    "runs": [{"at", "since", "kind": add or evict, "file", "offset" (page), "pages", "pid", "tid", "comm",
+    "pending" (true: it had not ended)}], "losses": [...], "pages_lost": number}."""
+    if data is None:
+        return
+    import _thread
+    from crisis import filemap
+    _thread.start_new_thread = lambda function, arguments: function(*arguments)     # the search for a name, at once
+    number_of = {name: number for number, name in enumerate(data["files"], 1)}
+
+    def device(file):
+        major, minor = file["dev"]
+        return major << 20 | minor
+
+    def name_record(name):
+        file = data["files"][name]
+        parts = b"".join(part.encode("utf-8", "surrogateescape") + b"\0"
+                         for part in reversed((file["path"] or "").split("/")) if part)
+        return filemap._HEAD.pack(file["inode"], file["ino"], number_of[name], device(file), 0, file["mode"],
+                                  file.get("deleted", False), file.get("cut", False), len(parts)) + parts
+
+    def run(entry):
+        file = data["files"][entry["file"]]
+        return module.RUN.pack(world_ns(entry["since"]), file["inode"], file["ino"], number_of[entry["file"]],
+                               entry["offset"], entry["pages"], entry["pid"], entry["tid"], device(file),
+                               module.KINDS.index(entry["kind"]), text(entry["comm"]))
+
+    def fill(bank):
+        found = new()
+        if program.params["summary"]:
+            sums = {}
+            for entry in found:
+                if wanted(entry):
+                    pages = sums.setdefault(entry["file"], [0, 0])
+                    pages[module.KINDS.index(entry["kind"])] += entry["pages"]
+            for name, (added, evicted) in sums.items():
+                file = data["files"][name]
+                maps["files"].update(struct.pack("=QQQQ", file["inode"], file["ino"], number_of[name], bank),
+                                     struct.pack("=QQQQ", added, evicted, added + evicted, device(file)))
+        else:
+            for entry in found:
+                if entry.get("pending") and wanted(entry):
+                    maps["runs"].update(struct.pack("=IIII", entry["tid"], module.KINDS.index(entry["kind"]), bank, 0),
+                                        run(entry))
+
+    def wanted(entry):
+        return entry["kind"] == "add" or program.params["evictions"]
+
+    class Events(Ring):
+        def read(self):
+            return [raw for raw in super().read() if raw[-20:-16] == bytes(4) or program.params["evictions"]]
+    new = since(world, data["runs"])
+    named = [(min([entry["since"] for entry in data["runs"] if entry["file"] == name] or [0]),
+              lambda name=name: name_record(name))
+             for name, file in data["files"].items() if not file.get("unknown")]
+    maps = {"bank": Bank(fill), "runs": FakeMap("runs"), "files": FakeMap("files"), "lost_pages": Array("lost_pages"),
+            "names": Ring(world, named),
+            "events": Events(world, [(entry["at"], lambda entry=entry: run(entry))
+                                     for entry in data["runs"] if not entry.get("pending")])}
+    for entry in data.get("losses", ()):
+        if "pages_lost" in entry:
+            world.at(entry["at"], lambda entry=entry: maps["lost_pages"].update(
+                bytes(4), struct.pack("=Q", entry["pages_lost"])))
+    program = Program(world, module, maps, [(at, {name: value for name, value in found.items() if name != "pages_lost"})
+                                            for at, found in losses(data)])
+
+
+def pmcarch(world, module, data):
+    """data: {"rates": {counter: events a second of CPU 0}, "most": events that fit into a group, "refused": [counter],
+    "running": share of the time that a group is counted}.  CPU n has n % 4 + 1 times the
+    rates; a thread those of CPU 0."""
+    if data is None:
+        return
+    import errno
+    from crisis import perf_event, pmc, proc
+    real, rates = pmc.plan, {}
+
+    def plan(*arguments, **options):
+        plans, unknown = real(*arguments, **options)
+        for one in plans:
+            flat = [event for cluster in one.clusters for event in cluster]
+            for counter, parts in one.parts.items():
+                for index, divisor in parts:
+                    event = flat[index]
+                    rate = None if counter in data.get("refused", ()) else data["rates"][counter] * divisor // len(parts)
+                    rates.setdefault((event.type, event.config, event.config1), rate)
+        return plans, unknown
+
+    class Group:
+        def __init__(self, events, pid=-1, cpu=-1, bits=0, flags=0):
+            self.fds, self.whole_cpu, self._cpu, self._begin = list(events), pid == -1, cpu, None
+            self._rates = [rates[event.type, event.config, event.config1] for event in events]
+            if None in self._rates:
+                raise OSError(errno.ENOENT, "No such event")
+            if len(events) > data.get("most", 100):
+                raise OSError(errno.EINVAL, "Invalid argument")
+
+        def enable(self):
+            self._begin = world.now
+
+        def read(self):
+            if self._cpu >= 0 and self._cpu not in proc.online_cpus():
+                return None
+            ns = world.now - self._begin
+            running = int(ns * data.get("running", 1))
+            # Opening it, pmc looks whether it is counted at all: a nanosecond more.
+            return (ns + 1, running + 1) + tuple(rate * running * (max(self._cpu, 0) % 4 + 1) // 10 ** 9
+                                                 for rate in self._rates)
+
+        def close(self):
+            pass
+    pmc.plan, perf_event.Group = plan, Group
+
+
+cpucache = icache = tlbstat = resstalls = pmcarch
+
+
+class Pages:
+    """The page cache: of each file in the working directory a letter for each page.
+
+    O resident, D dirty, W under writeback, L resident and locked by somebody; e evicted, r evicted recently, . never
+    there; ? of a file: the kernel does not tell.
+    """
+
+    def __init__(self, world, data):
+        self.files = {}
+        for name, pages in data["files"].items():
+            path = os.path.join(os.getcwd(), name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            content = data.get("contents", {}).get(name)
+            with open(path, "wb") as f:
+                f.write(content.encode() if content else b"x" * data.get("sizes", {}).get(name, 4096 * len(pages)))
+            os.utime(path, ns=(10 ** 18, 10 ** 18))
+            self.files[os.stat(path).st_ino] = list(pages)
+        for change in data.get("changes", ()):
+            world.at(change["at"], lambda change=change: self._change(change))
+        for pid, process in data.get("processes", {}).items():
+            self._process(os.path.join(world.root, "proc", pid), process)
+
+    @staticmethod
+    def _process(directory, process):
+        """What /proc/PID has of the files that a process has open and mapped."""
+        os.makedirs(directory + "/fd", exist_ok=True)
+        for number, name in enumerate(process.get("open", ()), 3):
+            os.symlink(os.path.join(os.getcwd(), name), "%s/fd/%d" % (directory, number))
+        with open(directory + "/maps", "w") as f:
+            for number, name in enumerate(process.get("mapped", ()), 0x7f000):
+                st = os.stat(name)
+                f.write("%x000-%x000 r--s 00000000 %02x:%02x %d    %s\n" % (
+                    number, number + 1, os.major(st.st_dev), os.minor(st.st_dev), st.st_ino, os.path.realpath(name)))
+        with open(directory + "/comm", "w") as f:
+            f.write(process["comm"] + "\n")
+
+    def _change(self, change):
+        for name, pages in change.items():
+            if name == "at":
+                continue
+            if pages is None:
+                os.remove(name)
+            else:
+                self.files[os.stat(name).st_ino] = list(pages)
+
+    def of(self, fd):
+        return self.files[os.fstat(fd).st_ino]
+
+    def advise(self, fd, offset, length, advice):
+        if advice == os.POSIX_FADV_DONTNEED:
+            self.of(fd)[:] = ["e" if page in "OD" else page for page in self.of(fd)]
+
+    def read(self, fd, buffers, offset):
+        count = min(sum(map(len, buffers)), max(os.fstat(fd).st_size - offset, 0))
+        pages = self.of(fd)
+        for page in range(offset // 4096, (offset + count + 4095) // 4096):
+            pages[page] = pages[page] if pages[page] in "ODWL" else "O"
+        return count
+
+
+def pagecache(world, module, data):
+    """data: {"files": {"NAME": pages}, "sizes": {"NAME": bytes}, "contents": {"NAME": text},
+    "changes": [{"at", "NAME": pages, or null: removed}], "processes": {"PID": {"comm", "open": [NAME], "mapped": [NAME]}}}.
+    """
+    if data is None:
+        return
+    from crisis import pagecache as engine
+    cache = Pages(world, data)
+    os.posix_fadvise, os.preadv, os.fdatasync = cache.advise, cache.read, lambda fd: cache.of(fd).__setitem__(
+        slice(None), ["O" if page in "DW" else page for page in cache.of(fd)])
+
+    class Residency:
+        def __init__(self, force_cachestat=False):
+            pass
+
+        def measure(self, fd, st, size):
+            return self.range(fd, 0, size)
+
+        def range(self, fd, offset, length):
+            pages = cache.of(fd)[offset // 4096:(offset + length + 4095) // 4096]
+            if "?" in pages:
+                return None
+            return (sum(map(pages.count, "ODWL")), pages.count("D"), pages.count("W"),
+                    pages.count("e") + pages.count("r"), pages.count("r"))
+
+        def is_hugetlb(self, fd, st):
+            return False
+
+        def counts_ranges(self, fd, st):
+            return True
+
+        def in_memory_only(self, st):
+            return False
+
+        def vectors(self, fd, size, ranges=None):
+            if "?" in cache.of(fd):
+                yield 0, None
+                return
+            for start, end in [(0, size)] if ranges is None else ranges:
+                yield start, bytearray(page in "ODWL" for page in cache.of(fd)[start // 4096:(end + 4095) // 4096])
+    engine.Residency = Residency
+    engine.data_ranges = lambda fd, size: [(0, size)] if size else []
+
+
+fincore = pagecache
+
+
+def crisis_warm(world, module, data):
+    """data: {"programs": {"NAME": {"state": cached, compiled, failed or refused, "why"}}}."""
+    if data is None:
+        return
+    from crisis import bpf, compile, errors
+
+    def entry(source):
+        return data["programs"].get(source.name, {"state": "cached"})
+
+    class Compiler:
+        def __init__(self, source):
+            self.source = source
+
+        def result(self):
+            if entry(self.source)["state"] == "failed":
+                raise errors.Error(entry(self.source)["why"])
+            return self.source
+
+    def check(source):
+        found = entry(source)
+        if found["state"] == "refused":
+            raise bpf.Refused(found["why"])
+        if found["state"] == "unavailable":
+            raise errors.Unavailable(found["why"])
+        return found.get("not_taken", [])
+    bpf.check_permission, bpf.check = lambda: None, check
+    compile.cached = lambda source, note: source if entry(source)["state"] in ("cached", "refused", "unavailable") else None
+    compile.Compiler, compile.wait = Compiler, lambda running: running[0]
+    compile.keep, compile.unpack = lambda source, data: entry(source).get("not_kept"), lambda data: data
+
+
+def wss(world, module, data):
+    """data: {"pagemap": {"PID": [{"address", "frame", "pages", "exclusive"}]}}: the pages that are present."""
+    for pid, runs in (data or {"pagemap": {}})["pagemap"].items():
+        with open("%s/proc/%s/pagemap" % (world.root, pid), "wb") as f:        # with holes
+            for run in runs:
+                flags = 1 << 63 | (1 << 56 if run.get("exclusive") else 0)
+                f.seek(int(run["address"], 16) // 4096 * 8)
+                f.write(struct.pack("=%dQ" % run["pages"], *(flags | run["frame"] + n for n in range(run["pages"]))))

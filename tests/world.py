@@ -5,13 +5,15 @@
 cli.run(main, get_parser) as the command itself does.  In the child:
 
 - paths below /proc, /sys, /dev/cpu, /dev/kmsg and /boot are those of a
-  fixture tree; what the tree lacks does not exist.  Trees are written as
+  fixture tree; what the tree lacks does not exist, but
+  for the command's own open files.  Trees are written as
   `helpers.fixture_tree` describes, with changes at later instants.
 - the clock stands still until the command waits.  poll(2) that finds nothing
   ready, and sleep(), move it on, and apply what is due: changes of the tree,
   the end of a process, records for a ring buffer, Ctrl-C.
 - pidfd_open(2) knows the processes of the tree.
-- a page has 4096 bytes, a second 100 clock ticks, and the time zone is UTC+2.
+- a page has 4096 bytes, a second 100 clock ticks, two CPUs may be used, and the
+  time zone is UTC+2.
 
 So that the output depends neither on the machine nor on its speed.
 """
@@ -26,12 +28,14 @@ import sys
 import tempfile
 import time
 import traceback
+import zlib
 
 from helpers import fixture_instants, put
 
 __all__ = ["World", "Result", "run", "START"]
 
 VIRTUAL = "/proc", "/sys", "/dev/cpu", "/dev/kmsg", "/boot"
+REAL = "/proc/self/fd"
 START = 1000 * 10 ** 9                  # ns of CLOCK_MONOTONIC at which the command starts
 EPOCH = 1774785600 * 10 ** 9            # ns of CLOCK_REALTIME then: 2026-03-29 12:00:00 UTC
 TIMEZONE = "XXX-2"                      # two hours east of Greenwich
@@ -95,7 +99,7 @@ class World:
     def install(self):
         self._install_files()
         self._install_clock()
-        os.pidfd_open = self._pidfd_open
+        os.pidfd_open, os.sched_getaffinity = self._pidfd_open, lambda pid: {0, 1}
         sysconf = os.sysconf
         os.sysconf = lambda name: {"SC_PAGE_SIZE": 4096, "SC_CLK_TCK": 100}.get(name) or sysconf(name)
         for name, module in list(sys.modules.items()):
@@ -106,7 +110,7 @@ class World:
         """The path of a file of the tree for one of the machine; any other path, and a descriptor, as it is."""
         if isinstance(path, (str, bytes)):
             text = os.fsdecode(path)
-            if any(text == top or text.startswith(top + "/") for top in VIRTUAL):
+            if any((text + "/").startswith(top + "/") for top in VIRTUAL) and not (text + "/").startswith(REAL + "/"):
                 return type(path)(os.fsencode(self.root + text)) if isinstance(path, bytes) else self.root + text
         return path
 
@@ -122,9 +126,20 @@ class World:
                 raise
         return call
 
+    def _numbered(self, function):
+        """stat(2) whose inode number of a file of the tree depends on its path alone."""
+        def call(path, *arguments, **options):
+            found = function(path, *arguments, **options)
+            if isinstance(path, str) and self.path(path) != path:
+                found = os.stat_result((found[0], 1000 + zlib.crc32(path.encode()) % 10 ** 6) + tuple(found[2:10]))
+            return found
+        return call
+
     def _install_files(self):
-        for name in "open", "stat", "lstat", "listdir", "readlink", "access":
+        for name in "open", "listdir", "readlink", "access":
             setattr(os, name, self._redirected(getattr(os, name)))
+        for name in "stat", "lstat":
+            setattr(os, name, self._numbered(self._redirected(getattr(os, name))))
         builtins.open = io.open = self._redirected(builtins.open)
         scandir = os.scandir
         os.scandir = lambda path=".": _Listing(self, path, scandir(self.path(path)))
@@ -138,11 +153,11 @@ class World:
             while self.advance(until):
                 pass
         time.monotonic_ns = lambda: self.now
-        time.monotonic = lambda: self.now / 1e9
+        time.monotonic = lambda: self.now / 10 ** 9
         time.time_ns = wall
-        time.time = lambda: wall() / 1e9
-        time.clock_gettime = lambda clock: (wall() if clock == time.CLOCK_REALTIME else self.now) / 1e9
-        time.localtime = lambda seconds=None: real_localtime(wall() / 1e9 if seconds is None else seconds)
+        time.time = lambda: wall() / 10 ** 9
+        time.clock_gettime = lambda clock: (wall() if clock == time.CLOCK_REALTIME else self.now) / 10 ** 9
+        time.localtime = lambda seconds=None: real_localtime(wall() / 10 ** 9 if seconds is None else seconds)
         time.strftime = lambda form, when=None: real_strftime(form, time.localtime() if when is None else when)
         time.sleep = sleep
         select.poll = lambda: _Poll(self)
@@ -215,7 +230,7 @@ def run(module, name, arguments, directory, trees=(), seam=None, stop=None, envi
     """The Result of a command on a made-up machine.
 
     module: the command, as helpers.load gives it.  directory: an empty one, for the tree (below "root") and as the
-    working directory ("work").
+    working directory ("work", in the output always /work).
     trees: names of tests/fixtures/*.tree, one laid over the other.
     seam: called with the World and the module, to put data in place of what no file holds (see tests/seams.py).
     stop: seconds until Ctrl-C.  terminal: stdout passes for a terminal.
@@ -223,6 +238,8 @@ def run(module, name, arguments, directory, trees=(), seam=None, stop=None, envi
     root, work = os.path.join(directory, "root"), os.path.join(directory, "work")
     os.makedirs(root, exist_ok=True)
     os.makedirs(work, exist_ok=True)
+    for tree in trees:
+        fixture_instants(tree)          # which are then known to each child
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         child = os.fork()
         if not child:
@@ -236,7 +253,7 @@ def run(module, name, arguments, directory, trees=(), seam=None, stop=None, envi
         texts = []
         for f in out, err:
             f.seek(0)
-            texts.append(f.read().decode("utf-8", "backslashreplace"))
+            texts.append(f.read().decode("utf-8", "backslashreplace").replace(os.path.realpath(work), "/work"))
     return Result(os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status), *texts)
 
 
