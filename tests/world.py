@@ -20,6 +20,7 @@ So that the output depends neither on the machine nor on its speed.
 
 import builtins
 import collections
+import importlib
 import io
 import os
 import select
@@ -258,6 +259,9 @@ def run(module, name, arguments, directory, trees=(), seam=None, stop=None, envi
 
 
 def _child(module, name, arguments, root, work, trees, seam, stop, environment, terminal, out, err):
+    # What these have found out for other tests: the terminal, its width, a stop.
+    for used in "crisis.arguments", "crisis.cli":
+        importlib.reload(importlib.import_module(used))
     from crisis import cli
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.alarm(LIMIT)

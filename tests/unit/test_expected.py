@@ -125,3 +125,74 @@ def test_output(command, name, case, directory):
             pytest.xfail(case["xfail"])
         raise
     assert not case.get("xfail") or UPDATE, "this case has been marked xfail: " + case["xfail"]
+
+
+def json_values(text):
+    """The objects of an output: one JSON document, or JSON lines; [] for other text."""
+    if text.startswith("{\n"):
+        return [json.loads(text)]
+    return [json.loads(line) for line in text.splitlines()] if text.startswith("{") else []
+
+
+def keys(value):
+    """All keys of objects in a JSON value."""
+    if isinstance(value, dict):
+        return set(value).union(*map(keys, value.values()))
+    return set().union(*map(keys, value)) if isinstance(value, list) else set()
+
+
+def man_section(command, name):
+    """The words of a section of man/COMMAND.inc."""
+    with open(os.path.join(ROOT, "man", command + ".inc")) as f:
+        found = re.search(r"^\[%s\]\n(.*?)(?=^\[|\Z)" % name, f.read().replace("\\-", "-"), re.M | re.S)
+    assert found, "man/%s.inc has no section %s" % (command, name)
+    return set(re.findall(r"\w+", found.group(1)))
+
+
+@pytest.mark.parametrize("command", sorted({command for command, _, _ in CASES}))
+def test_man_page_has_each_json_key(command):
+    used = {}
+    for _, name, _ in (case for case in CASES if case[0] == command):
+        path = os.path.join(EXPECTED, command, name + ".txt")
+        if os.path.exists(path):
+            with open(path, encoding="utf-8") as f:
+                used.update(dict.fromkeys(keys(json_values(f.read())), name))
+    assert used, "no case of %s prints JSON" % command
+    words = man_section(command, "JSON")
+    assert not {key: name for key, name in used.items() if key not in words}, "not in section JSON of man/%s.inc" % command
+
+
+# Their options change at this time; then remove them here and record their help.
+UNSETTLED = ("cachestat", "memleak")
+
+
+def spelled(text):
+    """The help in words that all versions of Python share.
+
+    3.9 has another heading for the options; 3.13 writes -p, --pid PID for -p PID, --pid PID; the usage is
+    wrapped differently since 3.12.3.
+    """
+    text = re.sub(r"(-\w) ([^\s,]+|\[[^\]]*\]), (--[\w-]+) \2(?=\s)", r"\1, \3 \2", " ".join(text.split()))
+    return text.replace("optional arguments:", "options:")
+
+
+@pytest.mark.parametrize("command", sorted(PAGES))
+def test_help(command, directory):
+    path = os.path.join(EXPECTED, command, "help.txt")
+    if command in UNSETTLED and not os.path.exists(path):
+        pytest.skip("the options of %s are being changed: its help is not recorded yet" % command)
+    result = world.run(module_of(command), command, ["--help"], directory)
+    assert (result.status, result.err) == (0, "")
+    if sys.version_info[:2] == (3, 11) or UPDATE:
+        compare(path, result.out)
+        return
+    with open(path) as f:               # argparse lays it out differently in each version
+        assert spelled(result.out) == spelled(f.read())
+
+
+def test_help_in_a_narrow_terminal(directory):
+    result = world.run(module_of("psi"), "psi", ["--help"], directory, environment={"COLUMNS": "50"})
+    lines = result.out.partition("examples:")[0].splitlines()
+    assert max(len(line) for line in lines if line.startswith((" ", "usage:"))) <= 50
+    if sys.version_info[:2] == (3, 11) or UPDATE:
+        compare(os.path.join(EXPECTED, "psi", "help-narrow.txt"), result.out)
