@@ -99,7 +99,7 @@ def compare(path, text):
 def same_words(text):
     """A message of argparse in the words that all versions of Python share: 3.12 quotes no choices, and 3.13 requires
     no argument that may be missing."""
-    text = re.sub(r"\(choose from (.*?)\)", lambda match: match.group().replace("'", ""), text)
+    text = re.sub(r"invalid choice: .*?\(choose from .*?\)", lambda match: match.group().replace("'", ""), text)
     return text.replace("are required: action, FILE", "are required: action")
 
 
@@ -172,7 +172,7 @@ def spelled(text):
     3.9 has another heading for the options; 3.13 writes -p, --pid PID for -p PID, --pid PID; the usage is
     wrapped differently since 3.12.3.
     """
-    text = re.sub(r"(-\w) ([^\s,]+|\[[^\]]*\]), (--[\w-]+) \2(?=\s)", r"\1, \3 \2", " ".join(text.split()))
+    text = re.sub(r"(-\w) (\S+), (--[\w-]+) \2(?=\s)", r"\1, \3 \2", " ".join(text.split()))
     return text.replace("optional arguments:", "options:")
 
 
