@@ -2,8 +2,9 @@
 """A compiled object loaded into the kernel by bpf(2), attached, its maps readable.
 
 No bcc, no libbpf.  Follows include/uapi/linux/bpf.h (union bpf_attr) and, for
-the ring buffer, kernel/bpf/ringbuf.c.  Keys and values are bytes in the
-machine's own layout.  Closing the process detaches everything.
+the ring buffer, kernel/bpf/ringbuf.c.  Keys and values are records (see
+`record`) or bytes in the machine's own layout.  Closing the process detaches
+everything.
 """
 
 import ctypes
@@ -13,6 +14,7 @@ import struct
 
 from . import perf_event, syscalls
 from .errors import Error, NotPermitted, Unavailable, file_limit
+from .record import Layout
 
 __all__ = ["Program", "Map", "RingBuffer", "Refused", "first", "check", "permitted", "check_permission",
            "possible_cpus", "grace_period"]
@@ -123,10 +125,15 @@ def _storage_btf(value_size):
 
 
 class Map:
-    """One map.  name, type, key_size, value_size (of one CPU's value), max_entries, fd."""
+    """One map.  name, type, key_size, value_size (of one CPU's value), max_entries, fd.
 
-    def __init__(self, name, type_, key_size, value_size, max_entries, flags=0):
+    read, write, clear, remove and records have keys and values as records or numbers, the other methods as bytes.
+    """
+
+    def __init__(self, name, type_, key_size, value_size, max_entries, flags=0, key="-", value="-"):
+        """key, value: of what records are made: pairs of a layout's text and its name."""
         self.name, self.type, self.key_size = name, type_, key_size
+        self._types, self._layouts = {"key": key, "value": value}, {}
         self.value_size, self.max_entries = value_size, max_entries
         if type_ == PERF_EVENT_ARRAY:
             self.max_entries = max_entries = possible_cpus()
@@ -143,6 +150,38 @@ class Map:
         finally:
             if btf[0]:
                 os.close(btf[0])
+
+    def _layout(self, which):
+        """The Layout of the keys or values, made when it is needed."""
+        if which not in self._layouts:
+            self._layouts[which] = Layout(*self._types[which])
+        return self._layouts[which]
+
+    def _key(self, key):
+        """The bytes of a key that is a number, or a record or another sequence of a struct's members."""
+        return self._layout("key").pack(*(key if isinstance(key, tuple) else (key,)))
+
+    def read(self, key):
+        """The value of a key, or None.  Not of a per-CPU map."""
+        data = self.lookup(self._key(key))
+        return None if data is None else self._layout("value").unpack(data)
+
+    def write(self, key, *values):
+        """Set the value of a key: a number, or a struct's members.  Raises OSError (E2BIG: the map is full)."""
+        self.update(self._key(key), self._layout("value").pack(*values))
+
+    def clear(self, key):
+        """Set the value of a key to zeros."""
+        self.update(self._key(key), bytes(self._stride))
+
+    def remove(self, key):
+        """Remove a key; False when it was not there."""
+        return self.delete(self._key(key))
+
+    def records(self):
+        """[(key, value)] of a hash or array map, not of a per-CPU map."""
+        key, value = self._layout("key"), self._layout("value")
+        return [(key.unpack(k), value.unpack(v)) for k, v in self.items()]
 
     def lookup(self, key):
         """The value of a key (all CPUs' values end to end for a per-CPU map), or None."""
@@ -264,16 +303,17 @@ class Map:
 class RingBuffer:
     """The reader's side of a BPF_MAP_TYPE_RINGBUF map, by mmap.
 
-    fd is readable (poll) when there are records.  `read` returns them all, as
-    bytes, in order.  What did not fit is for the program to count.
+    fd is readable (poll) when there are records.  `records` returns them all, in
+    order, `read` the same as bytes.  What did not fit is for the program to count.
     """
 
     _BUSY, _DISCARD = 1 << 31, 1 << 30
 
-    def __init__(self, map_):
+    def __init__(self, map_, layout=None):
+        """layout: the Layout of the records."""
         import _thread
         import mmap
-        self.fd, self._size = map_.fd, map_.max_entries
+        self.fd, self._size, self._layout = map_.fd, map_.max_entries, layout
         page = mmap.PAGESIZE
         self._mine = mmap.mmap(map_.fd, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         # The data follows the producer's page and is mapped twice, so that a record never wraps.
@@ -311,13 +351,18 @@ class RingBuffer:
         self._consumer[0] = position
         return records
 
+    def records(self):
+        """The list of all complete records, as the layout has them."""
+        return [self._layout.unpack(data) for data in self.read()]
+
 
 class Program:
     """An Object's maps created, and its functions loaded as they are attached.
 
     obj: a compile.Object.
     params: {name: whole number} for each PARAM of the text, unsigned 64-bit.
-    maps: {name: {"max_entries" | "value_size" | "flags": number}} to size a map for this run.
+    maps: {name: {"max_entries" | "elements" | "value_size" | "flags": number}} to size a map for this run; elements:
+        how many the array has that is the last member of the value.
     Attributes: maps {name: Map}; taken: what each point was attached to; refused:
     lines that say why an earlier candidate was not.
     Raises Unavailable when this kernel cannot have the program, NotPermitted, OSError.
@@ -331,17 +376,24 @@ class Program:
         self._loaded, self._links, self._targets = {}, [], {}
         _raise_memlock()
         syscalls.room_for(len(obj.maps) + 2 * len(obj.points) + len(obj.probes), "BPF maps, programs and events")
-        for name, type_, key_size, value_size, max_entries, flags in obj.maps:
+        for name, type_, key_size, value_size, max_entries, flags, *types in obj.maps:
             size = (maps or {}).get(name, {})
+            key, value = [(obj.layouts.get(word, word), word) for word in types]
+            if "elements" in size:
+                value_size = Layout(*value).sized(size["elements"])
             try:
                 self.maps[name] = Map(name, type_, key_size, size.get("value_size", value_size),
-                                      size.get("max_entries", max_entries), size.get("flags", flags))
+                                      size.get("max_entries", max_entries), size.get("flags", flags), key, value)
             except OSError as exc:
                 self.close()
                 if exc.errno in _DENIED:
                     raise _denied("create BPF maps", exc) from None
                 raise Error("cannot create the BPF map %s of %d entries: %s"
                             % (name, size.get("max_entries", max_entries), exc.strerror)) from None
+
+    def layout(self, name):
+        """The Layout of a struct of the program, by its name in C: of one that is in a map, or that RECORD names."""
+        return Layout(self._object.layouts[name], name)
 
     def load(self, function, kind, target="", cookie=0):
         """The descriptor of a function loaded as a program of that kind.  Raises OSError, Unavailable, Refused.
@@ -548,9 +600,8 @@ class Program:
         """{name: total since the start} of what the text counted with COUNT: losses, full maps."""
         if not self._object.counters:
             return {}
-        values = dict(self.maps["counters"].items())
-        return {name: struct.unpack("=Q", values[struct.pack("=I", i)])[0]
-                for i, name in enumerate(self._object.counters)}
+        values = dict(self.maps["counters"].records())
+        return {name: values[i] for i, name in enumerate(self._object.counters)}
 
     def close(self):
         """Detach, and free the programs and maps."""
@@ -582,7 +633,7 @@ def check(obj):
     params = {name: 1 for _, _, places in obj.functions.values() for _, name in places}
     page = os.sysconf("SC_PAGE_SIZE")
     program = Program(obj, params, {name: {"max_entries": max(entries, page if type_ == RINGBUF else 1)}
-                                    for name, type_, _, _, entries, _ in obj.maps})
+                                    for name, type_, _, _, entries, *_ in obj.maps})
     try:
         program.load_all()
         return program.refused

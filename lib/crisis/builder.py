@@ -17,7 +17,7 @@ import tempfile
 
 sys.path.insert(1, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 from crisis import compile as compiler      # noqa: E402
-from crisis import headers, syscalls        # noqa: E402
+from crisis import headers, record, syscalls        # noqa: E402
 from crisis.child import die_with_parent    # noqa: E402
 from crisis.errors import Error, Unavailable                    # noqa: E402
 
@@ -50,7 +50,7 @@ def build(request):
     """(metadata, instructions) of the requested object.  Raises Error."""
     btf = None if request["headers"] == "kernel" else _btf()
     meta = {"name": request["name"], "unusable": None, "points": request["points"], "probes": request["probes"],
-            "maps": [], "functions": [], "ids": {}, "constants": {}, "counters": request["counters"]}
+            "maps": [], "layouts": {}, "functions": [], "ids": {}, "constants": {}, "counters": request["counters"]}
     meta["unusable"] = unusable(request, btf)
     if meta["unusable"]:
         return meta, b""
@@ -182,12 +182,16 @@ def _compile(request, text, meta):
     handle = module.module
     descriptors = {}
     for i in range(lib.bpf_num_tables(handle)):
-        descriptors[lib.bpf_table_fd_id(handle, i)] = i
-        storage = b'"task_storage_key"' in lib.bpf_table_key_desc_id(handle, i)     # TASK_STORAGE of crisis.bpf.h
-        meta["maps"].append([lib.bpf_table_name(handle, i).decode(),
-                             _TASK_STORAGE if storage else lib.bpf_table_type_id(handle, i),
-                             lib.bpf_table_key_size_id(handle, i), lib.bpf_table_leaf_size_id(handle, i),
-                             lib.bpf_table_max_entries_id(handle, i), lib.bpf_table_flags_id(handle, i)])
+        name = lib.bpf_table_name(handle, i).decode()
+        key_size, value_size = lib.bpf_table_key_size_id(handle, i), lib.bpf_table_leaf_size_id(handle, i)
+        key = _type(lib.bpf_table_key_desc_id(handle, i), key_size, meta["layouts"])
+        value = _type(lib.bpf_table_leaf_desc_id(handle, i), value_size, meta["layouts"])
+        if name.startswith("record_"):          # RECORD of crisis.bpf.h
+            continue
+        descriptors[lib.bpf_table_fd_id(handle, i)] = len(meta["maps"])
+        type_ = _TASK_STORAGE if key == "task_storage_key" else lib.bpf_table_type_id(handle, i)
+        meta["maps"].append([name, type_, key_size, value_size, lib.bpf_table_max_entries_id(handle, i),
+                             lib.bpf_table_flags_id(handle, i), key, value])
     code = []
     for i in range(lib.bpf_num_functions(handle)):
         name = lib.bpf_function_name(handle, i)
@@ -198,6 +202,17 @@ def _compile(request, text, meta):
     if (lib.bpf_module_license(handle) or b"GPL") != b"GPL":
         raise Error("cannot compile %s: its license is not GPL" % request["name"])
     return meta, b"".join(code)
+
+
+def _type(description, size, layouts):
+    """What Object.maps has of a type that bcc describes; the layout of a struct is put into `layouts`."""
+    description = json.loads(description)
+    text = record.describe(description, size)
+    if text is None or isinstance(description, str):
+        return text or "-"
+    name = description[0]
+    layouts[name] = text
+    return name or "-"
 
 
 def _relocate(code, descriptors, params, kfuncs=()):
@@ -230,7 +245,8 @@ def _declare(lib):
     """bcc's Python module gives no prototypes for the calls by table number."""
     for name, result in (("name", ctypes.c_char_p), ("type_id", ctypes.c_int), ("key_size_id", ctypes.c_size_t),
                          ("leaf_size_id", ctypes.c_size_t), ("max_entries_id", ctypes.c_size_t),
-                         ("flags_id", ctypes.c_int), ("fd_id", ctypes.c_int), ("key_desc_id", ctypes.c_char_p)):
+                         ("flags_id", ctypes.c_int), ("fd_id", ctypes.c_int), ("key_desc_id", ctypes.c_char_p),
+                         ("leaf_desc_id", ctypes.c_char_p)):
         function = getattr(lib, "bpf_table_" + name)
         function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_size_t], result
 

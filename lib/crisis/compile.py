@@ -28,7 +28,7 @@ __all__ = ["Source", "Object", "Compiler", "NoCompiler", "enumeration", "program
 
 CACHE = "/var/cache/crisis-tools"
 PROGRAMS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "progs")    # the C of all commands
-_MAGIC = b"crisis-tools object 3\n"
+_MAGIC = b"crisis-tools object 4\n"
 _DIGEST = 32
 _LIMIT = 1 << 24        # bytes; no object comes near
 _PYTHON = "/usr/bin/python3"    # as in the interpreter line; sys.executable follows $PYTHONEXECUTABLE
@@ -126,7 +126,9 @@ class Object:
     """A compiled program as the loader wants it.
 
     name; unusable: why this kernel cannot have it, or None; points, probes: as in Source;
-    maps: [name, type, key size, value size, max entries, flags];
+    maps: [name, type, key size, value size, max entries, flags, key, value], where the last two are the name of a
+    struct, or the layout of a number, or "-" for what records cannot have;
+    layouts: {name of a struct: its layout, as text for record.Layout};
     functions: {name: (instructions, [(byte offset, map index)], [(byte offset, parameter name)])};
     ids: {"kind/target": BTF id or None}; constants: {name: value}; counters: names.
     """
@@ -134,7 +136,7 @@ class Object:
     def __init__(self, meta, code):
         self.name, self.unusable = meta["name"], meta["unusable"]
         self.points, self.probes = meta["points"], meta["probes"]
-        self.maps, self.ids = meta["maps"], meta["ids"]
+        self.maps, self.layouts, self.ids = meta["maps"], meta["layouts"], meta["ids"]
         self.constants, self.counters = meta["constants"], meta["counters"]
         self.functions = {}
         at = 0
@@ -196,6 +198,7 @@ def pack(meta, code):
     lines = [("name", meta["name"]), ("unusable", meta["unusable"] or "")]
     lines += [("point", *point) for point in meta["points"]] + [("probe", probe) for probe in meta["probes"]]
     lines += [("map", *entry) for entry in meta["maps"]]
+    lines += [("layout", *item) for item in meta["layouts"].items()]
     for name, length, maps, params in meta["functions"]:
         lines.append(("function", name, length))
         lines += [("at_map", at, index) for at, index in maps]
@@ -217,7 +220,7 @@ def unpack(data):
     if blake2b(body, digest_size=_DIGEST).digest() != data[len(_MAGIC):start]:
         raise ValueError("the checksum is wrong")
     head, _, code = body.partition(b"\n\n")
-    meta = {"points": [], "probes": [], "maps": [], "functions": [], "ids": {}, "constants": {}, "counters": []}
+    meta = {"points": [], "probes": [], "maps": [], "layouts": {}, "functions": [], "ids": {}, "constants": {}, "counters": []}
     try:
         for line in head.decode().split("\n"):
             word, *fields = line.split("\t")
@@ -228,7 +231,9 @@ def unpack(data):
             elif word == "probe":
                 meta["probes"].append(fields[0])
             elif word == "map":
-                meta["maps"].append([fields[0], *map(int, fields[1:])])
+                meta["maps"].append([fields[0], *map(int, fields[1:6]), *fields[6:]])
+            elif word == "layout":
+                meta["layouts"][fields[0]] = fields[1]
             elif word == "function":
                 meta["functions"].append((fields[0], int(fields[1]), [], []))
             elif word == "at_map":

@@ -24,14 +24,10 @@ NAMES_SIZE = 1 << 20    # bytes of the ring buffer of names: some 7,000 files be
 _HEAD = struct.Struct("=QQQIIIIII")
 
 
-def parse_name(raw):
-    """(inode address, name_of it, File) of a record that the text sent."""
-    inode, ino, name, dev, rdev, mode, deleted, cut, length = _HEAD.unpack_from(raw)
-    parts = raw[_HEAD.size:_HEAD.size + length].split(b"\0")[:-1]
-    path = None
-    if parts or mode & 0o170000 == 0o040000:
-        path = "/" + b"/".join(reversed(parts)).decode("utf-8", "surrogateescape")
-    return inode, name, File(ino, dev, mode, path, bool(deleted), bool(cut))
+def parse_name(raw):        # for bin/cachestat, until it reads records
+    """(inode address, name_of() it, File) of a struct name_record."""
+    inode, ino, name, dev, _, mode, deleted, cut, length = _HEAD.unpack_from(raw)
+    return inode, name, _file(ino, dev, mode, deleted, cut, raw[_HEAD.size:_HEAD.size + length])
 
 
 class File:
@@ -41,6 +37,20 @@ class File:
 
     def __init__(self, ino, dev, mode, path, deleted=False, cut=False):
         self.ino, self.dev, self.mode, self.path, self.deleted, self.cut = ino, dev, mode, path, deleted, cut
+
+    @classmethod
+    def named(cls, record):
+        """The File of a record of struct name_record."""
+        return _file(record.ino, record.dev, record.mode, record.deleted, record.cut, record.path[:record.length])
+
+
+def _file(ino, dev, mode, deleted, cut, names):
+    """The File with the path that names make: the last component first, each with its NUL."""
+    parts = names.split(b"\0")[:-1]
+    path = None
+    if parts or mode & 0o170000 == 0o040000:
+        path = "/" + b"/".join(reversed(parts)).decode("utf-8", "surrogateescape")
+    return File(ino, dev, mode, path, bool(deleted), bool(cut))
 
 
 def device(dev):

@@ -8,7 +8,6 @@ upid, include/linux/pid.h.
 """
 
 import os
-import struct
 
 from . import bpf, compile, proc
 from .errors import Unavailable
@@ -25,7 +24,7 @@ def kernel_tids(build=compile.build):
     build: from a compile.Source to its Object.
     Raises Unavailable where the kernel has no iterator, NotPermitted.
     """
-    return {here: kernel for kernel, here, _ in _rows(build)}
+    return {row.here: row.kernel for row in _rows(build)}
 
 
 def place(build=compile.build):
@@ -35,15 +34,15 @@ def place(build=compile.build):
     """
     if proc.in_initial_pid_namespace():
         return 0, 0
-    return _rows(build)[0][2], os.stat("/proc/self/ns/pid").st_ino
+    return _rows(build)[0].level, os.stat("/proc/self/ns/pid").st_ino
 
 
 def _rows(build):
-    """[(kernel's number, number here, level of this namespace)]; at least our own."""
+    """The program's records of all threads here, with the level of this namespace; at least our own."""
     try:
         program = bpf.Program(build(SOURCE))
         try:
-            return list(struct.iter_unpack("=III", program.iterate("on_task", "task")))
+            return list(program.layouts["row"].unpack_all(program.iterate("on_task", "task")))
         finally:
             program.close()
     except Unavailable as exc:

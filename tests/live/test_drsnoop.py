@@ -418,11 +418,11 @@ def test_kernel_headers_serve_where_there_is_no_btf(file):
     params.update(drsnoop._places(), kinds=7, around=1, nodes=1, online=1)
     program = bpf.Program(obj, params, {"starts": {"max_entries": 4096}, "events": {"max_entries": 1 << 20}})
     program.attach()
-    ring = bpf.RingBuffer(program.maps["events"])
+    ring = bpf.RingBuffer(program.maps["events"], program.layout("event"))
     with memory_cgroup(LIMIT) as directory:
         process = reader("drs-headers", directory, file)
         assert process.wait() == 0
-    found = [r for r in map(drsnoop.Reclaim, ring.read()) if r.tid == process.pid]
+    found = [r for r in map(drsnoop.Reclaim, ring.records()) if r.tid == process.pid]
     program.close()
     assert len(found) >= 5 and {(r.kind, r.comm) for r in found} == {("memcg", "drs-headers")}
     assert all(r.free > 0 and re.fullmatch("[RSD?]", r.kswapd) for r in found)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 import struct
+from types import SimpleNamespace
 
 import pytest
 from crisis import proc
@@ -35,8 +36,9 @@ def test_name_as_words_and_masks():
 
 
 def record(scanned=64, free=(1 << 64) - 1, stack=()):
-    return drsnoop.Reclaim.FORM.pack(5000000000, 1234567, 32, scanned, free, 77, 1, 3, 0xcc0, 10, 11, 12, b"a\x1bb",
-                                     b"S\0R", 8 * len(stack)) + struct.pack("=%dQ" % len(stack), *stack)
+    return SimpleNamespace(ts=5000000000, ns=1234567, reclaimed=32, scanned=scanned, free=free, cgroup=77, kind=1,
+                           order=3, gfp=0xcc0, tgid=10, tid=11, uid=12, comm=b"a\x1bb\0", kswapd=b"S\0R\0",
+                           stack_size=8 * len(stack), stack=(*stack, 0))
 
 
 def test_record():

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
+from types import SimpleNamespace
+
 import pytest
 from helpers import load, run
 
@@ -70,9 +72,10 @@ def test_what_is_unknown_is_a_dash():
     class Names:
         def gfp(self, flags):
             return None
-    raw = oomkill.Kill.FORM.pack(1, *[oomkill.UNKNOWN] * 6, 0, 0, 10, 10, 0, 20, 20, 0, 0, b"", b"by", 0,
-                                 *[0] * oomkill.FRAMES) + bytes(oomkill.Kill.LIMIT.size + 2 * oomkill.Kill.PATH)
-    kill = oomkill.Kill(raw, {})
+    unknown = dict.fromkeys(("anon", "file", "shmem", "swap", "total_vm", "pgtables"), oomkill.UNKNOWN)
+    event = SimpleNamespace(ts=1, tgid=10, tid=10, by_tgid=20, by_tid=20, by_comm=b"by", cgroup=0, flags=0,
+                            stack_size=0, stack=(), limit_flags=0, **unknown)
+    kill = oomkill.Kill(event, {})
     text = oomkill.render_text(kill, "00:00:00", "0 0 0 1/1 1", Names())
     assert text.splitlines() == [
         '00:00:00 Triggered by PID 20 ("by"), OOM kill of PID 10 (-), - pages, loadavg: 0 0 0 1/1 1',
@@ -84,7 +87,7 @@ def test_what_is_unknown_is_a_dash():
 
 def test_paths():
     def path(*names, levels=None):
-        return oomkill._path((len(names) if levels is None else levels).to_bytes(4, "little") + bytes(4) + b"".join(
+        return oomkill._path(len(names) if levels is None else levels, b"".join(
             n.ljust(oomkill.NAME, b"\0") for n in names).ljust(oomkill.LEVELS * oomkill.NAME, b"\0"))
     assert path() == "/" and path(b"sub", b"oomt") == "/oomt/sub"
     assert path(*[b"x"] * 12, levels=13) == "..." + "/x" * 12

@@ -86,6 +86,14 @@ static __always_inline void count_event(int index)
 #define COUNT(name) count_event(COUNTER_##name)
 #endif
 
+/*
+ * Let user space know the layout of a struct that is in no map: one that is sent through a ring
+ * buffer.  The builder takes it from a table of that name and drops the table.
+ */
+#ifndef RECORD /* lint.h has its own */
+#define RECORD(name) BPF_ARRAY(record_##name, struct name, 1)
+#endif
+
 /* An argument of a BTF or raw tracepoint, by name: its position differs between releases. */
 #define ARG(ctx, tracepoint, argument) ((ctx)[ARG_##tracepoint##_##argument])
 

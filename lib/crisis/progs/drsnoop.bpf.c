@@ -33,18 +33,15 @@ struct start {
 	char comm[16], kswapd[MAX_NODES];
 };
 
-/* A reclaim that has ended. */
+/* A reclaim that has ended.  It is sent without the stack unless PARAM(stack). */
 struct event {
 	u64 ts, ns, reclaimed, scanned, free, cgroup;
 	u32 kind, order, gfp, tgid, tid, uid;
 	char comm[16], kswapd[MAX_NODES];
 	s64 stack_size;
-};
-
-struct event_with_stack {
-	struct event event;
 	u64 stack[MAX_FRAMES];
 };
+RECORD(event);
 
 /* Reclaims of a kind, in ns; user space sizes the histogram. */
 struct hist {
@@ -232,8 +229,8 @@ static __always_inline int end(void *ctx, u32 kind, u64 reclaimed)
 		starts.delete(&tid);
 		return 0;
 	}
-	e = events.ringbuf_reserve(PARAM(stack) ? sizeof(struct event_with_stack)
-						: sizeof(struct event));
+	e = events.ringbuf_reserve(PARAM(stack) ? sizeof(*e)
+						: __builtin_offsetof(struct event, stack));
 	if (!e) {
 		COUNT(dropped);
 		starts.delete(&tid);
@@ -260,8 +257,7 @@ static __always_inline int end(void *ctx, u32 kind, u64 reclaimed)
 	}
 	e->stack_size = 0;
 	if (PARAM(stack))
-		e->stack_size = bpf_get_stack(ctx, ((struct event_with_stack *)e)->stack,
-					      8 * MAX_FRAMES, 0);
+		e->stack_size = bpf_get_stack(ctx, e->stack, sizeof(e->stack), 0);
 	events.ringbuf_submit(e, 0);
 	starts.delete(&tid);
 	return 0;

@@ -21,6 +21,9 @@
 #define BPF_TABLE(kind, key_type, leaf_type, name, entries) LINT_MAP(name, key_type, leaf_type)
 #define BPF_RINGBUF_OUTPUT(name, pages) LINT_MAP(name, int, char)
 
+/* Not a map, which would be reported as unused. */
+#define RECORD(name) extern struct name record_##name
+
 /* Of the helpers those that the programs call. */
 extern u64 bpf_ktime_get_ns(void);
 extern u64 bpf_get_current_pid_tgid(void);

@@ -21,7 +21,7 @@
  */
 struct names {
 	u32 levels, unused;
-	char of[LEVELS][NAME];
+	char of[LEVELS * NAME];
 };
 
 /* What oom_kill_process() was called with (struct oom_control); pages; flags of LIMIT_*. */
@@ -51,6 +51,7 @@ struct event {
 	struct limit limit;
 	struct names names;
 };
+RECORD(event);
 BPF_RINGBUF_OUTPUT(events, 1);
 
 /* Reserve an event with what is known of every kill. */
@@ -125,7 +126,7 @@ static __always_inline u64 name_of(struct cgroup *cgroup, struct names *names)
 		if (!above)
 			break;
 		name = PROBE(node, name);
-		bpf_probe_read_kernel_str(names->of[i], NAME, name);
+		bpf_probe_read_kernel_str(&names->of[i * NAME], NAME, name);
 		node = above;
 	}
 	names->levels = i;

@@ -41,7 +41,7 @@ struct name_record {
 	char path[2 * PATH_ROOM]; /* the components, last one first, each with its NUL */
 };
 BPF_PERCPU_ARRAY(name_room, struct name_record, 1);
-BPF_RINGBUF_OUTPUT(names, 1);
+BPF_RINGBUF_OUTPUT(names, 1); /* of struct name_record */
 
 static __always_inline u64 pages_of(FOLIO *folio)
 {

@@ -12,6 +12,7 @@
 struct row {
 	u32 kernel, here, level;
 };
+RECORD(row);
 
 /* bpf_seq_write() */
 static long (*seq_write)(void *seq, const void *data, u32 length) = (void *)127;

@@ -28,7 +28,7 @@ struct hist {
 	u64 slots[MAX_SLOTS];
 };
 
-/* A number of the kind that PARAM(key) selects, or the command name in a and b. */
+/* A number of the kind that PARAM(key) selects, in `a`, or a command name, in both. */
 struct hist_key {
 	u64 a, b;
 	u64 bank;
@@ -105,9 +105,10 @@ static __always_inline struct hist *key_hist(struct task_struct *p, u64 current_
 		if (!h)
 			return 0;
 	}
-	/* Each time, since execve(2) changes the name: a shell's child waits before it calls that.
-	 */
-	if (kind == KEY_PID) {
+	/* Each time, since execve(2) changes the name, and a shell's child waits before that. */
+	if (kind == KEY_COMM) {
+		__builtin_memcpy(h->comm, &key.a, 16);
+	} else if (kind == KEY_PID) {
 		struct task_struct *leader = LOAD(p, group_leader);
 		LOAD_COMM(h->comm, leader);
 	} else if (kind == KEY_TID) {
