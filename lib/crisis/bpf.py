@@ -14,7 +14,7 @@ import struct
 
 from . import perf_event, syscalls
 from .errors import Error, NotPermitted, Unavailable, file_limit
-from .record import Layout
+from .record import Layouts
 
 __all__ = ["Program", "Map", "RingBuffer", "Refused", "first", "check", "permitted", "check_permission",
            "possible_cpus", "grace_period"]
@@ -130,10 +130,10 @@ class Map:
     read, write, clear, remove and records have keys and values as records or numbers, the other methods as bytes.
     """
 
-    def __init__(self, name, type_, key_size, value_size, max_entries, flags=0, key="-", value="-"):
-        """key, value: of what records are made: pairs of a layout's text and its name."""
+    def __init__(self, name, type_, key_size, value_size, max_entries, flags=0, key="-", value="-", layouts=None):
+        """key, value: names of types in `layouts`, the program's Layouts."""
         self.name, self.type, self.key_size = name, type_, key_size
-        self._types, self._layouts = {"key": key, "value": value}, {}
+        self._key_type, self._value_type, self._layouts = key, value, layouts
         self.value_size, self.max_entries = value_size, max_entries
         if type_ == PERF_EVENT_ARRAY:
             self.max_entries = max_entries = possible_cpus()
@@ -151,24 +151,18 @@ class Map:
             if btf[0]:
                 os.close(btf[0])
 
-    def _layout(self, which):
-        """The Layout of the keys or values, made when it is needed."""
-        if which not in self._layouts:
-            self._layouts[which] = Layout(*self._types[which])
-        return self._layouts[which]
-
     def _key(self, key):
-        """The bytes of a key that is a number, or a record or another sequence of a struct's members."""
-        return self._layout("key").pack(*(key if isinstance(key, tuple) else (key,)))
+        """The bytes of a key: a number, or a tuple of a struct's members, such as a record."""
+        return self._layouts[self._key_type].pack(*(key if isinstance(key, tuple) else (key,)))
 
     def read(self, key):
         """The value of a key, or None.  Not of a per-CPU map."""
         data = self.lookup(self._key(key))
-        return None if data is None else self._layout("value").unpack(data)
+        return None if data is None else self._layouts[self._value_type].unpack(data)
 
     def write(self, key, *values):
         """Set the value of a key: a number, or a struct's members.  Raises OSError (E2BIG: the map is full)."""
-        self.update(self._key(key), self._layout("value").pack(*values))
+        self.update(self._key(key), self._layouts[self._value_type].pack(*values))
 
     def clear(self, key):
         """Set the value of a key to zeros."""
@@ -180,7 +174,7 @@ class Map:
 
     def records(self):
         """[(key, value)] of a hash or array map, not of a per-CPU map."""
-        key, value = self._layout("key"), self._layout("value")
+        key, value = self._layouts[self._key_type], self._layouts[self._value_type]
         return [(key.unpack(k), value.unpack(v)) for k, v in self.items()]
 
     def lookup(self, key):
@@ -363,7 +357,8 @@ class Program:
     params: {name: whole number} for each PARAM of the text, unsigned 64-bit.
     maps: {name: {"max_entries" | "elements" | "value_size" | "flags": number}} to size a map for this run; elements:
         how many the array has that is the last member of the value.
-    Attributes: maps {name: Map}; taken: what each point was attached to; refused:
+    Attributes: maps {name: Map}; layouts: the Layouts of structs by their names in C, of those that are in a map or
+    that RECORD names; taken: what each point was attached to; refused:
     lines that say why an earlier candidate was not.
     Raises Unavailable when this kernel cannot have the program, NotPermitted, OSError.
     """
@@ -372,28 +367,24 @@ class Program:
         if obj.unusable:
             raise Unavailable(obj.unusable)
         self.name, self._object, self._params = obj.name, obj, params or {}
-        self.maps, self.taken, self.refused = {}, [], []
+        self.maps, self.layouts, self.taken, self.refused = {}, Layouts(obj.layouts), [], []
         self._loaded, self._links, self._targets = {}, [], {}
         _raise_memlock()
         syscalls.room_for(len(obj.maps) + 2 * len(obj.points) + len(obj.probes), "BPF maps, programs and events")
-        for name, type_, key_size, value_size, max_entries, flags, *types in obj.maps:
+        for name, type_, key_size, value_size, max_entries, flags, key, value in obj.maps:
             size = (maps or {}).get(name, {})
-            key, value = [(obj.layouts.get(word, word), word) for word in types]
             if "elements" in size:
-                value_size = Layout(*value).sized(size["elements"])
+                value_size = self.layouts[value].sized(size["elements"])
             try:
                 self.maps[name] = Map(name, type_, key_size, size.get("value_size", value_size),
-                                      size.get("max_entries", max_entries), size.get("flags", flags), key, value)
+                                      size.get("max_entries", max_entries), size.get("flags", flags), key, value,
+                                      self.layouts)
             except OSError as exc:
                 self.close()
                 if exc.errno in _DENIED:
                     raise _denied("create BPF maps", exc) from None
                 raise Error("cannot create the BPF map %s of %d entries: %s"
                             % (name, size.get("max_entries", max_entries), exc.strerror)) from None
-
-    def layout(self, name):
-        """The Layout of a struct of the program, by its name in C: of one that is in a map, or that RECORD names."""
-        return Layout(self._object.layouts[name], name)
 
     def load(self, function, kind, target="", cookie=0):
         """The descriptor of a function loaded as a program of that kind.  Raises OSError, Unavailable, Refused.

@@ -418,7 +418,7 @@ def test_kernel_headers_serve_where_there_is_no_btf(file):
     params.update(drsnoop._places(), kinds=7, around=1, nodes=1, online=1)
     program = bpf.Program(obj, params, {"starts": {"max_entries": 4096}, "events": {"max_entries": 1 << 20}})
     program.attach()
-    ring = bpf.RingBuffer(program.maps["events"], program.layout("event"))
+    ring = bpf.RingBuffer(program.maps["events"], program.layouts["event"])
     with memory_cgroup(LIMIT) as directory:
         process = reader("drs-headers", directory, file)
         assert process.wait() == 0

@@ -74,5 +74,9 @@ def test_keys():
     assert [k.tid for k in layout.unpack_all(struct.pack("=IIII", 7, 1, 8, 0))] == [7, 8]
 
 
+def test_a_record_shows_its_fields():
+    assert repr(record.Layout("tid:I comm:4s", "key").unpack(b"\1\0\0\0ab\0\0")) == "key(tid=1, comm=b'ab\\x00\\x00')"
+
+
 def test_members_named_as_methods_of_tuples():
     assert record.Layout("count:I index:I").unpack(struct.pack("=II", 3, 4)).count == 3
