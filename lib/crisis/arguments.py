@@ -1,62 +1,71 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""argparse as every command wants it: errors in one line, options anywhere, no search for translations."""
+"""argparse with errors in one line, and options anywhere among the positional arguments."""
+
+from __future__ import annotations
 
 import argparse
 import os
 
 from .errors import Usage
 
-__all__ = ["Parser", "Formatter"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, NoReturn
 
-_LONG, _MESSAGE = 80, 400       # characters of an argument, and in all, that an error message repeats
+__all__ = ["Parser", "Formatter", "terminal_width"]
+
+_MAX_WORD = 80  # characters of an argument that an error message repeats
+_MAX_MESSAGE = 400  # characters of an error message
 
 
-def _untranslated(text):
-    return text
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 class Parser(argparse.ArgumentParser):
-    def __init__(self, *args, **kwargs):
-        # argparse would look for a catalogue of translations in several directories at each of its messages: 2 ms.
-        argparse._ = _untranslated
-        super().__init__(*args, **kwargs)
-        self._words = ()
+    """An ArgumentParser whose errors are one line, and that takes options anywhere."""
 
-    def error(self, message):
-        # argparse prints its whole usage first; an engineer in a hurry needs the one line.
+    _words: Sequence[str] = ()
+
+    def error(self, message: str) -> NoReturn:
+        """Raise Usage, instead of printing the whole usage as argparse does."""
         for word in self._words:
-            # It repeats a word, or the value in --option=value or -ovalue, as it is or as repr() shows it.
+            # argparse repeats a word, or the value in --option=value or -ovalue, as it is or
+            # as repr() shows it.
             for part in word, word.partition("=")[2], word[2:]:
                 for form in part, repr(part)[1:-1]:
-                    if len(form) > _LONG:
-                        message = message.replace(form, form[:_LONG - 3] + "...")
-        if len(message) > _MESSAGE:             # many words, then
-            message = message[:_MESSAGE - 3] + "..."
-        raise Usage("%s. Try '%s --help'" % (message, self.prog))
+                    if len(form) > _MAX_WORD:
+                        message = message.replace(form, _cut(form, _MAX_WORD))
+        # Many short words make a long message, too.
+        raise Usage(f"{_cut(message, _MAX_MESSAGE)}. Try '{self.prog} --help'")
 
-    def parse_args(self, args=None, namespace=None):
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As ArgumentParser.parse_args(), with positional arguments also behind options.
+
+        Raises Usage, and SystemExit for --help and --version.
+        """
         self._words = args or ()
-        # argparse gives all positionals to the first group of words: "1 -T 5" would leave the 5 over.
+        # argparse gives all positionals to the first group of words: "1 -T 5" would leave the 5.
         found, extra = self.parse_known_args(args, namespace)
         if not extra:
             return found
         try:
             return self.parse_intermixed_args(args)
-        except TypeError:       # a positional that takes the rest of the line
+        except TypeError:  # a positional that takes the rest of the line
             self.error("unrecognized arguments: " + " ".join(extra))
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
-    width = None
+    """The description and epilog as they are, the options as wide as the terminal."""
 
-    def __init__(self, prog):
-        # argparse makes one for each argument, and would import shutil, in 2 ms, to ask for the width.
-        if self.width is None:
-            Formatter.width = _width() - 2
-        super().__init__(prog, width=self.width)
+    def __init__(self, prog: str) -> None:
+        # Without a width, argparse imports shutil (2 ms) to ask for the terminal's.
+        super().__init__(prog, width=terminal_width() - 2)
 
 
-def _width():
+def terminal_width() -> int:
+    """The columns of $COLUMNS or of the terminal on stdout, within 20 to 1000; else 80."""
     try:
         width = int(os.environ["COLUMNS"])
     except (KeyError, ValueError):
@@ -64,4 +73,6 @@ def _width():
             width = os.get_terminal_size(1).columns
         except OSError:
             width = 0
-    return min(max(width, 20), 1000) if width > 0 else 80
+    if width <= 0:
+        return 80
+    return min(max(width, 20), 1000)

@@ -8,76 +8,107 @@ so it is made in a child process, this file run as a program, which has no
 privileges, a limit of memory, and one of CPU time for each name.
 """
 
+from __future__ import annotations
+
 import os
 import re
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
 __all__ = ["Demangler"]
 
-_LIMIT = 4096           # bytes of a mangled name, and of what is printed of it
-_NAME_SECONDS = 0.02    # of CPU time; usual names take microseconds
-_MOST_REFUSED = 16      # of the names that are asked for together
-_ALL_SECONDS = 5.0      # for all of them, on a machine in trouble
-_MEMORY = 256 << 20
+_MAX_NAME = 4096  # bytes of a mangled name, and of what is printed of it
+_NAME_SECONDS = 0.02  # CPU time for one name; usual names take microseconds
+_MAX_REFUSED = 16  # names of a batch that may exceed it; after that the batch ends
+_BATCH_SECONDS = 5.0  # time for a batch, on a machine in trouble
+_MEMORY = 256 << 20  # RLIMIT_AS of the child, bytes
+_MAX_KNOWN = 100000  # names to remember
 _NOBODY = 65534
 _UNAVAILABLE = 69
 _LIBRARIES = "libstdc++.so.6", "libc++abi.so.1"
-# What compilers put behind the name of a function that they split or cloned: ".cold", ".constprop.0.isra.3".
+# What compilers append to the name of a function that they split or cloned, such as ".cold" or
+# ".constprop.0.isra.3".
 _CLONE = re.compile(r"((?:\.[a-z_]+(?:\.\d+)*)+)$")
-_LLVM = re.compile(r"\.(?:llvm|__uniq)\.\d+")           # it only makes a local name unique
+_LLVM = re.compile(r"\.(?:llvm|__uniq)\.\d+")  # it only makes a local name unique
 _HASH = re.compile(r"::h[0-9a-f]{16}$")
-_ESCAPES = {"SP": "@", "BP": "*", "RF": "&", "LT": "<", "GT": ">", "LP": "(", "RP": ")", "C": ","}
+_ESCAPES = {
+    "SP": "@",
+    "BP": "*",
+    "RF": "&",
+    "LT": "<",
+    "GT": ">",
+    "LP": "(",
+    "RP": ")",
+    "C": ",",
+}
 
 
 class Demangler:
-    """Demangles names in batches, and keeps what it has learnt."""
+    """Demangles names in batches, and remembers them."""
 
-    def __init__(self):
-        self._known = {}        # C++ name without clone suffixes -> its text
-        self._works = True
+    def __init__(self) -> None:
+        self._known: dict[str, str] = {}  # C++ name without clone suffixes -> its text
+        self._works = True  # there is a C++ runtime
 
-    def names(self, names):
-        """{name: its text}; a name that is not mangled, cannot be demangled or asks for too much is its own text."""
+    def names(self, names: Iterable[str]) -> dict[str, str]:
+        """{name: its text}.
+
+        The text of a name that is not mangled, cannot be demangled or exceeds a limit is the name.
+        """
         parts = {name: _split(name) for name in set(names)}
         self._learn({base for base, _ in parts.values() if base.startswith("_Z")})
         return {name: self._text(*part) for name, part in parts.items()}
 
-    def _text(self, base, suffix):
+    def _text(self, base: str, suffix: str) -> str:
         text = base
         if base.startswith("_Z"):
             text = self._known.get(base, base)
-        elif base.startswith("_R") and len(base) <= _LIMIT:
+        elif base.startswith("_R") and len(base) <= _MAX_NAME:
             from . import rust_v0
+
             try:
                 text = rust_v0.demangle(base)
             except ValueError:
                 pass
         if text == base:
             return base + suffix
-        return text + "".join(" [clone %s]" % clone for clone in re.findall(r"\.[a-z_]+(?:\.\d+)*", suffix))
+        clones = re.findall(r"\.[a-z_]+(?:\.\d+)*", suffix)
+        return text + "".join(f" [clone {clone}]" for clone in clones)
 
-    def _learn(self, names):
+    def _learn(self, names: set[str]) -> None:
+        """Demangle C++ names that are not known yet."""
         import time
+
         from . import child
-        # The shortest first: what asks for too much is long, and uses up the time of those behind it.
-        todo = sorted((name for name in names if name not in self._known and len(name) <= _LIMIT
-                       and re.fullmatch(r"[\w.$]+", name, re.ASCII)), key=lambda name: (len(name), name))
-        if not todo or not self._works:
+
+        new = [name for name in names if name not in self._known and _is_sane(name)]
+        if not new or not self._works:
             return
-        if len(self._known) > 100000:
+        # A name that exceeds a limit is long, and uses up the time of those behind it.
+        new.sort(key=lambda name: (len(name), name))
+        if len(self._known) > _MAX_KNOWN:
             self._known.clear()
         begin = time.monotonic()
+        command = ["/usr/bin/python3", "-IS", os.path.abspath(__file__)]
+        most = (_MAX_NAME + 8) * len(new) + 8
         try:
-            output = child.run(["/usr/bin/python3", "-IS", os.path.abspath(__file__)], "\n".join(todo).encode(),
-                               _ALL_SECONDS, (_LIMIT + 8) * len(todo) + 8, _MEMORY)
+            output = child.run(command, "\n".join(new).encode(), _BATCH_SECONDS, most, _MEMORY)
         except OSError:
             output = b""
         ready, *lines = output.decode("utf-8", "surrogateescape").split("\n")
-        if ready != "ready":                    # there is no C++ runtime, unless it was the time
-            self._works = time.monotonic() - begin >= _ALL_SECONDS
-        self._known.update((name, _rust(text)) for name, text in zip(todo, lines[:-1]))
+        if ready != "ready":  # there is no C++ runtime, unless the time was over
+            self._works = time.monotonic() - begin >= _BATCH_SECONDS
+        # The last line may have been cut short.
+        self._known.update((name, _legacy_rust(text)) for name, text in zip(new, lines[:-1]))
 
 
-def _split(name):
+def _is_sane(name: str) -> bool:
+    return len(name) <= _MAX_NAME and re.fullmatch(r"[\w.$]+", name, re.ASCII) is not None
+
+
+def _split(name: str) -> tuple[str, str]:
     """(name without what compilers append, clone suffixes)."""
     if "." not in name:
         return name, ""
@@ -85,34 +116,38 @@ def _split(name):
     if name.startswith("_R"):
         base, dot, rest = name.partition(".")
         return base, dot + rest
-    if not name.startswith("_Z"):
+    suffix = _CLONE.search(name) if name.startswith("_Z") else None
+    if suffix is None:
         return name, ""
-    suffix = _CLONE.search(name)
-    return (name[:suffix.start()], suffix.group(1)) if suffix else (name, "")
+    return name[: suffix.start()], suffix.group(1)
 
 
-def _rust(text):
-    """A legacy Rust name, recognized by its hash, less that, and with its escapes undone; any other unchanged."""
+def _legacy_rust(text: str) -> str:
+    """A legacy Rust name, recognized by its hash, without that and unescaped; others unchanged."""
     if not _HASH.search(text):
         return text
     text = re.sub(r"(^|::)_\$", r"\1$", text[:-19])
-    text = re.sub(r"\$(\w+)\$", _unescape, text, 0, re.ASCII)
+    text = re.sub(r"\$(\w+)\$", _unescape, text, flags=re.ASCII)
     return text.replace("..", "::")
 
 
-def _unescape(match):
+def _unescape(match: re.Match[str]) -> str:
     code = match.group(1)
     if re.fullmatch("u[0-9a-f]{1,5}", code):
         return chr(int(code[1:], 16))
     return _ESCAPES.get(code, match.group(0))
 
 
-def _serve():
-    """The child: a name on each line of stdin, its text, cut if long, on each line of stdout."""
+# The child process
+
+
+def _runtime() -> Callable[[bytes], bytes | None] | None:
+    """A function that demangles a name, or returns None for one that is not mangled.
+
+    Returns None where no C++ runtime is installed.
+    """
     import ctypes
-    import mmap
-    import signal
-    import sys
+
     for library in _LIBRARIES:
         try:
             demangler = ctypes.CDLL(library).__cxa_demangle
@@ -120,45 +155,68 @@ def _serve():
         except (OSError, AttributeError):
             continue
     else:
-        return _UNAVAILABLE
+        return None
     demangler.restype = ctypes.c_void_p
     libc = ctypes.CDLL(None)
-    libc.free.argtypes = libc.strnlen.argtypes = [ctypes.c_void_p]
+    libc.free.argtypes = [ctypes.c_void_p]
     libc.strnlen.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    status = ctypes.c_int()
+
+    def demangle(name: bytes) -> bytes | None:
+        result = demangler(name, None, None, ctypes.byref(status))
+        if not result:
+            return None
+        text = ctypes.string_at(result, libc.strnlen(result, _MAX_NAME + 1))
+        libc.free(result)
+        return text if len(text) <= _MAX_NAME else text[:_MAX_NAME] + b"..."
+
+    return demangle
+
+
+def _serve() -> int:
+    """Write a line for each name, one per line of stdin: its text, cut if it is long.
+
+    A process of its own answers, until a name exceeds the limit of CPU time and ends it; another
+    one continues behind that name.  Returns the exit status.
+    """
+    import mmap
+    import signal
+    import sys
+
+    demangle = _runtime()
+    if demangle is None:
+        return _UNAVAILABLE
     if os.geteuid() == 0:
         os.setgroups([])
         os.setresgid(_NOBODY, _NOBODY, _NOBODY)
         os.setresuid(_NOBODY, _NOBODY, _NOBODY)
-    out, status = sys.stdout.buffer, ctypes.c_int()
+    out = sys.stdout.buffer
     out.write(b"ready\n")
     out.flush()
-    names, answered = sys.stdin.buffer.read().split(b"\n"), mmap.mmap(-1, 4)
-    for _ in range(_MOST_REFUSED):
-        # Another process answers, until a name ends it.
+    names = sys.stdin.buffer.read().split(b"\n")
+    answered = mmap.mmap(-1, 4)  # how many; shared with the process that answers
+
+    def answer(number: int, text: bytes) -> None:
+        out.write(text + b"\n")
+        out.flush()
+        answered[:] = (number + 1).to_bytes(4, "little")
+
+    for _ in range(_MAX_REFUSED):
         pid = os.fork()
         if not pid:
             for number in range(int.from_bytes(answered[:], "little"), len(names)):
-                text = line = names[number]
-                signal.setitimer(signal.ITIMER_VIRTUAL, _NAME_SECONDS)          # SIGVTALRM ends this process
-                result = demangler(line, None, None, ctypes.byref(status))
+                signal.setitimer(signal.ITIMER_VIRTUAL, _NAME_SECONDS)  # SIGVTALRM ends the process
+                text = demangle(names[number])
                 signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-                if result:
-                    text = ctypes.string_at(result, libc.strnlen(result, _LIMIT + 1))
-                    text = text if len(text) <= _LIMIT else text[:_LIMIT] + b"..."
-                    libc.free(result)
-                out.write(text + b"\n")
-                out.flush()
-                answered[:] = (number + 1).to_bytes(4, "little")
+                answer(number, names[number] if text is None else text)
             os._exit(0)
         if not os.waitpid(pid, 0)[1]:
             break
         number = int.from_bytes(answered[:], "little")
-        out.write(names[number] + b"\n")
-        out.flush()
-        answered[:] = (number + 1).to_bytes(4, "little")
+        answer(number, names[number])
     return 0
 
 
 if __name__ == "__main__":
-    # Skips the teardown, as everything has been flushed.
+    # Skips the interpreter's teardown; everything has been flushed.
     os._exit(_serve())

@@ -1,12 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a command says when it cannot go on: one line and an exit status.
+"""The errors that end a command: one line and an exit status.
 
 A helper raises one of these; only `cli.run` prints it and exits.  The text
-reads "cannot X: why. remedy" and the status follows sysexits.h where it has
-a word for the case.
+reads "cannot X: why. remedy", and the status is that of sysexits.h where it
+has a code for the case.
 """
 
-__all__ = ["Error", "Usage", "Unavailable", "NotPermitted", "Stopped", "without_remedy", "file_limit"]
+from __future__ import annotations
+
+__all__ = [
+    "Error",
+    "Usage",
+    "Unavailable",
+    "NotPermitted",
+    "Stopped",
+    "without_remedy",
+    "file_limit",
+]
 
 
 class Error(Exception):
@@ -22,7 +32,7 @@ class Usage(Error):
 
 
 class Unavailable(Error):
-    """This kernel or CPU does not have what the command needs (EX_UNAVAILABLE)."""
+    """This kernel or CPU lacks what the command needs (EX_UNAVAILABLE)."""
 
     status = 69
 
@@ -34,27 +44,40 @@ class NotPermitted(Error):
 
 
 class Stopped(Exception):
-    """SIGINT or SIGTERM arrived, or the reader of stdout went, before there was anything to report (exit status 0)."""
+    """A stop before there was anything to report (exit status 0).
+
+    SIGINT or SIGTERM arrived, or the reader of stdout closed its end.
+    """
 
 
-def without_remedy(error):
-    """The text of an error up to the remedy (". Try: modprobe msr"), for where that would not help."""
+def without_remedy(error: Exception) -> str:
+    """The text of an error up to its remedy (". Try: modprobe msr"), where that would not help."""
     return str(error).partition(". Try")[0]
 
 
-def file_limit(exc):
-    """The Error that names the limit, for an OSError that says that no more files can be opened; None for any other."""
+def file_limit(exc: BaseException) -> Error | None:
+    """The error that names the limit on open files that an OSError ran into.
+
+    Returns None for any other exception than EMFILE and ENFILE.
+    """
     import errno
+
     code = getattr(exc, "errno", None)
-    if code == errno.EMFILE:
-        try:
-            import resource
-            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-            limit, option = " of %d" % soft, "-Hn" if soft == hard else "-Sn"
-        except ImportError:             # which takes a descriptor
-            limit, option = "", "-n"
-        return Error("cannot open another file: the limit%s on open files is reached. Raise it with ulimit %s"
-                     % (limit, option))
     if code == errno.ENFILE:
-        return Error("cannot open another file: the system-wide limit is reached. Raise it with sysctl fs.file-max")
-    return None
+        return Error(
+            "cannot open another file: the system-wide limit is reached. "
+            "Raise it with sysctl fs.file-max"
+        )
+    if code != errno.EMFILE:
+        return None
+    try:
+        import resource
+    except ImportError:  # the import, too, needs a descriptor
+        limit, option = "", "-n"
+    else:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        limit, option = f" of {soft}", "-Hn" if soft == hard else "-Sn"
+    return Error(
+        f"cannot open another file: the limit{limit} on open files is reached. "
+        f"Raise it with ulimit {option}"
+    )

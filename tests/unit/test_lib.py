@@ -258,7 +258,7 @@ def test_the_width_of_help_is_bounded(columns, width, monkeypatch):
     with monkeypatch.context() as patch:        # pytest itself goes by COLUMNS when it reports the test
         patch.setenv("COLUMNS", columns)
         patch.setattr(os, "get_terminal_size", lambda fd: os.terminal_size((0, 0)))
-        assert arguments._width() == width
+        assert arguments.terminal_width() == width
 
 
 def test_the_limit_of_open_files_is_named():
