@@ -3,265 +3,441 @@
 
 A return probe (uretprobe) puts an address of its own on the stack, and no
 exception can be unwound through that: the program would end.  A probe on each
-return instruction harms nobody.
+return instruction is harmless.
 
 Instruction lengths follow the opcode maps of the Intel SDM, volume 2,
 appendix A; branches of A64 follow the Arm Architecture Reference Manual.
 """
 
+from __future__ import annotations
+
 import os
 import struct
 from bisect import bisect_left
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Mapping
+
+    from .elf import Elf
+
+    Reader = Callable[[int, int], bytes]  # (address, bytes) -> machine code, less at its end
+
 __all__ = ["returns", "function_starts", "jump_slots", "length"]
 
-_MOST = 20000           # instructions to follow
-_MOST_RETURNS = 64
-_MOST_SLOTS = 1 << 16
+_MAX_INSTRUCTIONS = 20000  # to follow
+_MAX_RETURNS = 64
+_MAX_SLOTS = 1 << 16
+_MAX_LENGTH = 15  # of an x86 instruction
 
-# 64-bit mode, one-byte opcodes: those with a ModRM byte, those with an immediate.
-_MODRM = {op for base in range(0, 0x40, 8) for op in range(base, base + 4)} | {
-    0x63, 0x69, 0x6b, *range(0x80, 0x90), 0xc0, 0xc1, 0xc6, 0xc7, *range(0xd0, 0xd4), *range(0xd8, 0xe0),
-    0xf6, 0xf7, 0xfe, 0xff}
-_IMM8 = {*range(0x04, 0x40, 8), 0x6a, 0x6b, *range(0x70, 0x80), 0x80, 0x83, 0xa8, *range(0xb0, 0xb8), 0xc0, 0xc1, 0xc6,
-         0xcd, *range(0xe0, 0xe8), 0xeb}
-_IMM32 = {*range(0x05, 0x40, 8), 0x68, 0x69, 0x81, 0xa9, 0xc7}          # 16 bits with an operand size prefix
-_REL32 = {0xe8, 0xe9}
-_INVALID = {0x06, 0x07, 0x0e, 0x16, 0x17, 0x1e, 0x1f, 0x27, 0x2f, 0x37, 0x3f, 0x60, 0x61, 0x82, 0x9a, 0xce, 0xd4, 0xd5,
-            0xd6, 0xea}
-# The 0F map: those without ModRM, those with an immediate byte.
-_PLAIN_0F = {0x05, 0x06, 0x07, 0x08, 0x09, 0x0b, 0x0e, *range(0x30, 0x38), 0x77, *range(0x80, 0x90), 0xa0, 0xa1, 0xa2,
-             0xa8, 0xa9, 0xaa, *range(0xc8, 0xd0)}
-_IMM8_0F = {0x0f, 0x70, 0x71, 0x72, 0x73, 0xa4, 0xac, 0xba, 0xc2, 0xc4, 0xc5, 0xc6}
-_PREFIXES = {0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3}
+# What follows the opcode, in 64-bit mode; a row has 16 opcodes:
+#   .  nothing                       m  ModRM
+#   b  8-bit immediate               B  ModRM, 8-bit immediate
+#   z  16 or 32 bits                 Z  ModRM, 16 or 32 bits
+#   g  ModRM, 8 bits for /0 and /1   G  ModRM, 16 or 32 bits for /0 and /1
+#   v  16, 32 or 64 bits             o  address of 32 or 64 bits
+#   w  16 bits                       n  16 and 8 bits
+#   r  32-bit displacement           x  invalid
+#   p  prefix                        e  escape to another map
+_ONE_BYTE = (
+    "mmmmbzxxmmmmbzxe"  # 00
+    "mmmmbzxxmmmmbzxx"  # 10
+    "mmmmbzpxmmmmbzpx"  # 20
+    "mmmmbzpxmmmmbzpx"  # 30
+    "pppppppppppppppp"  # 40, REX
+    "................"  # 50
+    "xxemppppzZbB...."  # 60
+    "bbbbbbbbbbbbbbbb"  # 70
+    "BZxBmmmmmmmmmmmm"  # 80
+    "..........x....."  # 90
+    "oooo....bz......"  # A0
+    "bbbbbbbbvvvvvvvv"  # B0
+    "BBw.eeBZn.w..bx."  # C0
+    "mmmmxxx.mmmmmmmm"  # D0
+    "bbbbbbbbrrxb...."  # E0
+    "p.pp..gG......mm"  # F0
+)
+_TWO_BYTE = (  # 0F
+    "mmmmm.....m.mm.B"  # 00
+    "mmmmmmmmmmmmmmmm"  # 10
+    "mmmmmmmmmmmmmmmm"  # 20
+    "........mmmmmmmm"  # 30; 38 and 3A are escapes
+    "mmmmmmmmmmmmmmmm"  # 40
+    "mmmmmmmmmmmmmmmm"  # 50
+    "mmmmmmmmmmmmmmmm"  # 60
+    "BBBBmmm.mmmmmmmm"  # 70
+    "rrrrrrrrrrrrrrrr"  # 80
+    "mmmmmmmmmmmmmmmm"  # 90
+    "...mBmmm...mBmmm"  # A0
+    "mmmmmmmmmmBmmmmm"  # B0
+    "mmBmBBBm........"  # C0
+    "mmmmmmmmmmmmmmmm"  # D0
+    "mmmmmmmmmmmmmmmm"  # E0
+    "mmmmmmmmmmmmmmmm"  # F0
+)
+_WITH_MODRM = "mBZgG"
+_PREFIXES = {0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3}
+_OPERAND_SIZE, _ADDRESS_SIZE = 0x66, 0x67
+_REX_W = 8
+_VEX3, _VEX2, _EVEX = 0xC4, 0xC5, 0x62
 
 
-def _decode(code):
-    """(length, map, opcode, ModRM or None, bytes of the immediate) of an x86-64 instruction.
+class _Instruction:
+    """An x86-64 instruction.
 
-    map: 0 one byte, 1 to 3 the 0F maps, 4 and up those that only VEX and EVEX reach.
+    map: 0 one byte, 1 to 3 those behind 0F, 0F38 and 0F3A, 4 to 6 those of VEX and EVEX only.
+    modrm: the ModRM byte, or None.  immediate: bytes of the immediate.
+    """
+
+    __slots__ = ("length", "map", "opcode", "modrm", "immediate")
+
+    def __init__(
+        self, length: int, map_: int, opcode: int, modrm: int | None, immediate: int
+    ) -> None:
+        self.length, self.map, self.opcode = length, map_, opcode
+        self.modrm, self.immediate = modrm, immediate
+
+
+def _vector_opcode(code: bytes, at: int) -> tuple[int, int, str, int]:
+    """As _opcode(), for a VEX or EVEX prefix."""
+    if code[at] == _VEX2:
+        map_, at = 1, at + 2
+    elif code[at] == _VEX3:
+        map_, at = code[at + 1] & 31, at + 3
+    else:
+        map_, at = code[at + 1] & 7, at + 4
+    if not 1 <= map_ <= 6:
+        raise ValueError("an unknown opcode map")
+    opcode = code[at]
+    if map_ == 1 and opcode == 0x77:  # VZEROUPPER
+        form = "."
+    elif map_ == 3 or (map_ == 1 and _TWO_BYTE[opcode] == "B"):
+        form = "B"
+    else:
+        form = "m"
+    return map_, opcode, form, at + 1
+
+
+def _opcode(code: bytes, at: int) -> tuple[int, int, str, int]:
+    """(map, opcode, what follows it, offset behind it) at an offset, behind the prefixes."""
+    first = code[at]
+    if first in (_VEX2, _VEX3, _EVEX):
+        return _vector_opcode(code, at)
+    if first != 0x0F:
+        if _ONE_BYTE[first] == "x":
+            raise ValueError("an invalid opcode")
+        return 0, first, _ONE_BYTE[first], at + 1
+    opcode = code[at + 1]
+    if opcode == 0x38:
+        return 2, code[at + 2], "m", at + 3
+    if opcode == 0x3A:
+        return 3, code[at + 2], "B", at + 3
+    return 1, opcode, _TWO_BYTE[opcode], at + 2
+
+
+def _address_size(code: bytes, at: int, modrm: int) -> int:
+    """The bytes of SIB and displacement behind a ModRM byte."""
+    mode, base, size = modrm >> 6, modrm & 7, 0
+    if mode == 3:
+        return 0
+    if base == 4:
+        base, size = code[at] & 7, 1
+    if mode == 1:
+        return size + 1
+    if mode == 2 or base == 5:
+        return size + 4
+    return size
+
+
+def _immediate_size(form: str, modrm: int | None, rex: int, prefixes: set[int]) -> int:
+    """The bytes of the immediate."""
+    if form in "gG" and modrm is not None and modrm & 0x30:  # only TEST, /0 and /1, has one
+        return 0
+    if form in "bBg":
+        return 1
+    if form == "v" and rex & _REX_W:
+        return 8
+    if form in "vzZG":
+        return 2 if _OPERAND_SIZE in prefixes and not rex & _REX_W else 4
+    if form == "o":
+        return 4 if _ADDRESS_SIZE in prefixes else 8
+    return {"r": 4, "w": 2, "n": 3}.get(form, 0)
+
+
+def _decode(code: bytes) -> _Instruction:
+    """The x86-64 instruction that the bytes begin with.
+
     Raises ValueError for what is none, IndexError when the bytes end before it does.
     """
-    at, prefixes, rex = 0, set(), 0
+    at, rex = 0, 0
+    prefixes = set()
     while code[at] in _PREFIXES:
         prefixes.add(code[at])
         at += 1
-    if code[at] & 0xf0 == 0x40:
+    if code[at] & 0xF0 == 0x40:
         rex, at = code[at], at + 1
-    first, vector = code[at], False
-    if first in (0xc4, 0xc5, 0x62):
-        vector = True
-        if first == 0xc5:
-            where, at = 1, at + 2
-        else:
-            where, at = code[at + 1] & (7 if first == 0x62 else 31), at + (4 if first == 0x62 else 3)
-        if not 1 <= where <= 6:
-            raise ValueError("an unknown opcode map")
-        opcode, at = code[at], at + 1
-    elif first == 0x0f:
-        where, opcode, at = 1, code[at + 1], at + 2
-        if opcode in (0x38, 0x3a):
-            where, opcode, at = 2 if opcode == 0x38 else 3, code[at], at + 1
-    else:
-        where, opcode, at = 0, first, at + 1
-        if opcode in _INVALID:
-            raise ValueError("an invalid opcode")
-    has_modrm = opcode in _MODRM if not where else where > 1 or opcode not in _PLAIN_0F or vector and opcode != 0x77
+    map_, opcode, form, at = _opcode(code, at)
     modrm = None
-    if has_modrm:
+    if form in _WITH_MODRM:
         modrm, at = code[at], at + 1
-        mode, low = modrm >> 6, modrm & 7
-        if mode != 3:
-            base = low
-            if low == 4:
-                base, at = code[at] & 7, at + 1
-            if mode == 1:
-                at += 1
-            elif mode == 2 or base == 5:
-                at += 4
-    short = 0x66 in prefixes and not rex & 8
-    if where:
-        size = 1 if where == 3 or where == 1 and opcode in _IMM8_0F else \
-            4 if where == 1 and 0x80 <= opcode <= 0x8f and not vector else 0
-    elif 0xa0 <= opcode <= 0xa3:
-        size = 4 if 0x67 in prefixes else 8
-    elif 0xb8 <= opcode <= 0xbf:
-        size = 8 if rex & 8 else 2 if short else 4
-    elif opcode in _IMM32 or opcode == 0xf7 and modrm & 0x30 == 0:
-        size = 2 if short else 4
-    elif opcode in _IMM8 or opcode == 0xf6 and modrm & 0x30 == 0:
-        size = 1
-    else:
-        size = 4 if opcode in _REL32 else {0xc2: 2, 0xca: 2, 0xc8: 3}.get(opcode, 0)
-    at += size
-    if at > 15 or at > len(code):
-        raise ValueError("no instruction is so long") if at > 15 else IndexError(at)
-    return at, where, opcode, modrm, size
+        at += _address_size(code, at, modrm)
+    immediate = _immediate_size(form, modrm, rex, prefixes)
+    at += immediate
+    if at > _MAX_LENGTH:
+        raise ValueError("no instruction is so long")
+    if at > len(code):
+        raise IndexError(at)
+    return _Instruction(at, map_, opcode, modrm, immediate)
 
 
-def length(code):
-    """The length of the x86-64 instruction that the bytes begin with.  Raises ValueError, IndexError."""
-    return _decode(code)[0]
+def length(code: bytes) -> int:
+    """The length of the x86-64 instruction that the bytes begin with.
+
+    Raises ValueError for what is none, IndexError when the bytes end before it does.
+    """
+    return _decode(code).length
 
 
-# What an instruction does to the flow: (length, kind, where to, relative to it).
+# What an instruction does to the flow of control.
 _NEXT, _BRANCH, _JUMP, _RETURN, _END, _INDIRECT = range(6)
 
 
-def _x86_64(code):
-    size, where, opcode, modrm, immediate = _decode(code)
-    target = size + int.from_bytes(code[size - immediate:size], "little", signed=True)
-    if where == 0:
-        if opcode in (0xc3, 0xc2):
-            return size, _RETURN, 0
-        if opcode in (0xe9, 0xeb):
-            return size, _JUMP, target
-        if 0x70 <= opcode <= 0x7f or 0xe0 <= opcode <= 0xe3:
-            return size, _BRANCH, target
-        if opcode == 0xff and modrm >> 3 & 7 in (4, 5):         # by a slot relative to rip, or by a register
-            slot = size + int.from_bytes(code[size - 4:size], "little", signed=True)
-            return size, _INDIRECT, slot if modrm == 0x25 else 0
-        if opcode in (0xcc, 0xf4, 0xcb, 0xca, 0xcf):
-            return size, _END, 0
-    elif where == 1 and 0x80 <= opcode <= 0x8f and immediate == 4:
-        return size, _BRANCH, target
-    elif where == 1 and opcode == 0x0b:                         # ud2
-        return size, _END, 0
-    return size, _NEXT, 0
+class _Flow:
+    """The effect of an instruction: its length, its kind, and the target relative to it."""
+
+    __slots__ = ("length", "kind", "target")
+
+    def __init__(self, length: int, kind: int, target: int = 0) -> None:
+        self.length, self.kind, self.target = length, kind, target
 
 
-def _signed(value, bits):
-    return (value & (1 << bits) - 1 ^ 1 << bits - 1) - (1 << bits - 1)
+def _signed(value: int, bits: int) -> int:
+    """The low bits of a value as a two's complement number."""
+    sign = 1 << bits - 1
+    return (value & (1 << bits) - 1 ^ sign) - sign
 
 
-def _aarch64(code):
+_X86_KINDS = {  # (map, opcode)
+    **dict.fromkeys(((0, 0xC3), (0, 0xC2)), _RETURN),
+    **dict.fromkeys(((0, 0xE9), (0, 0xEB)), _JUMP),
+    **{(0, opcode): _BRANCH for opcode in (*range(0x70, 0x80), *range(0xE0, 0xE4))},
+    **{(1, opcode): _BRANCH for opcode in range(0x80, 0x90)},
+    # int3, hlt, far returns, iret, ud2
+    **dict.fromkeys(((0, 0xCC), (0, 0xF4), (0, 0xCB), (0, 0xCA), (0, 0xCF), (1, 0x0B)), _END),
+}
+
+
+def _x86_64(code: bytes) -> _Flow:
+    found = _decode(code)
+    size = found.length
+    if found.map == 0 and found.opcode == 0xFF and found.modrm is not None:
+        if found.modrm >> 3 & 7 not in (4, 5):  # other than jmp
+            return _Flow(size, _NEXT)
+        # By a slot relative to rip, or by a register.
+        slot = size + int.from_bytes(code[size - 4 : size], "little", signed=True)
+        return _Flow(size, _INDIRECT, slot if found.modrm == 0x25 else 0)
+    kind = _X86_KINDS.get((found.map, found.opcode), _NEXT)
+    if found.map == 1 and kind == _BRANCH and found.immediate != 4:  # a vector instruction
+        kind = _NEXT
+    if kind not in (_BRANCH, _JUMP):
+        return _Flow(size, kind)
+    offset = int.from_bytes(code[size - found.immediate : size], "little", signed=True)
+    return _Flow(size, kind, size + offset)
+
+
+_A64_BRANCHES = (  # mask, bits, kind, lowest bit and width of the offset in words
+    (0xFC000000, 0x14000000, _JUMP, 0, 26),  # b
+    (0xFF000000, 0x54000000, _BRANCH, 5, 19),  # b.cond
+    (0x7E000000, 0x34000000, _BRANCH, 5, 19),  # cbz, cbnz
+    (0x7E000000, 0x36000000, _BRANCH, 5, 14),  # tbz, tbnz
+)
+
+
+def _aarch64(code: bytes) -> _Flow:
     word = struct.unpack_from("<I", code)[0] if len(code) >= 4 else 0
-    if word & 0xfc000000 == 0x14000000:                         # b
-        return 4, _JUMP, _signed(word, 26) * 4
-    if word & 0xff000000 == 0x54000000 or word & 0x7e000000 == 0x34000000:      # b.cond, cbz, cbnz
-        return 4, _BRANCH, _signed(word >> 5, 19) * 4
-    if word & 0x7e000000 == 0x36000000:                         # tbz, tbnz
-        return 4, _BRANCH, _signed(word >> 5, 14) * 4
-    if word & 0xfffffc1f == 0xd65f0000:                         # ret
-        return 4, _RETURN, 0
-    if word in (0xd65f0bff, 0xd65f0fff):                        # retaa, retab
-        raise ValueError("no uprobe can be there: arm_probe_decode_insn() of the kernel rejects it")
-    if word & 0xfe200000 == 0xd6000000:                         # br and its kin, but not blr
-        return 4, _INDIRECT, 0
-    if word & 0xffe0001f == 0xd4200000 or not word >> 16:       # brk, udf
-        return 4, _END, 0
-    return 4, _NEXT, 0
+    for mask, bits, kind, low, width in _A64_BRANCHES:
+        if word & mask == bits:
+            return _Flow(4, kind, _signed(word >> low, width) * 4)
+    if word & 0xFFFFFC1F == 0xD65F0000:  # ret
+        return _Flow(4, _RETURN)
+    if word in (0xD65F0BFF, 0xD65F0FFF):  # retaa, retab
+        raise ValueError("no uprobe can be there: the kernel's arm_probe_decode_insn() rejects it")
+    if word & 0xFE200000 == 0xD6000000:  # br and its variants, but not blr
+        return _Flow(4, _INDIRECT)
+    if word & 0xFFE0001F == 0xD4200000 or not word >> 16:  # brk, udf
+        return _Flow(4, _END)
+    return _Flow(4, _NEXT)
 
 
 _FLOWS = {"x86_64": _x86_64, "aarch64": _aarch64}
 
 
-def _slot(read, at):
-    """The address of the slot that an A64 stub of the procedure linkage table jumps by; its br is at `at`."""
+def _plt_slot(read: Reader, at: int) -> int:
+    """The slot by which an A64 stub of the procedure linkage table jumps, 0 for other code.
+
+    at: the address of its br.
+    """
     raw = read(at - 12, 12)
     if len(raw) < 12:
         return 0
-    page, load, _ = struct.unpack("<3I", raw)
-    if page & 0x9f00001f != 0x90000010 or load & 0xffc003ff != 0xf9400211:      # adrp x16, …; ldr x17, [x16, …]
+    page, load = int.from_bytes(raw[:4], "little"), int.from_bytes(raw[4:8], "little")
+    # adrp x16, …; ldr x17, [x16, …]
+    if page & 0x9F00001F != 0x90000010 or load & 0xFFC003FF != 0xF9400211:
         return 0
-    return (at - 12 & ~4095) + (_signed(page >> 5 & 0x7ffff, 19) << 14) + (page >> 29 & 3) * 4096 + \
-        (load >> 10 & 0xfff) * 8
+    pages = (_signed(page >> 5 & 0x7FFFF, 19) << 2) + (page >> 29 & 3)
+    return (at - 12 & ~4095) + pages * 4096 + (load >> 10 & 0xFFF) * 8
 
 
-def returns(read, entry, starts=(), slots=None, machine=None):
-    """The addresses of the instructions by which a function returns to its caller, sorted, also after its tail calls.
+class _Walk:
+    """The instructions of one function that are reached from its entry."""
 
-    Jumps by a register or to another file are not followed: what returns
-    behind them is not found.  None when the code cannot be followed, is too
-    much, or returns by an instruction that cannot be probed.  read: (address,
-    bytes) -> bytes of machine code, fewer at its end.  starts: addresses at
-    which functions begin: code that runs on into one, behind a call, does not
-    in fact return from that call.  slots: as jump_slots() gives them.
+    def __init__(
+        self,
+        read: Reader,
+        flow: Callable[[bytes], _Flow],
+        starts: Container[int],
+        slots: Mapping[int, int],
+    ) -> None:
+        self._read, self._flow, self._starts, self._slots = read, flow, starts, slots
+        self._seen: set[int] = set()
+        self._pending: list[int] = []
+        self.found: set[int] = set()  # addresses of return instructions
+
+    def run(self, entry: int) -> bool:
+        """Follow the code; False when it is too much.  Raises ValueError, IndexError."""
+        self._pending.append(entry)
+        while self._pending:
+            at: int | None = self._pending.pop()
+            while at is not None and at not in self._seen:
+                self._seen.add(at)
+                if len(self._seen) > _MAX_INSTRUCTIONS or len(self.found) > _MAX_RETURNS:
+                    return False
+                at = self._step(at)
+        return True
+
+    def _step(self, at: int) -> int | None:
+        """The address of the next instruction, or None where this path ends."""
+        flow = self._flow(self._read(at, 16))
+        if flow.kind == _RETURN:
+            self.found.add(at)
+        elif flow.kind == _INDIRECT:
+            slot = at + flow.target if flow.target else 0
+            if self._flow is _aarch64:
+                slot = _plt_slot(self._read, at)
+            if slot in self._slots:
+                self._pending.append(self._slots[slot])
+        elif flow.kind in (_BRANCH, _JUMP):
+            self._pending.append(at + flow.target)
+        following = at + flow.length
+        if flow.kind not in (_NEXT, _BRANCH) or following in self._starts:
+            return None
+        return following
+
+
+def returns(
+    read: Reader,
+    entry: int,
+    starts: Container[int] = (),
+    slots: Mapping[int, int] | None = None,
+    machine: str | None = None,
+) -> list[int] | None:
+    """The addresses of a function's return instructions, sorted; also those of its tail calls.
+
+    Jumps by a register or to another file are not followed: what returns behind them is not found.
+    None when the code cannot be followed, is too much, or returns by an instruction that cannot be
+    probed.
+
+    read: (address, bytes) -> bytes of machine code, fewer at its end.
+    entry: the function's address.
+    starts: addresses at which functions begin: code that runs on into one, behind a call, does not
+            in fact return from that call.
+    slots: as jump_slots() gives them.
+    machine: as uname(2) names it; by default this one.
     """
-    machine = machine or os.uname().machine
-    flow = _FLOWS.get(machine)
+    flow = _FLOWS.get(machine or os.uname().machine)
     if flow is None:
         return None
-    found, seen, pending = set(), set(), [entry]
-    while pending:
-        at = pending.pop()
-        while at not in seen:
-            seen.add(at)
-            try:
-                size, kind, target = flow(read(at, 16))
-            except (ValueError, IndexError):
-                return None
-            if len(seen) > _MOST or len(found) > _MOST_RETURNS:
-                return None
-            if kind == _INDIRECT:
-                slot = _slot(read, at) if machine == "aarch64" else target and at + target
-                if slots and slot in slots:
-                    pending.append(slots[slot])
-                break
-            if kind == _RETURN:
-                found.add(at)
-                break
-            if kind == _END:
-                break
-            if kind in (_BRANCH, _JUMP):
-                pending.append(at + target)
-            at += size
-            if kind == _JUMP or at in starts:
-                break
-    return sorted(found)
+    walk = _Walk(read, flow, starts, slots or {})
+    try:
+        complete = walk.run(entry)
+    except (ValueError, IndexError):
+        return None
+    return sorted(walk.found) if complete else None
 
 
 class _Starts:
-    """The addresses in .eh_frame_hdr's table, which is in their order; each takes the 8 bytes that it has there."""
+    """The addresses in .eh_frame_hdr's table, which is sorted; each takes the 8 bytes it has there.
 
-    def __init__(self, base, pairs):
+    pairs: 32-bit integers, an address relative to base and that of its FDE in turn.
+    """
+
+    def __init__(self, base: int, pairs: memoryview[int]) -> None:
         self._base, self._pairs = base, pairs
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._pairs) // 2
 
-    def __getitem__(self, i):
+    def __getitem__(self, i: int) -> int:
         if not 0 <= i < len(self):
             raise IndexError(i)
-        return self._base + self._pairs[2 * i]
+        start: int = self._pairs[2 * i]
+        return self._base + start
 
-    def __contains__(self, address):
+    def __contains__(self, address: object) -> bool:
+        if not isinstance(address, int):
+            return False
         i = bisect_left(self, address)
         return i < len(self) and self[i] == address
 
 
-def function_starts(elf):
-    """The virtual addresses at which functions begin, by .eh_frame_hdr's table of the usual form; empty without.
+_POINTER_SIZES = {0x0B: 4, 0x0C: 8}  # DW_EH_PE_sdata4, DW_EH_PE_sdata8
 
+
+def function_starts(elf: Elf) -> _Starts:
+    """The virtual addresses at which functions begin, as a sorted sequence.
+
+    Those of .eh_frame_hdr's table in its usual form; none without.
     Raises ValueError for a file that exceeds its budget.
     """
-    name = b".eh_frame_hdr"
-    raw = elf.section(name)
-    if len(raw) < 12 or raw[0] != 1 or raw[2:4] != b"\x03\x3b":         # DW_EH_PE_udata4; datarel | sdata4
-        return frozenset()
-    offset = elf.sections[name][1]
-    base = next((address + offset - start for start, address, size, _ in elf.segments
-                 if start <= offset < start + size), None)
-    at = 4 + {0x0b: 4, 0x0c: 8}.get(raw[1] & 0x0f, 4)
+    nothing = _Starts(0, memoryview(b"").cast("i"))
+    raw = elf.section(b".eh_frame_hdr")
+    # Version 1; the table's encoding: DW_EH_PE_udata4, DW_EH_PE_datarel | DW_EH_PE_sdata4.
+    if len(raw) < 12 or raw[0] != 1 or raw[2:4] != b"\x03\x3b":
+        return nothing
+    base = _virtual_address(elf, elf.sections[b".eh_frame_hdr"][1])
+    at = 4 + _POINTER_SIZES.get(raw[1] & 0x0F, 4)
     count = struct.unpack_from("=I", raw, at)[0] if at + 4 <= len(raw) else 0
-    if base is None or at + 4 + 8 * count > len(raw):
-        return frozenset()
-    return _Starts(base, memoryview(raw)[at + 4:at + 4 + 8 * count].cast("i"))
+    table = memoryview(raw)[at + 4 : at + 4 + 8 * count]
+    if base is None or len(table) < 8 * count:
+        return nothing
+    return _Starts(base, table.cast("i"))
 
 
-def jump_slots(elf):
-    """{address of a slot of the global offset table: address of the function} of those that the file itself defines.
+def _virtual_address(elf: Elf, offset: int) -> int | None:
+    """The virtual address of a file offset by the first segment that has it, or None."""
+    for start, address, size, _ in elf.segments:
+        if start <= offset < start + size:
+            return address + offset - start
+    return None
 
-    Raises ValueError for a file that exceeds its budget.
+
+def jump_slots(elf: Elf) -> dict[int, int]:
+    """{slot of the global offset table: function} for functions that the file itself defines.
+
+    Both are virtual addresses.  Raises ValueError for a file that exceeds its budget.
     """
-    table, found = elf.dynamic(), {}
+    found: dict[int, int] = {}
+    table = elf.dynamic()
     if elf.bits != 64 or table is None:
         return found
     for section in b".rela.plt", b".rela.dyn":
         for slot, info, addend in elf.records(section, "=QQq"):
-            symbol = elf.symbol(table, info >> 32) if info >> 32 and not addend else None
-            if symbol is not None and symbol[1] & 15 == 2 and symbol[2] and symbol[3]:
-                found[slot] = symbol[3]
-                if len(found) > _MOST_SLOTS:
-                    raise ValueError("it has more than %d slots for functions" % _MOST_SLOTS)
+            number = info >> 32
+            if not number or addend:
+                continue
+            symbol = elf.symbol(table, number)
+            if symbol is not None and symbol.is_function and symbol.section and symbol.value:
+                found[slot] = symbol.value
+                if len(found) > _MAX_SLOTS:
+                    raise ValueError(f"it has more than {_MAX_SLOTS} slots for functions")
     return found
