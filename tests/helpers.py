@@ -316,6 +316,16 @@ def fixture_tree(name, directory):
     return str(directory) + "/"
 
 
+def write_tree(directory, files):
+    """{path: content} as files below the directory; returns its path."""
+    for name, content in files.items():
+        path = os.path.join(str(directory), name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb" if isinstance(content, bytes) else "w") as f:
+            f.write(content)
+    return str(directory)
+
+
 @contextlib.contextmanager
 def memory_cgroup(limit, name="memory"):
     """A new cgroup with that many bytes of memory, below the root of the memory controller's hierarchy: its directory.
@@ -323,8 +333,8 @@ def memory_cgroup(limit, name="memory"):
     Skips the test where there is no memory controller.
     """
     import pytest
-    from crisis import proc
-    mount = proc.controller_mount("memory")
+    from crisis.kernel import cgroup
+    mount = cgroup.controller_mount("memory")
     if mount is None:
         pytest.skip("no cgroup hierarchy is mounted")
     point, v2 = mount[0], mount[1] is None

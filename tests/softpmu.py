@@ -12,7 +12,8 @@ import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(ROOT, "lib"))
-from crisis import cli, perf_event, pmc, proc   # noqa: E402
+from crisis import cli, perf_event, pmc     # noqa: E402
+from crisis.kernel import sysfs     # noqa: E402
 
 # Counter: number of the software event (include/uapi/linux/perf_event.h).
 STAND_INS = {"cycles": 0, "instructions": 1, "branches": 2, "branch_misses": 6, "llc_refs": 3, "llc_misses": 4,
@@ -37,11 +38,11 @@ def main():
         exec(compile(f.read(), path, "exec"), command)
     pmc.plan = plan
     if "SOFTPMU_TARGETS" in os.environ:
-        real, simulated = proc.online_cpus(), list(range(int(os.environ["SOFTPMU_TARGETS"])))
-        proc.online_cpus = lambda root="/": simulated
+        real, simulated = sysfs.online_cpus(), list(range(int(os.environ["SOFTPMU_TARGETS"])))
+        sysfs.online_cpus = lambda root="/": simulated
         pmc.Session._target = lambda self, cpu: (-1, real[cpu % len(real)])
     if "SOFTPMU_ONLINE" in os.environ:
-        proc.online_cpus = lambda root="/": proc.cpu_list(open(os.environ["SOFTPMU_ONLINE"]).read())
+        sysfs.online_cpus = lambda root="/": sysfs.cpu_list(open(os.environ["SOFTPMU_ONLINE"]).read())
     cli.run(command["main"], command["get_parser"])
 
 

@@ -194,7 +194,7 @@ class Ends:
         for pid in pids:
             self._add("process %d" % pid, pid)
         if tid and not self._add("thread %d" % tid, tid, os.O_EXCL):     # PIDFD_THREAD
-            from . import proc
+            from .kernel import proc
             self._add("the process of thread %d" % tid, proc.process_of(tid))
         self.over = bool(self._names) and not self._open
 

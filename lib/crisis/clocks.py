@@ -10,7 +10,8 @@ import errno
 import os
 import time
 
-from . import msr, proc, sensors, syscalls
+from . import msr, sensors
+from .kernel import rlimit, sysfs
 from .errors import Error, NotPermitted, Unavailable, without_remedy
 
 __all__ = ["SOURCES", "Sample", "choose", "CStates"]
@@ -120,7 +121,7 @@ class _Perf(_Counters):
         devices = os.path.join(root, _DEVICES)
         events = [perf_event.named_event("msr", name, devices) for name in ("tsc", "mperf", "aperf")]
         self._events, self._groups = events, {}
-        syscalls.room_for(3 * len(cpus), "counters")
+        rlimit.raise_open_files(3 * len(cpus), "counters")
         for cpu in cpus:
             self._open(cpu)
 
@@ -238,7 +239,7 @@ def choose(cpus, only=None, tell=lambda text: None, root="/"):
             if name != "cpufreq":
                 silent = [cpu for cpu in cpus if not _counts(found.read(cpu))]
                 if len(silent) == len(cpus):
-                    raise Unavailable("APERF and MPERF of CPU %s read 0" % proc.cpu_ranges(silent))
+                    raise Unavailable("APERF and MPERF of CPU %s read 0" % sysfs.cpu_ranges(silent))
             tell("source %s" % name)
             found.instead = str(forbidden or (reasons and _diagnosis(reasons, root)) or "")
             return found
@@ -306,9 +307,9 @@ class CStates:
         self._groups, self._where = {}, {}
         devices = os.path.join(root, _DEVICES)
         topology = sensors.topology(root)
-        syscalls.room_for(sum(len(proc.pmu_cpus(pmu, root) or ()) for pmu, _, _ in columns), "counters")
+        rlimit.raise_open_files(sum(len(sysfs.pmu_cpus(pmu, root) or ()) for pmu, _, _ in columns), "counters")
         for pmu, event, column in columns:
-            readers = proc.pmu_cpus(pmu, root) or ()
+            readers = sysfs.pmu_cpus(pmu, root) or ()
             counter = perf_event.named_event(pmu, event, devices)
             for cpu in cpus:
                 whole = slice(0, 2) if pmu == "cstate_pkg" else slice(0, 3)

@@ -10,7 +10,7 @@ Processor Programming References of families 17h, 19h and 1Ah.
 import os
 import struct
 
-from . import proc
+from .kernel import proc
 from .errors import NotPermitted, Unavailable
 
 __all__ = ["Registers", "cpuid", "identify", "platform_mhz", "pstate_mhz", "processor_mhz",

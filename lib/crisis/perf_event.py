@@ -15,7 +15,7 @@ import os
 import struct
 from operator import sub
 
-from . import syscalls
+from .kernel import rlimit, syscalls
 from .errors import Error, NotPermitted, Unavailable
 
 __all__ = ["open_event", "attach", "enable", "pmu_type", "retprobe_bit", "tracepoint_id",
@@ -353,7 +353,7 @@ class Counters:
         self.group_of = {index: number for number, indices in enumerate(self.groups) for index in indices}
         self.open = {}          # key: [[Group, last reading], ...] in the order of self.groups
         self.dead = set()       # keys of CPUs that were offline since the last read(): drop() them
-        syscalls.room_for(len(targets) * (len(self.events) - len(self.refused)), "counters")
+        rlimit.raise_open_files(len(targets) * (len(self.events) - len(self.refused)), "counters")
         try:
             for key, (pid, cpu) in targets.items():
                 self.add(key, pid, cpu)

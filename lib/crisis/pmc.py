@@ -6,7 +6,8 @@ A command is its columns: Column objects over the counters named in events.py.
 
 import os
 
-from . import cli, events, perf_event, proc, table
+from . import cli, events, perf_event, table
+from .kernel import cgroup, proc, sysfs
 from .errors import Error, NotPermitted, Unavailable, Usage
 
 __all__ = ["Column", "count", "ratio", "percent", "hit", "parser", "core_pmus", "identify", "plan", "Plan",
@@ -101,7 +102,7 @@ def core_pmus(root="/"):
         names = []
     for name in names:
         if name == "cpu" or os.path.exists(os.path.join(base, name, "cpus")):
-            cpus = proc.pmu_cpus(name, root)
+            cpus = sysfs.pmu_cpus(name, root)
             if cpus != []:                      # a core type that is all offline
                 found.append((name, perf_event.pmu_type(name, base), cpus))
     return found
@@ -218,7 +219,7 @@ def plan(clusters, root="/", shared_l3=True):
         shared = [(counter, codes["l3:" + counter]) for cluster in clusters for counter in cluster
                   if "l3:" + counter in codes]
         if shared and shared_l3 and os.path.isdir(os.path.join(base, "amd_l3")):
-            l3 = Plan("amd_l3", proc.pmu_cpus("amd_l3", root), kind)
+            l3 = Plan("amd_l3", sysfs.pmu_cpus("amd_l3", root), kind)
             type_ = perf_event.pmu_type("amd_l3", base)
             l3.add([(counter, [(perf_event.Event(type_, code, name=title), divisor)
                                for code, title, divisor, _ in found]) for counter, found in shared])
@@ -326,7 +327,7 @@ class Session:
         self._tell_refused()
 
     def _open_cpus(self):
-        online, args = proc.online_cpus(), self.args
+        online, args = sysfs.online_cpus(), self.args
         if self.wanted is not None:
             missing = [cpu for cpu in self.wanted if cpu not in online]
             if missing:
@@ -473,7 +474,7 @@ class Session:
         return rows
 
     def _follow_cpus(self):
-        online = proc.online_cpus()
+        online = sysfs.online_cpus()
         for source in self.sources:
             counters, cpus = source.counters, self._cpus(source.plan, online)
             for cpu in [cpu for cpu in counters.open if cpu not in cpus or cpu in counters.dead]:
@@ -497,7 +498,7 @@ def _cpu_list(text):
     if text is None:
         return None
     try:
-        cpus = proc.cpu_list(text)
+        cpus = sysfs.cpu_list(text)
     except ValueError:
         cpus = []
     if not cpus or min(cpus) < 0:
@@ -507,12 +508,12 @@ def _cpu_list(text):
 
 def _open_cgroup(path):
     """A descriptor of the cgroup's directory, in the hierarchy that perf_event belongs to."""
-    v1 = [point for point, _, controllers in proc.cgroup_mounts() if controllers and "perf_event" in controllers]
-    _, _, controllers, point = proc.find_cgroup(path)
+    v1 = [point for point, _, controllers in cgroup.mounts() if controllers and "perf_event" in controllers]
+    _, _, controllers, point = cgroup.find(path)
     if v1 and point not in v1 or not v1 and controllers is not None:
         raise Unavailable("cannot count cgroup %s: perf events follow the hierarchy at %s" % (
             path, v1[0] if v1 else "the cgroup v2 mount"))
-    return os.open(proc.cgroup_directory(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    return os.open(cgroup.directory(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def _threads(pid):

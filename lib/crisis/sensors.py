@@ -10,7 +10,7 @@ import os
 import re
 
 from . import msr
-from .proc import cpu_list
+from .kernel.sysfs import cpu_list
 
 __all__ = ["Sensor", "topology", "sensors", "registers", "best", "cooling", "throttle_counts", "THROTTLE", "cpufreq",
            "current_mhz", "boost", "cppc", "cppc_counters", "utilization", "cpu_seconds", "busy_ticks"]

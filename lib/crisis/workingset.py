@@ -106,15 +106,15 @@ class Watch:
         """Open the processes that have come; raises Error for one that was named and cannot be watched."""
         first, self.listed = not self.listed, time.clock_gettime(time.CLOCK_BOOTTIME)
         if self.cgroup is not None:
-            from . import proc
-            wanted = sorted(proc.cgroup_processes(self.cgroup))
+            from .kernel import cgroup
+            wanted = sorted(cgroup.processes(self.cgroup))
         elif self.tree:
             wanted = refs.descendants(self.pids if first else self.processes)
         else:
             wanted = self.pids if first else ()     # later, another process could have the PID
         if len(wanted) > 1:
-            from . import syscalls
-            syscalls.room_for(sum(pid not in self.processes for pid in wanted), "process directories")
+            from .kernel import rlimit
+            rlimit.raise_open_files(sum(pid not in self.processes for pid in wanted), "process directories")
         for pid in wanted:
             if pid in self.processes or pid in self.denied or pid in self.joined:
                 continue
@@ -150,8 +150,8 @@ class Watch:
             self.cgroup_mark = self.source.mark_cgroup(self._inodes())
 
     def _inodes(self):
-        from . import proc
-        return proc.cgroup_inodes(self.cgroup)
+        from .kernel import cgroup
+        return cgroup.inodes(self.cgroup)
 
     def read_cgroup(self):
         """[the row of the cgroup's pages], or [] where the source cannot tell."""
@@ -228,7 +228,7 @@ def measures(found):
 
 
 def _no_such(pid):
-    from . import proc
+    from .kernel import proc
     where = "" if proc.in_initial_pid_namespace() else " in this PID namespace"
     return Error("no such process%s: %d" % (where, pid))
 

@@ -71,10 +71,11 @@ def compare():
 
 def many_cpus(sets=512):
     """CPU time to read that many groups of three counters: perf's TSC event stands in for all three."""
-    from crisis import perf_event, proc, syscalls
+    from crisis import perf_event
+    from crisis.kernel import rlimit, sysfs
     event = perf_event.named_event("msr", "tsc")
-    cpus = proc.online_cpus()
-    syscalls.room_for(3 * sets, "counters")
+    cpus = sysfs.online_cpus()
+    rlimit.raise_open_files(3 * sets, "counters")
     groups = [perf_event.Group([event] * 3, cpu=cpus[i % len(cpus)]) for i in range(sets)]
     for group in groups:
         group.enable()

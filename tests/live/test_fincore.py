@@ -19,7 +19,8 @@ import pytest
 from helpers import SLOW, as_nobody, load, run, tool
 from pagefiles import PAGE, Resident, evict, libc, mincore, mincore_of, mounted, write
 
-from crisis import pagecache, proc, survey
+from crisis import pagecache, survey
+from crisis.kernel import cgroup as cgroups
 from crisis.errors import Error
 
 HAS_CACHESTAT = pagecache.Residency().has_cachestat
@@ -476,7 +477,7 @@ def test_files_of_another_mount_namespace():
 def test_who_owns_the_pages(place):
     if not os.path.exists("/proc/kpagecgroup"):
         pytest.skip("this kernel has no /proc/kpagecgroup")
-    mount = proc.controller_mount("memory")
+    mount = cgroups.controller_mount("memory")
     if mount is None:
         pytest.skip("no memory cgroup is mounted")
     if mount[1] is None:

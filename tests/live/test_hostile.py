@@ -19,7 +19,7 @@ import time
 import pytest
 from helpers import ROOT, SLOW, remove_cgroup, run, tool, until
 
-from crisis import proc
+from crisis.kernel import cgroup
 
 CASES = os.path.join(ROOT, "tests/cases")
 AS_USER = ["setpriv", "--reuid", "1234", "--regid", "1234", "--clear-groups"]
@@ -156,7 +156,7 @@ def test_an_executable_mapping_of_a_hostile_file(hostile, mapper, kind, noted):
 
 
 def test_hostile_processes_in_a_cgroup_do_not_end_the_run_for_the_others(hostile, mapper, leak):
-    points = [point for point, _, _ in proc.cgroup_mounts()]
+    points = [point for point, _, _ in cgroup.mounts()]
     if not points:
         pytest.skip("no cgroup file system is mounted")
     directory = "%s/crisis-hostile-%d" % (points[-1], os.getpid())
@@ -373,7 +373,7 @@ def test_without_cap_sys_ptrace(leak):
 
 
 def test_a_cgroup_some_of_whose_processes_may_not_be_looked_into(leak, place):
-    points = [point for point, _, _ in proc.cgroup_mounts()]
+    points = [point for point, _, _ in cgroup.mounts()]
     if not points:
         pytest.skip("no cgroup file system is mounted")
     directory = "%s/crisis-denied-%d" % (points[-1], os.getpid())

@@ -13,7 +13,8 @@ import subprocess
 import sys
 
 import pytest
-from crisis import clocks, proc
+from crisis import clocks
+from crisis.kernel import sysfs
 from crisis.errors import NotPermitted, Unavailable
 from helpers import NOBODY, ROOT, SLOW, load, readable_root, run, tool, workload
 
@@ -37,7 +38,7 @@ def simulated(spec, *command, **kwargs):
             pytest.skip("simulated registers need %s" % need)
     if subprocess.call(["/usr/bin/python3", "-c", "import fusepy"], stderr=subprocess.DEVNULL):
         pytest.skip("simulated registers need python3-fusepy")
-    if len(proc.online_cpus()) < 2:
+    if len(sysfs.online_cpus()) < 2:
         pytest.skip("simulated registers are of two CPUs, and this machine has one")
     result = subprocess.run([os.path.join(ROOT, "tests/tools/with-msr"), json.dumps(spec), *command],
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
@@ -220,7 +221,7 @@ def perf_tree(tmp_path, pmu="msr", events=("tsc", "mperf", "aperf"), **files):
     for path, content in (("proc/cpuinfo", open("/proc/cpuinfo").read()), ("sys/devices/system/cpu/online", online)):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(content)
-    for cpu in proc.cpu_list(online):
+    for cpu in sysfs.cpu_list(online):
         topology = tmp_path / ("sys/devices/system/cpu/cpu%d/topology" % cpu)
         topology.mkdir(parents=True, exist_ok=True)
         (topology / "physical_package_id").write_text("0")
@@ -230,7 +231,7 @@ def perf_tree(tmp_path, pmu="msr", events=("tsc", "mperf", "aperf"), **files):
 
 def perf_counters(tmp_path):
     try:
-        return clocks.choose(proc.online_cpus(), "perf", root=perf_tree(tmp_path))
+        return clocks.choose(sysfs.online_cpus(), "perf", root=perf_tree(tmp_path))
     except NotPermitted as exc:
         pytest.skip(str(exc))
 
@@ -238,7 +239,7 @@ def perf_counters(tmp_path):
 def test_perf_reads_all_three_at_one_instant(tmp_path):
     """The TSC stands in for MPERF and APERF: what differs between them is the time between reading them."""
     counters, command = perf_counters(tmp_path), load("showboost")
-    for cpu in proc.online_cpus():
+    for cpu in sysfs.online_cpus():
         before = counters.read(cpu)
         for _ in range(200):
             counters.read(cpu)
@@ -292,8 +293,8 @@ def test_perf_follows_a_cpu_that_goes_and_comes(tmp_path):
 
 def test_idle_states_of_cores_and_packages(tmp_path):
     """The TSC stands in for a state in which the CPU always is: 100%."""
-    cpus = proc.online_cpus()
-    perf_tree(tmp_path, "cstate_core", ("c6-residency", "c1-residency"), cpumask=proc.cpu_ranges(cpus))
+    cpus = sysfs.online_cpus()
+    perf_tree(tmp_path, "cstate_core", ("c6-residency", "c1-residency"), cpumask=sysfs.cpu_ranges(cpus))
     perf_tree(tmp_path, "cstate_pkg", ("c2-residency",), cpumask="%d" % cpus[0])
     root = perf_tree(tmp_path)
     counters, warnings = perf_counters(tmp_path), []
@@ -338,7 +339,7 @@ def test_registers_of_each_cpu_by_the_real_driver():
     from crisis import msr
     msr_driver()
     registers = msr.Registers()
-    cpus = proc.online_cpus()
+    cpus = sysfs.online_cpus()
     bases = [registers.read(cpu, 0x1b) for cpu in cpus]
     assert all(base & ~0xfff == 0xfee00000 for base in bases)
     assert [base >> 8 & 1 for base in bases] == [1] + [0] * (len(cpus) - 1)

@@ -10,13 +10,14 @@ import time
 import pytest
 from helpers import HOG, NOBODY, ROOT, SLOW, enable_controllers, readable_root, remove_cgroup, workload
 
-from crisis import perf_event, proc, syscalls
+from crisis import perf_event
+from crisis.kernel import cgroup, rlimit, sysfs
 from crisis.errors import Error, NotPermitted, Unavailable
 from crisis.perf_event import Counters, Event, Group
 
 CPU_CLOCK, TASK_CLOCK, FAULTS, SWITCHES, MIGRATIONS, MINOR, MAJOR, DUMMY = (
     Event(perf_event.TYPE_SOFTWARE, number) for number in (0, 1, 2, 3, 4, 5, 6, 9))
-CPUS = proc.online_cpus()
+CPUS = sysfs.online_cpus()
 
 
 @pytest.mark.guest
@@ -78,7 +79,7 @@ def test_msr_group():
 def test_layout_splits_what_is_too_big_for_one_group():
     # The kernel takes what one read of 16 KiB can return: some 2000 members (perf_event_validate_size).
     many = [DUMMY] * 1990
-    syscalls.room_for(2 * 2200, "counters")
+    rlimit.raise_open_files(2 * 2200, "counters")
     groups, refused = perf_event.layout([many[:5], many, [FAULTS] * 100])
     assert not refused
     assert len(groups) == 2 and groups[0][:5] == [0, 1, 2, 3, 4] and len(groups[1]) == 100
@@ -111,7 +112,7 @@ def test_counters_of_a_process_follow_its_children():
 
 @pytest.mark.guest
 def test_counters_of_a_cgroup_count_its_tasks_only():
-    mounts = proc.cgroup_mounts()
+    mounts = cgroup.mounts()
     v1 = [point for point, _, controllers in mounts if controllers and "perf_event" in controllers]
     v2 = [point for point, _, controllers in mounts if controllers is None]
     if not v1 + v2:

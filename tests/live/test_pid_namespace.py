@@ -9,7 +9,8 @@ import sys
 
 import pytest
 from helpers import SLOW, tool
-from crisis import pid_namespace, proc
+from crisis import pid_namespace
+from crisis.kernel import proc
 
 # One process sleeps 1 ms at a time and reads a file, another one only waits.  Runs the rest of the line with "PID" as theirs.
 INSIDE = r"""

@@ -11,7 +11,8 @@ import time
 import pytest
 from helpers import HOG, NOBODY, ROOT, SLOW, as_nobody, enable_controllers, readable_root, remove_cgroup, run, workload
 
-from crisis import pmc, proc, sensors
+from crisis import pmc, sensors
+from crisis.kernel import cgroup, sysfs
 
 COMMANDS = ("pmcarch", "cpucache", "icache", "tlbstat", "resstalls")
 SOFT = [sys.executable, "-IS", os.path.join(ROOT, "tests/softpmu.py")]
@@ -61,7 +62,7 @@ def test_an_unprivileged_user_is_told_the_same_without_a_pmu():
 
 def test_whole_system_counts_wall_time_on_every_cpu():
     result = records(soft("pmcarch", "-j", "--per-cpu", ".4", ".8"))
-    cpus = proc.online_cpus()
+    cpus = sysfs.online_cpus()
     assert [r["cpu"] for r in result] == cpus * 3
     assert [r["record"] for r in result] == ["interval"] * 2 * len(cpus) + ["total"] * len(cpus)
     for record in result:       # cpu-clock stands for cycles
@@ -73,12 +74,12 @@ def test_whole_system_counts_wall_time_on_every_cpu():
 
 
 def test_one_cpu_and_its_core():
-    cpu = proc.online_cpus()[-1]
+    cpu = sysfs.online_cpus()[-1]
     one, = records(soft("cpucache", "-j", "-C", str(cpu), ".3", ".3"))
     assert one["cycles"] == pytest.approx(one["seconds"] * 1e9, rel=.02 * SLOW, abs=5e6 * SLOW)
     core, = records(soft("cpucache", "-j", "-C", str(cpu), "--per-core", ".3", ".3"))
     assert (core["package"], core["die"], core["core"]) == sensors.topology()[cpu]
-    missing = soft("cpucache", "-C", str(max(proc.online_cpus()) + 1000))
+    missing = soft("cpucache", "-C", str(max(sysfs.online_cpus()) + 1000))
     assert missing.returncode == 1 and "not online" in missing.stderr
 
 
@@ -170,9 +171,9 @@ def test_what_could_not_be_counted():
 
 @pytest.mark.guest
 def test_cgroup_of_a_hog():
-    from crisis import proc
-    v1 = [point for point, _, controllers in proc.cgroup_mounts() if controllers and "perf_event" in controllers]
-    v2 = [point for point, _, controllers in proc.cgroup_mounts() if controllers is None]
+
+    v1 = [point for point, _, controllers in cgroup.mounts() if controllers and "perf_event" in controllers]
+    v2 = [point for point, _, controllers in cgroup.mounts() if controllers is None]
     if not v1 + v2:
         pytest.skip("no cgroup hierarchy is mounted")
     enable_controllers((v1 + v2)[0])
@@ -201,7 +202,7 @@ def test_cgroup_of_a_hog():
 
 def test_cpu_hot_plug(tmp_path):
     """A file stands for the list of online CPUs; test_perf_event.py takes a real CPU offline."""
-    cpus = proc.online_cpus()
+    cpus = sysfs.online_cpus()
     if len(cpus) < 2:
         pytest.skip("there is one CPU only")
     online = tmp_path / "online"

@@ -11,7 +11,7 @@ import time
 import pytest
 from helpers import HOG, SLOW, as_nobody, needs_quiet_machine, remove_cgroup, run, run_delay, tool, workload
 
-from crisis import proc
+from crisis.kernel import cgroup as cgroups
 
 
 def records(*args):
@@ -25,7 +25,7 @@ def records(*args):
 @contextlib.contextmanager
 def cgroup(name):
     """A new v2 cgroup with pressure files; its directory."""
-    mounts = [point for point, _, controllers in proc.cgroup_mounts() if controllers is None]
+    mounts = [point for point, _, controllers in cgroups.mounts() if controllers is None]
     if not mounts:
         pytest.skip("no cgroup v2 file system is mounted")
     directory = "%s/%s" % (mounts[0], name)
@@ -139,7 +139,7 @@ def test_errors_and_exits():
     records(.01, 1)
     missing = run("psi", "-c", "/no/such/cgroup", ".1", "1")
     assert missing.returncode == 1 and missing.stderr == "psi: no such cgroup: /no/such/cgroup\n"
-    for point, _, controllers in proc.cgroup_mounts():
+    for point, _, controllers in cgroups.mounts():
         if controllers:
             v1 = run("psi", "-c", point, ".1", "1")
             assert v1.returncode == 1 and "v1 hierarchy" in v1.stderr and v1.stderr.count("\n") == 1

@@ -312,8 +312,8 @@ def test_a_child_born_during_the_interval_counts_from_its_birth():
 
 
 def cgroups():
-    from crisis import proc
-    for point, _, controllers in sorted(proc.cgroup_mounts(), key=lambda m: m[2] is not None):
+    from crisis.kernel import cgroup
+    for point, _, controllers in sorted(cgroup.mounts(), key=lambda m: m[2] is not None):
         if controllers is None or "memory" in controllers:
             yield point
 

@@ -3,7 +3,6 @@ import struct
 from types import SimpleNamespace
 
 import pytest
-from crisis import proc
 from crisis.errors import Error
 from helpers import load, run
 
@@ -77,16 +76,3 @@ def test_summary_of_nothing():
     assert drsnoop.render_summary(args, 1.0, found, [], False) == "\nno direct reclaim in 1.0 s\n"
     for line in drsnoop.render_summary_json(args, 1.0, found, [], False, {}).splitlines():
         assert '"count":0' in line and '"max_ns":null' in line and '"p99_us":null' in line
-
-
-def test_proc(tmp_path):
-    (tmp_path / "proc").mkdir()
-    (tmp_path / "proc/vmstat").write_text("nr_free_pages 123\nnr_free_pages_blocks 5\n")
-    assert proc.vmstat("nr_free_pages", str(tmp_path)) == 123
-    with pytest.raises(KeyError):
-        proc.vmstat("nr_free", str(tmp_path))
-    assert proc.online_nodes(str(tmp_path)) == [0] and proc.lru_gen(str(tmp_path)) is False
-    for path, text in (("sys/devices/system/node/online", "0-1,4\n"), ("sys/kernel/mm/lru_gen/enabled", "0x0007\n")):
-        (tmp_path / path).parent.mkdir(parents=True)
-        (tmp_path / path).write_text(text)
-    assert proc.online_nodes(str(tmp_path)) == [0, 1, 4] and proc.lru_gen(str(tmp_path)) is True

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 import errno
-import gzip
 import json
 import os
 import shutil
@@ -10,8 +9,8 @@ import time
 
 import pytest
 from crisis import compile as compiler
-from crisis import headers, hist, proc, table
-from crisis.errors import Error, Unavailable, Usage, file_limit
+from crisis import headers, hist, table
+from crisis.errors import Error, Usage, file_limit
 
 
 @pytest.mark.parametrize("raw, shown", [
@@ -34,55 +33,6 @@ def test_json_line_is_one_ascii_line():
 def test_table_aligns_and_escapes():
     shown = table.text((("A", "%d"), ("NAME", "%-s")), [(1, "x\n"), (100, None)])
     assert shown == "  A NAME\n  1 x\\x0a\n100 -\n"
-
-
-def tree(tmp_path, files):
-    for name, content in files.items():
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-    return str(tmp_path)
-
-
-MOUNTS = ("30 20 0:25 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n"
-          "31 30 0:26 / /sys/fs/cgroup/cpu\\040x rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct\n"
-          "32 30 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,nsdelegate\n")
-
-
-def test_cgroups(tmp_path):
-    root = tree(tmp_path, {"proc/self/mountinfo": MOUNTS, "sys/fs/cgroup/unified/a/b/cgroup.procs": "",
-                           "sys/fs/cgroup/cpu x/c/tasks": ""})
-    assert proc.cgroup_mounts(root)[0] == ("/sys/fs/cgroup/cpu x", "/", {"cpu", "cpuacct"})
-    number = os.stat(root + "/sys/fs/cgroup/unified/a/b").st_ino
-    for path in "/sys/fs/cgroup/unified/a/b", "/a/b":
-        assert proc.find_cgroup(path, root) == (number, 2, None, "/sys/fs/cgroup/unified")
-    assert proc.find_cgroup("/sys/fs/cgroup/cpu x/c", root)[1:3] == (1, {"cpu", "cpuacct"})
-    for v1, v2, best in ("1\n2\n", "1\n", 2), ("1\n", "1\n", 2), ("1\n", "1\n2\n", 1):
-        tree(tmp_path, {"sys/fs/cgroup/cpu x/cgroup.procs": v1, "sys/fs/cgroup/unified/cgroup.procs": v2})
-        assert proc.task_hierarchy(root=root) == proc.task_hierarchy(best, root)
-    assert proc.task_hierarchy(1, root) == ("/sys/fs/cgroup/cpu x", {"cpu", "cpuacct"})
-    assert proc.task_hierarchy(2, root) == ("/sys/fs/cgroup/unified", None)
-    assert proc.cgroup_paths([number], "/sys/fs/cgroup/unified", root) == {number: "/a/b"}
-    with pytest.raises(Error):
-        proc.find_cgroup("/nope", root)
-
-
-def test_cgroup_outside_the_namespace(tmp_path):
-    root = tree(tmp_path, {"proc/self/mountinfo": "32 30 0:27 /../x /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n",
-                           "sys/fs/cgroup/a/cgroup.procs": ""})
-    with pytest.raises(Unavailable):
-        proc.find_cgroup("/sys/fs/cgroup/a", root)
-
-
-def test_processes(tmp_path):
-    root = tree(tmp_path, {"proc/7/status": "Name:\tx\nTgid:\t7\n", "proc/8/status": "Name:\tx\nTgid:\t7\n",
-                           "proc/loadavg": "0.1 0.2 0.3 2/345 678\n"})
-    proc.check_process(7, root)
-    proc.check_thread(8, root)
-    assert proc.thread_count(root) == 345
-    for call, number in ((proc.check_process, 8), (proc.check_process, 9), (proc.check_thread, 9)):
-        with pytest.raises(Error):
-            call(number, root)
 
 
 def test_object_survives_and_notices_every_flipped_bit():
@@ -180,28 +130,6 @@ def test_bucket_arithmetic_of_the_kernel_side(tmp_path):
         assert 0 <= us - (ns << hist.FRACTION) // 1000 <= 1 and ms == (ns << hist.FRACTION) // 10**6
 
 
-def test_cpu_lists():
-    assert proc.cpu_list("0-2,5,8-9\n") == [0, 1, 2, 5, 8, 9] and proc.cpu_list("\n") == []
-    with pytest.raises(ValueError):
-        proc.cpu_list("1,-3")
-    assert proc.cpu_ranges([9, 0, 1, 2, 5, 8]) == "0-2,5,8-9" and proc.cpu_ranges([]) == ""
-
-
-def test_interrupts(tmp_path):
-    root = tree(tmp_path, {
-        "proc/softirqs": "          CPU0 CPU1\n   HI:  1 0\n  TIMER: 5 6\n",
-        "proc/interrupts": "     CPU0  CPU2\n  0:  5  0  IO-APIC 2-edge timer\n 24: 1 1  x y z\nLOC: 4 5 Local\n"
-                           "CAL: 7 0  Function call interrupts\nTLB: 2 1  TLB shootdowns\nERR:  3\n",
-        "sys/kernel/irq/24/actions": "ahci,ehci\x1b\n"})
-    assert proc.softirq_names(root) == ["HI", "TIMER"]
-    assert proc.interrupt_counts(root) == {
-        ("soft", "HI", 0): 1, ("soft", "TIMER", 0): 5, ("soft", "TIMER", 1): 6, ("hard", 0, 0): 5, ("hard", 24, 0): 1,
-        ("hard", 24, 2): 1, ("hard", "LOC", 0): 4, ("hard", "LOC", 2): 5, ("hard", "CAL", 0): 9, ("hard", "CAL", 2): 1,
-        ("hard", "ERR", 0): 3}
-    assert proc.irq_line_count(root) == 2
-    assert proc.irq_name(24, root) == "ahci,ehci\x1b" and proc.irq_name(7, root) == "irq7"
-
-
 def test_options_may_stand_between_the_arguments():
     from crisis import cli
     p = cli.parser("", cache=False)
@@ -233,6 +161,7 @@ def test_a_wait_longer_than_poll_takes(monkeypatch):
 
 def test_arguments_in_messages_are_short_and_escaped():
     import argparse
+
     from crisis import cli
     assert cli.shown("a\x1b") == r"a\x1b" and cli.shown("x" * 80) == "x" * 80
     assert cli.shown("x" * 81) == "x" * 77 + "..."
@@ -267,27 +196,6 @@ def test_the_limit_of_open_files_is_named():
     assert "the limit of %d on open files" % soft in str(file_limit(OSError(errno.EMFILE, "x", "/some/file")))
     assert "fs.file-max" in str(file_limit(OSError(errno.ENFILE, "x")))
     assert file_limit(OSError(errno.ENOENT, "x")) is None and file_limit(Error("x")) is None
-
-
-def test_kernel_option(tmp_path):
-    release = os.uname().release
-    assert proc.kernel_option("CONFIG_PSI", str(tmp_path)) is None
-    root = tree(tmp_path, {"proc/config.gz": ""})
-    (tmp_path / "proc/config.gz").write_bytes(gzip.compress(b"CONFIG_PSI=y\n# CONFIG_X is not set\n"))
-    assert proc.kernel_option("CONFIG_PSI", root) is True and proc.kernel_option("CONFIG_X", root) is False
-    root = tree(tmp_path, {"boot/config-" + release: "CONFIG_PSI_DEFAULT_DISABLED=y\n# CONFIG_PSI is not set\n"})
-    assert proc.kernel_option("CONFIG_PSI", root) is False
-
-
-def test_a_pid_that_none_can_have(tmp_path):
-    root = tree(tmp_path, {"proc/8/status": "Name:\tx\nTgid:\t7\n", "proc/%d/status" % (1 << 31): "Tgid:\t1\n"})
-    assert proc.process_of(8, root) == 7 and sorted(proc.processes(root)) == [8, 1 << 31]
-    for pid in 1 << 31, 1 << 64, 10 ** 4000:
-        with pytest.raises(Error, match="no such process"):
-            proc.check_process(pid, root)
-    for text in "0-8192", "99999999999", "1-x":
-        with pytest.raises(ValueError):
-            proc.cpu_list(text)
 
 
 def test_the_end_of_processes():

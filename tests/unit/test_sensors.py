@@ -6,7 +6,7 @@ import os
 import pytest
 from crisis import cli, clocks, msr, sensors
 from crisis.errors import Unavailable
-from crisis.proc import cpu_list
+from crisis.kernel.sysfs import cpu_list
 from helpers import fixture_tree, load
 
 

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The mappings of a process: /proc/PID/maps, as show_map_vma() in fs/proc/task_mmu.c writes it."""
+
+from __future__ import annotations
+
+import os
+
+__all__ = ["mappings"]
+
+
+def mappings(pid: int, root: str = "/") -> list[tuple[int, int, bool, int, tuple[bytes, int], str]]:
+    """[(start, end, executable, file offset, (device, inode), path)] of a process, device as
+    b"fd:01".
+
+    path is str, without the kernel's " (deleted)"; "" for anonymous memory.
+    Raises OSError.
+    """
+    with open(os.path.join(root, "proc/%d/maps" % pid), "rb") as f:
+        text = f.read()
+    found = []
+    for row in text.splitlines():
+        fields = row.split(None, 5)
+        start, _, end = fields[0].partition(b"-")
+        path = fields[5].decode("utf-8", "surrogateescape") if len(fields) > 5 else ""
+        if path.endswith(" (deleted)"):
+            path = path[:-10]
+        found.append(
+            (
+                int(start, 16),
+                int(end, 16),
+                fields[1][2:3] == b"x",
+                int(fields[2], 16),
+                (fields[3], int(fields[4])),
+                path.replace("\\012", "\n"),
+            )
+        )
+    return found

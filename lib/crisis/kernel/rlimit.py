@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Resource limits: room for many descriptors.  Follows setrlimit(2)."""
+
+from __future__ import annotations
+
+import os
+
+from ..errors import Error
+
+__all__ = ["raise_open_files"]
+
+
+def raise_open_files(descriptors: int, what: str) -> None:
+    """Raise RLIMIT_NOFILE, if need be, so that `descriptors` more can be opened.
+
+    what: the descriptors' name, in the plural, for the message.
+    Raises Error, naming the limit, when it cannot be raised enough.
+    """
+    import resource
+
+    needed = descriptors + len(os.listdir("/proc/self/fd")) + 16
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or needed <= soft:
+        return
+    for limits in (needed, hard), (needed, needed):
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            return
+        except (ValueError, OSError):
+            pass
+    raise Error(
+        "cannot open %d %s: the limit of open files is %d. Raise it with ulimit -Hn %d"
+        % (descriptors, what, hard, needed)
+    )
