@@ -12,7 +12,8 @@ import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(ROOT, "lib"))
-from crisis import cli, perf_event, pmc     # noqa: E402
+from crisis import cli, pmc     # noqa: E402
+from crisis.perf import event, group     # noqa: E402
 from crisis.kernel import sysfs     # noqa: E402
 
 # Counter: number of the software event (include/uapi/linux/perf_event.h).
@@ -23,10 +24,10 @@ STAND_INS = {"cycles": 0, "instructions": 1, "branches": 2, "branch_misses": 6, 
 def plan(clusters, root="/", shared_l3=True):
     result = pmc.Plan("cpu", None, "software")
     for cluster in clusters:
-        result.add([(counter, [(perf_event.Event(1, STAND_INS[counter], name=counter), 1)])
+        result.add([(counter, [(event.Event(1, STAND_INS[counter], name=counter), 1)])
                     for counter in cluster if counter in STAND_INS])
     if os.environ.get("SOFTPMU_GROUPS") == "2":
-        perf_event.layout = lambda clusters, **_: ([[0], list(range(1, sum(map(len, clusters))))], {})
+        group.layout = lambda clusters, **_: ([[0], list(range(1, sum(map(len, clusters))))], {})
     return [result], ["cpu"] if "SOFTPMU_UNKNOWN" in os.environ else []
 
 

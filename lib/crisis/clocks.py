@@ -12,6 +12,9 @@ import time
 
 from . import msr, sensors
 from .kernel import rlimit, sysfs
+from .perf.event import refusal
+from .perf.event_source import named_event, pmu_cpus
+from .perf.group import Group
 from .errors import Error, NotPermitted, Unavailable, without_remedy
 
 __all__ = ["SOURCES", "Sample", "choose", "CStates"]
@@ -117,22 +120,20 @@ class _Perf(_Counters):
 
     def __init__(self, cpus, root):
         super().__init__()
-        from . import perf_event
         devices = os.path.join(root, _DEVICES)
-        events = [perf_event.named_event("msr", name, devices) for name in ("tsc", "mperf", "aperf")]
+        events = [named_event("msr", name, devices) for name in ("tsc", "mperf", "aperf")]
         self._events, self._groups = events, {}
         rlimit.raise_open_files(3 * len(cpus), "counters")
         for cpu in cpus:
             self._open(cpu)
 
     def _open(self, cpu):
-        from . import perf_event
         try:
-            group = self._groups[cpu] = perf_event.Group(self._events, cpu=cpu)
+            group = self._groups[cpu] = Group(self._events, cpu=cpu)
             group.enable()
         except OSError as exc:
             if exc.errno != errno.ENODEV:       # the CPU is offline
-                raise perf_event.refusal(exc, True) or Unavailable("perf's msr events: %s" % exc.strerror) from None
+                raise refusal(exc, True) or Unavailable("perf's msr events: %s" % exc.strerror) from None
 
     def _read(self, cpu):
         if cpu not in self._groups:
@@ -300,17 +301,16 @@ class CStates:
 
     def __init__(self, cpus, warn, root="/"):
         """Raises Unavailable without such a PMU, NotPermitted."""
-        from . import perf_event
         columns = _residencies(root)
         if not columns:
             raise Unavailable("cannot tell idle states: this kernel or CPU has no cstate_core and cstate_pkg PMU")
         self._groups, self._where = {}, {}
         devices = os.path.join(root, _DEVICES)
         topology = sensors.topology(root)
-        rlimit.raise_open_files(sum(len(sysfs.pmu_cpus(pmu, root) or ()) for pmu, _, _ in columns), "counters")
+        rlimit.raise_open_files(sum(len(pmu_cpus(pmu, root) or ()) for pmu, _, _ in columns), "counters")
         for pmu, event, column in columns:
-            readers = sysfs.pmu_cpus(pmu, root) or ()
-            counter = perf_event.named_event(pmu, event, devices)
+            readers = pmu_cpus(pmu, root) or ()
+            counter = named_event(pmu, event, devices)
             for cpu in cpus:
                 whole = slice(0, 2) if pmu == "cstate_pkg" else slice(0, 3)
                 reader = next((r for r in readers if topology.get(r, ())[whole] == topology[cpu][whole]), None)
@@ -318,9 +318,9 @@ class CStates:
                 if reader is None or (reader, column) in self._groups:
                     continue
                 try:
-                    group = perf_event.Group([counter], cpu=reader)
+                    group = Group([counter], cpu=reader)
                 except OSError as exc:
-                    denied = perf_event.refusal(exc, True)
+                    denied = refusal(exc, True)
                     if isinstance(denied, Error):
                         raise denied from None
                     warn("no %s on CPU %d: %s" % (column, reader, exc.strerror))

@@ -6,8 +6,11 @@ A command is its columns: Column objects over the counters named in events.py.
 
 import os
 
-from . import cli, events, perf_event, table
+from . import cli, events, table
 from .kernel import cgroup, proc, sysfs
+from .perf.event import ENABLE_ON_EXEC, EXCLUDE_HV, EXCLUDE_KERNEL, Event, FLAG_PID_CGROUP, INHERIT, TYPE_HARDWARE, TYPE_HW_CACHE
+from .perf.event_source import format_bits, pmu_cpus, pmu_type
+from .perf.group import Counters, scaled
 from .errors import Error, NotPermitted, Unavailable, Usage
 
 __all__ = ["Column", "count", "ratio", "percent", "hit", "parser", "core_pmus", "identify", "plan", "Plan",
@@ -102,9 +105,9 @@ def core_pmus(root="/"):
         names = []
     for name in names:
         if name == "cpu" or os.path.exists(os.path.join(base, name, "cpus")):
-            cpus = sysfs.pmu_cpus(name, root)
+            cpus = pmu_cpus(name, root)
             if cpus != []:                      # a core type that is all offline
-                found.append((name, perf_event.pmu_type(name, base), cpus))
+                found.append((name, pmu_type(name, base), cpus))
     return found
 
 
@@ -127,7 +130,7 @@ def identify(pmu, cpus, root="/"):
 
 
 class Plan:
-    """The events of one PMU: clusters for perf_event.layout, and for each counter its parts.
+    """The events of one PMU: clusters for layout, and for each counter its parts.
 
     parts: {counter: [(index into the flattened clusters, divisor)]}.
     """
@@ -197,8 +200,8 @@ def plan(clusters, root="/", shared_l3=True):
         codes = events.table(kind) if kind else {}
         if kind is None:
             unknown.append(name)
-        result, allowed = Plan(name, cpus, kind), perf_event.format_bits(name, base, _TERMS)
-        code_type = perf_event.TYPE_HW_CACHE if kind == events.RISCV else type_
+        result, allowed = Plan(name, cpus, kind), format_bits(name, base, _TERMS)
+        code_type = TYPE_HW_CACHE if kind == events.RISCV else type_
         visible = _visible_events(name, base)
         for cluster in clusters:
             members = []
@@ -206,9 +209,9 @@ def plan(clusters, root="/", shared_l3=True):
                 if kind in (None, events.RISCV) and counter in events.GENERIC:
                     # A hybrid kernel takes the PMU's type in the upper half (PERF_PMU_TYPE_SHIFT).
                     config = events.GENERIC[counter] | (type_ << 32 if len(pmus) > 1 else 0)
-                    found = [(perf_event.Event(perf_event.TYPE_HARDWARE, config, name=counter), 1)]
+                    found = [(Event(TYPE_HARDWARE, config, name=counter), 1)]
                 else:
-                    found = [(perf_event.Event(code_type, code, config1, name=title), divisor)
+                    found = [(Event(code_type, code, config1, name=title), divisor)
                              for code, title, divisor, config1 in codes.get(counter, ())]
                     if not all(_known_to_kernel(event, counter, kind, allowed, visible) for event, _ in found):
                         found = []
@@ -219,9 +222,9 @@ def plan(clusters, root="/", shared_l3=True):
         shared = [(counter, codes["l3:" + counter]) for cluster in clusters for counter in cluster
                   if "l3:" + counter in codes]
         if shared and shared_l3 and os.path.isdir(os.path.join(base, "amd_l3")):
-            l3 = Plan("amd_l3", sysfs.pmu_cpus("amd_l3", root), kind)
-            type_ = perf_event.pmu_type("amd_l3", base)
-            l3.add([(counter, [(perf_event.Event(type_, code, name=title), divisor)
+            l3 = Plan("amd_l3", pmu_cpus("amd_l3", root), kind)
+            type_ = pmu_type("amd_l3", base)
+            l3.add([(counter, [(Event(type_, code, name=title), divisor)
                                for code, title, divisor, _ in found]) for counter, found in shared])
             plans.append(l3)
     return plans, unknown
@@ -233,7 +236,7 @@ class Source:
     def __init__(self, plan_, targets, label_of, bits=0, flags=0, probe=None, moving=False):
         """targets: {key: (pid, cpu)}.  label_of: the row of a key.  moving: threads, that change between core types."""
         self.plan, self.label_of, self.moving = plan_, label_of, moving
-        self.counters = perf_event.Counters(plan_.clusters, targets, bits, flags, probe)
+        self.counters = Counters(plan_.clusters, targets, bits, flags, probe)
 
     def read(self, rows):
         """Add {counter: (count or None, enabled ns, running ns)} to rows[label]."""
@@ -278,7 +281,7 @@ class Sums:
                     values[index] = (values[index] or 0) + value
             elif running:
                 for index, value in zip(indices, change[2:]):
-                    values[index] = (values[index] or 0) + perf_event.scaled(value, enabled, running)
+                    values[index] = (values[index] or 0) + scaled(value, enabled, running)
 
     def counter(self, parts):
         """(count or None, enabled ns, running ns) of [(index, divisor)]: the times of the part counted least."""
@@ -339,7 +342,7 @@ class Session:
             if cpus and p.clusters:
                 self.sources.append(Source(
                     p, {cpu: self._target(cpu) for cpu in cpus}, self._label_of(p),
-                    flags=0 if self.cgroup is None else perf_event.FLAG_PID_CGROUP,
+                    flags=0 if self.cgroup is None else FLAG_PID_CGROUP,
                     probe={"pid": -1, "cpu": cpus[0]}))
         if not self.sources:
             raise Unavailable("cannot count on these CPUs: none of them has a PMU")
@@ -375,8 +378,8 @@ class Session:
             proc.check_process(self.args.pid)
             self.ends = cli.Ends([self.args.pid])
             threads = _threads(self.args.pid)
-        bits = perf_event.INHERIT | (perf_event.ENABLE_ON_EXEC if self.child else 0)
-        user_only = perf_event.EXCLUDE_KERNEL | perf_event.EXCLUDE_HV
+        bits = INHERIT | (ENABLE_ON_EXEC if self.child else 0)
+        user_only = EXCLUDE_KERNEL | EXCLUDE_HV
         for self.bits in bits, bits | user_only:
             try:
                 while True:

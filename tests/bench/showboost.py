@@ -71,12 +71,13 @@ def compare():
 
 def many_cpus(sets=512):
     """CPU time to read that many groups of three counters: perf's TSC event stands in for all three."""
-    from crisis import perf_event
+    from crisis.perf import event_source
+    from crisis.perf.group import Group
     from crisis.kernel import rlimit, sysfs
-    event = perf_event.named_event("msr", "tsc")
+    event = event_source.named_event("msr", "tsc")
     cpus = sysfs.online_cpus()
     rlimit.raise_open_files(3 * sets, "counters")
-    groups = [perf_event.Group([event] * 3, cpu=cpus[i % len(cpus)]) for i in range(sets)]
+    groups = [Group([event] * 3, cpu=cpus[i % len(cpus)]) for i in range(sets)]
     for group in groups:
         group.enable()
     costs = []

@@ -10,13 +10,14 @@ import time
 import pytest
 from helpers import HOG, NOBODY, ROOT, SLOW, enable_controllers, readable_root, remove_cgroup, workload
 
-from crisis import perf_event
+from crisis.perf import event_source
+from crisis.perf.event import Event, FLAG_PID_CGROUP, INHERIT, TYPE_SOFTWARE
+from crisis.perf.group import Counters, Group, layout
 from crisis.kernel import cgroup, rlimit, sysfs
 from crisis.errors import Error, NotPermitted, Unavailable
-from crisis.perf_event import Counters, Event, Group
 
 CPU_CLOCK, TASK_CLOCK, FAULTS, SWITCHES, MIGRATIONS, MINOR, MAJOR, DUMMY = (
-    Event(perf_event.TYPE_SOFTWARE, number) for number in (0, 1, 2, 3, 4, 5, 6, 9))
+    Event(TYPE_SOFTWARE, number) for number in (0, 1, 2, 3, 4, 5, 6, 9))
 CPUS = sysfs.online_cpus()
 
 
@@ -55,13 +56,13 @@ def test_group_stops_when_disabled_and_its_descriptors_close():
     group.close()
     assert len(os.listdir("/proc/self/fd")) == count
     with pytest.raises(OSError):
-        Group([CPU_CLOCK, Event(perf_event.TYPE_SOFTWARE, 999)], 0)
+        Group([CPU_CLOCK, Event(TYPE_SOFTWARE, 999)], 0)
     assert len(os.listdir("/proc/self/fd")) == count
 
 
 def test_msr_group():
     try:
-        event = perf_event.named_event("msr", "tsc")
+        event = event_source.named_event("msr", "tsc")
     except Unavailable as exc:
         pytest.skip(str(exc))
     group = Group([event, CPU_CLOCK], -1, CPUS[0])
@@ -80,7 +81,7 @@ def test_layout_splits_what_is_too_big_for_one_group():
     # The kernel takes what one read of 16 KiB can return: some 2000 members (perf_event_validate_size).
     many = [DUMMY] * 1990
     rlimit.raise_open_files(2 * 2200, "counters")
-    groups, refused = perf_event.layout([many[:5], many, [FAULTS] * 100])
+    groups, refused = layout([many[:5], many, [FAULTS] * 100])
     assert not refused
     assert len(groups) == 2 and groups[0][:5] == [0, 1, 2, 3, 4] and len(groups[1]) == 100
     with pytest.raises(OSError) as error:
@@ -90,7 +91,7 @@ def test_layout_splits_what_is_too_big_for_one_group():
 
 @pytest.mark.guest
 def test_layout_names_what_the_pmu_does_not_have():
-    groups, refused = perf_event.layout([[Event(perf_event.TYPE_SOFTWARE, 999), CPU_CLOCK], [Event(4096, 0), FAULTS]])
+    groups, refused = layout([[Event(TYPE_SOFTWARE, 999), CPU_CLOCK], [Event(4096, 0), FAULTS]])
     assert groups == [[1, 3]] and sorted(refused) == [0, 2]
 
 
@@ -99,7 +100,7 @@ def test_counters_of_a_process_follow_its_children():
     code = "import os\nwhile True:\n    if not os.fork(): os._exit(0)\n    os.wait()"
     with workload(code) as child:
         time.sleep(.2 * SLOW ** .5)
-        counters = Counters([[TASK_CLOCK, FAULTS]], {child.pid: (child.pid, -1)}, perf_event.INHERIT)
+        counters = Counters([[TASK_CLOCK, FAULTS]], {child.pid: (child.pid, -1)}, INHERIT)
         own = Counters([[TASK_CLOCK, FAULTS]], {child.pid: (child.pid, -1)})
         counters.read(), own.read()
         time.sleep(.5)
@@ -123,7 +124,7 @@ def test_counters_of_a_cgroup_count_its_tasks_only():
     try:
         fd = os.open(path, os.O_RDONLY)
         counters = _counters_or_skip([[CPU_CLOCK, SWITCHES]], {cpu: (fd, cpu) for cpu in CPUS},
-                                     flags=perf_event.FLAG_PID_CGROUP, probe={"pid": -1, "cpu": CPUS[0]})
+                                     flags=FLAG_PID_CGROUP, probe={"pid": -1, "cpu": CPUS[0]})
         with workload(HOG) as outside, workload(HOG) as inside:
             assert outside.poll() is None
             with open(os.path.join(path, "cgroup.procs"), "w") as f:
@@ -153,10 +154,10 @@ def _cpu_ns(pid):
 
 
 def test_descriptor_limit_is_raised_or_named():
-    code = ("import resource, sys\nsys.path.insert(0, sys.argv[1])\nfrom crisis import perf_event\n"
+    code = ("import resource, sys\nsys.path.insert(0, sys.argv[1])\nfrom crisis.perf import event, group\n"
             "resource.setrlimit(resource.RLIMIT_NOFILE, (32, int(sys.argv[2])))\n"
-            "E = perf_event.Event(1, 0)\n"
-            "perf_event.Counters([[E] * 4], {n: (0, -1) for n in range(20)}, perf_event.EXCLUDE_KERNEL)\n"
+            "E = event.Event(1, 0)\n"
+            "group.Counters([[E] * 4], {n: (0, -1) for n in range(20)}, event.EXCLUDE_KERNEL)\n"
             "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])")
     raised = subprocess.run([sys.executable, "-c", code, os.path.join(ROOT, "lib"), "4096"], stdout=subprocess.PIPE,
                             universal_newlines=True)
@@ -179,8 +180,8 @@ def test_no_such_process():
 def test_refusals_name_the_remedy():
     if int(open("/proc/sys/kernel/perf_event_paranoid").read()) < 1:
         pytest.skip("perf_event_paranoid lets everybody count")
-    code = ("import sys\nsys.path.insert(0, sys.argv[1])\nfrom crisis import perf_event\n"
-            "perf_event.Counters([[perf_event.Event(1, 0)]], {0: (-1, 0)})")
+    code = ("import sys\nsys.path.insert(0, sys.argv[1])\nfrom crisis.perf import event, group\n"
+            "group.Counters([[event.Event(1, 0)]], {0: (-1, 0)})")
     failed = subprocess.run([*NOBODY, sys.executable, "-c", code, os.path.join(readable_root(), "lib")],
                             stderr=subprocess.PIPE, universal_newlines=True, cwd="/")
     assert "NotPermitted" in failed.stderr and "perf_event_paranoid" in failed.stderr

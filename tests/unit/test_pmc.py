@@ -6,10 +6,10 @@ import json
 import os
 
 import pytest
-from helpers import fixture_tree, load, run
-
-from crisis import cli, events, perf_event, pmc
+from crisis import cli, events, pmc
 from crisis.errors import Unavailable, Usage
+from crisis.perf.event import TYPE_HARDWARE, TYPE_HW_CACHE
+from helpers import fixture_tree, load, run
 
 COMMANDS = ("pmcarch", "cpucache", "icache", "tlbstat", "resstalls")
 CLUSTERS = {name: load(name).CLUSTERS for name in COMMANDS}
@@ -29,9 +29,9 @@ def test_risc_v_counts_by_the_kernels_own_events(tree):
     root = tree("riscv")
     (core,), unknown = pmc.plan(CLUSTERS["tlbstat"], root)
     assert (core.kind, unknown) == (events.RISCV, [])
-    assert codes(core, "cycles") == [(perf_event.TYPE_HARDWARE, 0)]
-    assert codes(core, "dtlb_walks") == [(perf_event.TYPE_HW_CACHE, 0x10003), (perf_event.TYPE_HW_CACHE, 0x10103)]
-    assert codes(core, "itlb_walks") == [(perf_event.TYPE_HW_CACHE, 0x10004)] and "dtlb_cycles" not in core.parts
+    assert codes(core, "cycles") == [(TYPE_HARDWARE, 0)]
+    assert codes(core, "dtlb_walks") == [(TYPE_HW_CACHE, 0x10003), (TYPE_HW_CACHE, 0x10103)]
+    assert codes(core, "itlb_walks") == [(TYPE_HW_CACHE, 0x10004)] and "dtlb_cycles" not in core.parts
 
 
 def test_hybrid_intel_has_a_plan_for_each_kind_of_core(tree):
@@ -95,69 +95,11 @@ def test_no_pmu(tree):
         pmc.plan(CLUSTERS["pmcarch"], tree("no-pmu"))
 
 
-def test_sysfs_terms(tree):
-    base = tree("zen4") + "sys/bus/event_source/devices"
-    event = perf_event.named_event("cpu", "cache-misses", base)
-    assert (event.type, event.config) == (4, 0x964)
-    assert perf_event.format_bits("cpu", base)["config"] == 0xfff84ffff
-    for pmu, name in ("cpu", "nonsense"), ("nonsense", "cpu-cycles"):
-        with pytest.raises(Unavailable):
-            perf_event.named_event(pmu, name, base)
-    # Where sysfs names an event, it has the code of the table.
-    for name, counter in ("cpu-cycles", "cycles"), ("instructions", "instructions"), (
-            "branch-instructions", "branches"), ("branch-misses", "branch_misses"):
-        assert perf_event.named_event("cpu", name, base).config == events.table("Zen 4")[counter][0][0]
-    base = tree("graviton3") + "sys/bus/event_source/devices"
-    for found in events.table("Neoverse V1").values():
-        for code, name, _, _ in found:
-            assert perf_event.named_event("armv8_pmuv3_0", name.lower(), base).config == code
-    base = tree("alderlake") + "sys/bus/event_source/devices"
-    for name, counter in ("cache-references", "llc_refs"), ("cache-misses", "llc_misses"):
-        assert perf_event.named_event("cpu_core", name, base).config == events.table("Golden Cove")[counter][0][0]
-
-
 def test_bits_that_the_pmu_does_not_name_are_not_opened(tree):
     root = tree("alderlake")
     os.unlink(root + "sys/bus/event_source/devices/cpu_core/format/frontend")
     (_, core), _ = pmc.plan(CLUSTERS["icache"], root)
     assert "l1i_misses" not in core.parts and "l2i_hits" in core.parts
-
-
-@pytest.mark.parametrize("value, enabled, running, result", [
-    (100, 10, 10, 100), (100, 10, 5, 200), (100, 10, 0, None), (0, 0, 0, None), (100, 9, 10, 100)])
-def test_scaled(value, enabled, running, result):
-    assert perf_event.scaled(value, enabled, running) == result
-
-
-class Readings:
-    """A Group that gives what it is told to."""
-
-    whole_cpu = True
-
-    def __init__(self, *readings):
-        self.readings = list(readings)
-
-    def read(self):
-        return self.readings.pop(0)
-
-    def close(self):
-        pass
-
-
-def test_counters_give_differences_and_find_the_cpu_that_went_offline():
-    counters = perf_event.Counters.__new__(perf_event.Counters)
-    counters.events, counters.groups, counters.refused, counters.dead = [None] * 4, [[0, 2], [1]], {3: 2}, set()
-    counters.open = {
-        0: [[Readings((10, 10, 1, 2), (30, 25, 4, 9)), None], [Readings((10, 5, 7), (30, 10, 8)), None]],
-        1: [[Readings((10, 10, 1, 2), None), None], [Readings((10, 5, 7), None), None]],
-        2: [[Readings((10, 10, 1, 2), (10, 10, 1, 2)), None], [Readings((10, 5, 7), (10, 5, 7)), None]]}
-    assert counters.read()[0] == [(1, 10, 10), (7, 10, 5), (2, 10, 10), None] and not counters.dead
-    second = counters.read()
-    assert second[0] == [(3, 20, 15), (1, 20, 5), (7, 20, 15), None]
-    assert second[1] == [None] * 4
-    assert counters.dead == {1, 2}              # taken apart; off and on again, which leaves it detached
-    counters.drop(1)
-    assert counters.dead == {2} and sorted(counters.open) == [0, 2]
 
 
 class TwoGroups:

@@ -22,7 +22,6 @@ __all__ = [
     "cpu_ranges",
     "online_cpus",
     "online_nodes",
-    "pmu_cpus",
     "lru_gen",
 ]
 
@@ -96,18 +95,6 @@ def online_nodes(root: str = "/") -> list[int]:
         return cpu_list(read(root, "sys/devices/system/node/online"))
     except OSError:
         return [0]
-
-
-def pmu_cpus(pmu: str, root: str = "/") -> list[int] | None:
-    """The CPUs that a PMU counts on ("cpus") or is to be read on ("cpumask"); None if it has no
-    such file.
-    """
-    for name in "cpus", "cpumask":
-        try:
-            return cpu_list(read(root, "sys/bus/event_source/devices/%s/%s" % (pmu, name)))
-        except FileNotFoundError:
-            pass
-    return None
 
 
 def lru_gen(root: str = "/") -> bool:

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Tracepoints: their ids, records and print formats, from tracefs.
+
+Follows Documentation/trace/events.rst.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from ..errors import Unavailable
+from ..kernel import syscalls
+
+__all__ = ["tracepoint_id", "tracepoint_fields", "tracepoint_file"]
+
+
+def tracepoint_id(category: str, name: str) -> int:
+    """The id of a tracepoint.  Raises as `tracepoint_file` does."""
+    return int(tracepoint_file(category, name, "id"))
+
+
+def tracepoint_fields(category: str, name: str) -> tuple[dict[str, tuple[int, int]], str]:
+    """({field: (offset, size)}, print format) of a tracepoint's record.
+
+    Raises as `tracepoint_file` does.
+    """
+    import re
+
+    text, _, shown = tracepoint_file(category, name, "format").partition("\nprint fmt: ")
+    return {
+        field: (int(offset), int(size))
+        for field, offset, size in re.findall(
+            r"\tfield:[^;]*?(\w+)(?:\[\w*\])?;\toffset:(\d+);\tsize:(\d+);", text
+        )
+    }, shown
+
+
+def tracepoint_file(category: str, name: str, file: str) -> str:
+    """The text of a tracepoint's file, from tracefs wherever it is mounted, or from a mount of our
+    own.
+
+    Raises Unavailable when the kernel has no such tracepoint or no tracefs,
+    OSError when reading it is refused.
+    """
+    path = "events/%s/%s/%s" % (category, name, file)
+    for root in "/sys/kernel/tracing", "/sys/kernel/debug/tracing":
+        try:
+            with open(os.path.join(root, path)) as f:
+                return f.read()
+        except FileNotFoundError:
+            if os.path.exists(os.path.join(root, "events")):
+                raise Unavailable(
+                    "this kernel has no tracepoint %s:%s" % (category, name)
+                ) from None
+    try:
+        mount = syscalls.detached_mount("tracefs")
+    except OSError as exc:
+        if exc.errno in (errno.EPERM, errno.EACCES):
+            raise
+        raise Unavailable("tracefs cannot be mounted: %s" % exc.strerror) from None
+    try:
+        fd = os.open(path, os.O_RDONLY, dir_fd=mount)
+    except FileNotFoundError:
+        raise Unavailable("this kernel has no tracepoint %s:%s" % (category, name)) from None
+    finally:
+        os.close(mount)
+    with os.fdopen(fd) as f:
+        return f.read()
