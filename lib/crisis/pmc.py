@@ -359,13 +359,13 @@ class Session:
         if per == "cpu":
             return lambda cpu: (name, cpu)
         if per == "core":
-            from . import sensors
-            self._cores.update(sensors.topology())
+            from .cpu.info import topology
+            self._cores.update(topology())
 
             def core(cpu):
                 """(PMU, (package, die, core)), as perf stat --per-core has them: a core's number is its die's own."""
                 if cpu not in self._cores:
-                    self._cores.update(sensors.topology())
+                    self._cores.update(topology())
                 return name, self._cores[cpu]
             return core
         return lambda key: (name, None)

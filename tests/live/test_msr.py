@@ -13,10 +13,10 @@ import subprocess
 import sys
 
 import pytest
-from crisis import clocks
+from crisis.cpu import base_clock, clock, clock_rate, cstates, info
 from crisis.kernel import sysfs
 from crisis.errors import NotPermitted, Unavailable
-from helpers import NOBODY, ROOT, SLOW, load, readable_root, run, tool, workload
+from helpers import NOBODY, ROOT, SLOW, readable_root, run, tool, workload
 
 COMMANDS = "showboost", "cputemp", "cpuhot"
 CPUINFO = "".join("processor\t: %d\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 62\n"
@@ -231,20 +231,20 @@ def perf_tree(tmp_path, pmu="msr", events=("tsc", "mperf", "aperf"), **files):
 
 def perf_counters(tmp_path):
     try:
-        return clocks.choose(sysfs.online_cpus(), "perf", root=perf_tree(tmp_path))
+        return clock.choose(sysfs.online_cpus(), "perf", root=perf_tree(tmp_path))
     except NotPermitted as exc:
         pytest.skip(str(exc))
 
 
 def test_perf_reads_all_three_at_one_instant(tmp_path):
     """The TSC stands in for MPERF and APERF: what differs between them is the time between reading them."""
-    counters, command = perf_counters(tmp_path), load("showboost")
+    counters = perf_counters(tmp_path)
     for cpu in sysfs.online_cpus():
         before = counters.read(cpu)
         for _ in range(200):
             counters.read(cpu)
         after = counters.read(cpu)
-        row = command.row(cpu, before, after, None, None)
+        row = clock_rate.between(cpu, before, after, None, None)
         assert row.ratio == pytest.approx(1, abs=.01) and row.util == pytest.approx(1, abs=.01)
         assert after.tsc - before.tsc > 1e5
 
@@ -253,7 +253,7 @@ def test_perf_measures_the_tsc(tmp_path):
     counters = perf_counters(tmp_path)
     first, second = counters.measure_tsc(0), counters.measure_tsc(0)
     assert first == pytest.approx(second, rel=.05) and 100 < second < 20000
-    base = load("showboost").base_clocks(0, ("", None, None, set()), None, str(tmp_path))
+    base = base_clock.base_clocks(0, info.Processor("", None, None, set()), None, str(tmp_path))
     assert base == [] and counters.rate(None, 0) == counters.tsc_mhz()
 
 
@@ -264,8 +264,8 @@ def test_perf_without_the_right(tmp_path):
     if int(open("/proc/sys/kernel/perf_event_paranoid").read()) < 1:
         pytest.skip("perf_event_paranoid lets anybody count")
     root = perf_tree(tmp_path)
-    code = ("import sys\nsys.path.insert(0, %r)\nfrom crisis import clocks\nfrom crisis.errors import NotPermitted\n"
-            "try:\n    clocks.choose([0], root=%r)\nexcept NotPermitted as exc:\n    print(exc)" %
+    code = ("import sys\nsys.path.insert(0, %r)\nfrom crisis.cpu import clock\nfrom crisis.errors import NotPermitted\n"
+            "try:\n    clock.choose([0], root=%r)\nexcept NotPermitted as exc:\n    print(exc)" %
             (os.path.join(readable_root(), "lib"), root))
     for path in (root, os.path.dirname(root), os.path.dirname(os.path.dirname(root))):
         os.chmod(path, 0o755)
@@ -298,7 +298,7 @@ def test_idle_states_of_cores_and_packages(tmp_path):
     perf_tree(tmp_path, "cstate_pkg", ("c2-residency",), cpumask="%d" % cpus[0])
     root = perf_tree(tmp_path)
     counters, warnings = perf_counters(tmp_path), []
-    idle = clocks.CStates(cpus, warnings.append, root)
+    idle = cstates.CStates(cpus, warnings.append, root)
     assert idle.columns == ["C1", "C6", "PC2"]
     before, first = idle.read(), {cpu: counters.read(cpu) for cpu in cpus}
     counters.measure_tsc(cpus[0])
@@ -314,7 +314,7 @@ def test_idle_states_without_their_pmu():
     if os.path.exists("/sys/bus/event_source/devices/cstate_core"):
         pytest.skip("this machine has the PMU")
     with pytest.raises(Unavailable):
-        clocks.CStates([0], print)
+        cstates.CStates([0], print)
 
 
 def test_a_cpu_that_is_not_there():
@@ -336,7 +336,7 @@ def msr_driver():
 @pytest.mark.guest
 def test_registers_of_each_cpu_by_the_real_driver():
     """0x1b holds the APIC base and which CPU booted; TSC_AUX what this test writes, on one CPU only."""
-    from crisis import msr
+    from crisis.cpu import msr
     msr_driver()
     registers = msr.Registers()
     cpus = sysfs.online_cpus()

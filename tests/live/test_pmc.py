@@ -11,7 +11,8 @@ import time
 import pytest
 from helpers import HOG, NOBODY, ROOT, SLOW, as_nobody, enable_controllers, readable_root, remove_cgroup, run, workload
 
-from crisis import pmc, sensors
+from crisis import pmc
+from crisis.cpu import info
 from crisis.kernel import cgroup, sysfs
 
 COMMANDS = ("pmcarch", "cpucache", "icache", "tlbstat", "resstalls")
@@ -78,7 +79,7 @@ def test_one_cpu_and_its_core():
     one, = records(soft("cpucache", "-j", "-C", str(cpu), ".3", ".3"))
     assert one["cycles"] == pytest.approx(one["seconds"] * 1e9, rel=.02 * SLOW, abs=5e6 * SLOW)
     core, = records(soft("cpucache", "-j", "-C", str(cpu), "--per-core", ".3", ".3"))
-    assert (core["package"], core["die"], core["core"]) == sensors.topology()[cpu]
+    assert (core["package"], core["die"], core["core"]) == info.topology()[cpu]
     missing = soft("cpucache", "-C", str(max(sysfs.online_cpus()) + 1000))
     assert missing.returncode == 1 and "not online" in missing.stderr
 

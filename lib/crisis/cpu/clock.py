@@ -1,0 +1,349 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The cycle counters of CPUs, from whatever this machine has: perf's msr PMU, the msr driver, CPPC,
+cpufreq.
+
+Each source reads a Sample of one CPU.  Follows arch/x86/events/msr.c,
+drivers/acpi/cppc_acpi.c and the Intel SDM volume 3, "Performance monitoring:
+APERF and MPERF".
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+
+from ..errors import NotPermitted, Unavailable, without_remedy
+from ..kernel import rlimit, sysfs
+from ..perf.event import refusal
+from ..perf.event_source import named_event
+from ..perf.group import Group
+from . import freq, info, msr
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["SOURCES", "Sample", "Counters", "choose"]
+
+_DEVICES = "sys/bus/event_source/devices"
+
+
+SOURCES = "perf", "msr", "cppc", "cpufreq"
+_SPAN_NS = 50000000  # the rate of the TSC is measured over no less
+_SLOW_NS = 200000  # three registers read in more time than this were not read together
+
+
+class Sample:
+    """The counters of a CPU at one instant.
+
+    ns: of CLOCK_MONOTONIC.  tsc, mperf, aperf: counts, tsc None where it is not read.
+    mhz: the clock, by cpufreq alone.
+
+    stepped: the TSC was set since the sample before.
+    """
+
+    __slots__ = "ns", "tsc", "mperf", "aperf", "mhz", "stepped"
+
+    def __init__(
+        self,
+        ns: int,
+        tsc: int | None = None,
+        mperf: int | None = None,
+        aperf: int | None = None,
+        mhz: float | None = None,
+    ) -> None:
+        self.ns, self.tsc, self.mperf, self.aperf, self.mhz = ns, tsc, mperf, aperf, mhz
+        self.stepped = False
+
+
+class Counters:
+    """One way to read the counters.
+
+    name: of SOURCES.  tsc: samples have the TSC.  known_rate: the share of time
+    in C0 follows from MPERF's rate even without it.  instead: why not a better source.
+    """
+
+    name = ""
+    tsc = True
+    known_rate = False
+    instead = ""
+
+    def __init__(self) -> None:
+        # The first and last Sample of the CPU by which the rate of the TSC is measured.
+        self._span: tuple[Sample, Sample] | None = None
+        self._cpu: int | None = None
+        self._before: float | None = None  # MHz of the TSC before it was set
+        self._last: dict[int, Sample] = {}
+
+    def read(self, cpu: int) -> Sample | None:
+        """The Sample of a CPU; None when it is offline or refuses."""
+        sample = self._read(cpu)
+        if self.tsc and sample is not None and sample.tsc is not None:
+            if self._cpu is None:
+                self._cpu = cpu
+            sample.stepped = self._has_stepped(self._last.get(cpu), sample)
+            self._last[cpu] = sample
+            if cpu == self._cpu:
+                if sample.stepped:
+                    self._before, self._span = self.tsc_mhz(), None
+                self._span = self._span[0] if self._span else sample, sample
+        return sample
+
+    def _has_stepped(self, last: Sample | None, sample: Sample) -> bool:
+        """True where the TSC was set between two samples: by resume, migration of the virtual
+        machine, or a write.
+
+        A step forward is noticed where it is more than a tenth of the time between
+        them; less than that can be a late reading.
+        """
+        if last is None or last.tsc is None or sample.tsc is None:
+            return False
+        ticks, ns = sample.tsc - last.tsc, sample.ns - last.ns
+        if ticks < 0:
+            return True
+        mhz = self._measured()
+        if not mhz or ns < _SPAN_NS:
+            return False
+        return abs(ticks * 1e3 / ns / mhz - 1) > 0.1
+
+    def _read(self, cpu: int) -> Sample | None:
+        """read() without what is kept from sample to sample."""
+        raise NotImplementedError
+
+    def tsc_mhz(self) -> float | None:
+        """MHz of the TSC by the samples read so far; None before there are two, of 50 ms at least.
+
+        Just after a step, that by the samples before it.
+        """
+        return self._measured() or self._before
+
+    def _measured(self) -> float | None:
+        if self._span is None:
+            return None
+        first, last = self._span
+        if first.tsc is None or last.tsc is None or last.ns - first.ns < _SPAN_NS:
+            return None
+        return (last.tsc - first.tsc) * 1e3 / (last.ns - first.ns)
+
+    def measure_tsc(self, cpu: int) -> float | None:
+        """MHz of the TSC; takes 0.1 s."""
+        self.read(cpu)
+        time.sleep(0.1)
+        self.read(cpu)
+        return self.tsc_mhz()
+
+    def rate(self, base: float | None, cpu: int) -> float | None:
+        """MHz at which a CPU's MPERF counts; None when it is unknown.
+
+        That is the base clock as the TSC has it.  A stated base clock is
+        rounded better than the TSC is measured; but where the two are apart
+        (a base lowered by configuration), MPERF goes with the TSC.
+        """
+        tsc = self.tsc_mhz() if self.tsc else None
+        if not base or tsc and abs(base / tsc - 1) > 0.02:
+            return tsc or base
+        return base
+
+
+class _Perf(Counters):
+    """One group a CPU of perf's msr PMU: the three counters are read on the CPU itself, at one
+    instant.
+    """
+
+    name = "perf"
+
+    def __init__(self, cpus: Sequence[int], root: str) -> None:
+        super().__init__()
+        devices = os.path.join(root, _DEVICES)
+        events = [named_event("msr", name, devices) for name in ("tsc", "mperf", "aperf")]
+        self._events = events
+        self._groups: dict[int, Group] = {}
+        rlimit.raise_open_files(3 * len(cpus), "counters")
+        for cpu in cpus:
+            self._open(cpu)
+
+    def _open(self, cpu: int) -> None:
+        try:
+            group = Group(self._events, cpu=cpu)
+            self._groups[cpu] = group
+            group.enable()
+        except OSError as exc:
+            if exc.errno != errno.ENODEV:  # the CPU is offline
+                raise refusal(exc, True) or Unavailable(
+                    "perf's msr events: %s" % exc.strerror
+                ) from None
+
+    def _read(self, cpu: int) -> Sample | None:
+        if cpu not in self._groups:
+            self._open(cpu)
+        group = self._groups.get(cpu)
+        values = group.read() if group else None
+        if values is None:
+            if group:  # a CPU that went offline took the group apart for good
+                self._groups.pop(cpu).close()
+            return None
+        return Sample(time.monotonic_ns(), *values[2:])
+
+
+class _Registers(Counters):
+    """The registers by the msr driver, one after the other; a set that took long is read again."""
+
+    name = "msr"
+
+    def __init__(self, cpus: Sequence[int], root: str) -> None:
+        super().__init__()
+        self._registers = msr.Registers(root)
+        for cpu in cpus:
+            if self._registers.read(cpu, msr.IA32_MPERF) is None:
+                raise Unavailable("CPU %d has no APERF and MPERF registers" % cpu)
+
+    def _read(self, cpu: int) -> Sample | None:
+        best: tuple[int, Sample] | None = None
+        for _ in range(5):
+            begin = time.monotonic_ns()
+            try:
+                values = [
+                    self._registers.read(cpu, r)
+                    for r in (msr.IA32_TSC, msr.IA32_MPERF, msr.IA32_APERF)
+                ]
+            except Unavailable:  # not opened before, and offline
+                return None
+            took = time.monotonic_ns() - begin
+            if None in values:
+                return None
+            if best is None or took < best[0]:
+                best = took, Sample(begin + took // 3, *values)
+            if took < _SLOW_NS:
+                break
+        return best[1] if best else None
+
+
+class _Cppc(Counters):
+    """ACPI's feedback counters: AMD's and Intel's MPERF and APERF again, the activity monitors on
+    ARM.
+    """
+
+    name = "cppc"
+    tsc = False
+
+    def __init__(self, cpus: Sequence[int], root: str) -> None:
+        super().__init__()
+        self._root = root
+        self._rates: dict[int, float] = {}
+        # On x86 the reference counts at the base clock; the rate of ARM's is CNTFRQ_EL0, which
+        # sysfs lacks.
+        self.known_rate = "aperfmperf" in info.identify(root).flags
+        if not any(freq.cppc_counters(cpu, root) for cpu in cpus):
+            raise Unavailable("there are no ACPI CPPC counters")
+
+    def _read(self, cpu: int) -> Sample | None:
+        counters = freq.cppc_counters(cpu, self._root)
+        return Sample(time.monotonic_ns(), None, *counters) if counters else None
+
+    def rate(self, base: float | None, cpu: int) -> float | None:
+        """That of the reference performance, on the scale on which nominal performance is the
+        nominal clock.
+        """
+        if cpu not in self._rates:  # nominal and reference performance are constants of a CPU
+            values = freq.cppc(cpu, self._root)
+            try:
+                self._rates[cpu] = (
+                    values["nominal_freq"] * values["reference_perf"] / values["nominal_perf"]
+                )
+            except (KeyError, ZeroDivisionError):
+                return base
+        return self._rates[cpu]
+
+
+class _Cpufreq(Counters):
+    """No cycles: the clock that the cpufreq driver says the CPU has now."""
+
+    name = "cpufreq"
+    tsc = False
+
+    def __init__(self, cpus: Sequence[int], root: str) -> None:
+        super().__init__()
+        self._root = root
+        if not any(freq.current_mhz(cpu, root) for cpu in cpus):
+            raise Unavailable("there is no cpufreq driver")
+
+    def _read(self, cpu: int) -> Sample | None:
+        now = freq.current_mhz(cpu, self._root)
+        return Sample(time.monotonic_ns(), mhz=now) if now else None
+
+    def rate(self, base: float | None, cpu: int) -> float | None:
+        return None
+
+
+_CLASSES: dict[str, Callable[[Sequence[int], str], Counters]] = {
+    "perf": _Perf,
+    "msr": _Registers,
+    "cppc": _Cppc,
+    "cpufreq": _Cpufreq,
+}
+
+
+def choose(
+    cpus: Sequence[int],
+    only: str | None = None,
+    log: Callable[[str], None] = lambda text: None,
+    root: str = "/",
+) -> Counters:
+    """The first source whose counters count on those CPUs.
+
+    only: a name of SOURCES, or None for all in their order.  log: called with the source, and with
+    why a source was not taken.
+    Raises NotPermitted when privileges were all that a source lacked, else Unavailable; both with
+    the reason.
+    """
+    reasons: list[str] = []
+    forbidden: NotPermitted | None = None
+    for name in (only,) if only else SOURCES:
+        try:
+            found = _CLASSES[name](cpus, root)
+            if name != "cpufreq":
+                silent = [cpu for cpu in cpus if not _counts(found.read(cpu))]
+                if len(silent) == len(cpus):
+                    raise Unavailable("APERF and MPERF of CPU %s read 0" % sysfs.cpu_ranges(silent))
+            log("source %s" % name)
+            found.instead = str(forbidden or (reasons and _diagnosis(reasons, root)) or "")
+            return found
+        except NotPermitted as exc:
+            forbidden = forbidden or exc
+            log("not %s: %s" % (name, exc))
+        except Unavailable as exc:
+            reasons.append(str(exc))
+            log("not %s: %s" % (name, exc))
+    if forbidden:
+        text = str(forbidden)
+        raise NotPermitted(
+            text if text.startswith("cannot") else "cannot read the cycle counters: " + text
+        ) from None
+    raise Unavailable("cannot measure the clock: %s" % _diagnosis(reasons, root))
+
+
+def _diagnosis(reasons: list[str], root: str) -> str:
+    """Why there are no counters, by the source that came closest, and what would help."""
+    reason = next(
+        (r for r in reasons if "read 0" in r or "has no APERF" in r),
+        next((r for r in reasons if "/dev/cpu" in r), reasons[0]),
+    )
+    processor = info.identify(root)
+    if processor.virtual and "aperfmperf" not in processor.flags:
+        return (
+            "no APERF and MPERF counters (%s). The hypervisor of this virtual machine hides them; "
+            "bare-metal and some of the largest instance sizes of clouds have them"
+            % without_remedy(reason)
+        )
+    if processor.vendor.startswith("0x"):
+        return (
+            "%s. On ARM it takes ACPI CPPC with activity monitors, or a cpufreq driver; most "
+            "virtual machines have neither" % reasons[-1 if len(reasons) == 1 else -2]
+        )
+    return reason
+
+
+def _counts(sample: Sample | None) -> bool:
+    # An idle CPU wakes up to be read, so that a counter that counts is never 0.
+    return sample is not None and bool(sample.mperf) and bool(sample.aperf)

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Machines that are not here, as trees of files."""
+
+import pytest
+from helpers import fixture_tree
+
+
+@pytest.fixture
+def hybrid(tmp_path):
+    return fixture_tree("hybrid", tmp_path)
+
+
+@pytest.fixture
+def zen4(tmp_path):
+    return fixture_tree("zen4", tmp_path)
+
+
+@pytest.fixture
+def graviton(tmp_path):
+    return fixture_tree("graviton", tmp_path)
+
+
+@pytest.fixture
+def arm(tmp_path):
+    return fixture_tree("arm-server", tmp_path)
