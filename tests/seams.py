@@ -261,7 +261,7 @@ def drsnoop(world, module, data):
     def event(entry):
         stack = [int(address, 16) for address in entry.get("stack", ())] if program.params["stack"] else []
         free = entry.get("free")
-        return module.Reclaim.FORM.pack(
+        return RECLAIM.pack(
             world_ns(entry["at"]), int(entry["ms"] * 1e6), entry["reclaimed"], entry["scanned"],
             unknown if free is None else free, cgroup_id(entry.get("cgroup")), KINDS.index(entry["kind"]), entry["order"],
             entry["gfp"], entry["pid"], entry["tid"], entry["uid"], text(entry["comm"]),
@@ -292,6 +292,15 @@ def drsnoop(world, module, data):
     program = Program(world, module, maps, losses(data), data.get("constants"))
 
 
+# What the programs write (lib/crisis/progs), in the order of the fields.
+RECLAIM = struct.Struct("=6Q6I16s32sq")                 # drsnoop's struct event, and the size of the stack behind it
+KILL = struct.Struct("=8Q6Iii16s16sq64Q")               # oomkill's struct event up to limit
+LIMIT = struct.Struct("=4Q4I")                          # its struct limit up to names
+NAMES = struct.Struct("=II1536s")                       # its struct names: 12 names of 128 bytes
+RUN = struct.Struct("=6Q4I16s")                         # cachesnoop's struct run
+NAME_RECORD = struct.Struct("=3Q6I")                    # struct name_record of page.bpf.h up to path
+
+
 def world_ns(seconds):
     """The time of CLOCK_MONOTONIC so many seconds after the start."""
     from world import START
@@ -306,32 +315,31 @@ def oomkill(world, module, data):
     if data is None:
         return
     import socket
-    constants = {name: number for number, name in enumerate(module.CONSTRAINTS)}
-    constants.update(data.get("constants", {}))
+    constants = {"CONSTRAINT_" + name: number for number, name in enumerate(("NONE", "CPUSET", "MEMORY_POLICY", "MEMCG"))}
+    unknown, victim_known, limit_known, exiting = (1 << 64) - 1, 1, 2, 4
 
     def levels(path):
         """struct names: from the cgroup to the root, each in its place."""
         parts = list(reversed([part for part in (path or "").split("/") if part]))
-        raw = struct.pack("=II", len(parts), 0) + b"".join(
-            part.encode("utf-8", "surrogateescape").ljust(module.NAME, b"\0") for part in parts[:module.LEVELS])
-        return raw.ljust(module.Kill.PATH, b"\0")
+        return NAMES.pack(len(parts), 0, b"".join(
+            part.encode("utf-8", "surrogateescape").ljust(128, b"\0") for part in parts[:12]))
 
     def event(entry):
         victim, by, limit = entry["victim"], entry["by"], entry.get("limit")
         pages = [entry.get("pages", {}).get(name) for name in ("anon", "file", "shmem", "swap", "total_vm")]
-        memory = [module.UNKNOWN if value is None else value for value in pages + [entry.get("pgtables")]]
-        flags = (module.HAS_VICTIM if "comm" in victim else 0) | (module.HAS_LIMIT if limit else 0)
+        memory = [unknown if value is None else value for value in pages + [entry.get("pgtables")]]
+        flags = (victim_known if "comm" in victim else 0) | (limit_known if limit else 0)
         stack = [int(address, 16) for address in entry.get("stack", ())] if program.params["stack"] else []
         if limit and limit.get("exiting"):
-            flags |= module.EXITING
-        raw = module.Kill.FORM.pack(
+            flags |= exiting
+        raw = KILL.pack(
             world_ns(entry["at"]), *memory, 1 if entry.get("cgroup") else 0, flags, victim["pid"], victim["tid"],
             victim.get("uid", 0), by["pid"], by["tid"], victim.get("oom_score_adj", 0), 0, text(victim.get("comm", "")),
-            text(by["comm"]), 8 * len(stack), *stack, *[0] * (module.FRAMES - len(stack)))
+            text(by["comm"]), 8 * len(stack), *stack, *[0] * (64 - len(stack)))
         limit = limit or {}
-        raw += module.Kill.LIMIT.pack(0, limit.get("max", 0), limit.get("usage", 0), limit.get("totalpages", 0),
-                                      constants.get(limit.get("constraint"), 0), limit.get("order", 0) & 0xffffffff,
-                                      limit.get("gfp", 0), flags)
+        raw += LIMIT.pack(0, limit.get("max", 0), limit.get("usage", 0), limit.get("totalpages", 0),
+                          constants.get(limit.get("constraint"), 0), limit.get("order", 0) & 0xffffffff,
+                          limit.get("gfp", 0), flags)
         return raw + levels(limit.get("cgroup")) + levels(entry.get("cgroup"))
     maps = {"events": Ring(world, [(entry["at"], lambda entry=entry: event(entry)) for entry in data["kills"]])}
     taken = ["tracepoint/oom:mark_victim"] if "log" in data else ["fentry/oom_kill_process", "tp_btf/mark_victim"]
@@ -356,9 +364,8 @@ def cachesnoop(world, module, data):
     if data is None:
         return
     import _thread
-    from crisis import filemap
     _thread.start_new_thread = lambda function, arguments: function(*arguments)     # the search for a name, at once
-    number_of = {name: number for number, name in enumerate(data["files"], 1)}
+    kinds, number_of = ("add", "evict"), {name: number for number, name in enumerate(data["files"], 1)}
 
     def device(file):
         major, minor = file["dev"]
@@ -368,14 +375,14 @@ def cachesnoop(world, module, data):
         file = data["files"][name]
         parts = b"".join(part.encode("utf-8", "surrogateescape") + b"\0"
                          for part in reversed((file["path"] or "").split("/")) if part)
-        return filemap._HEAD.pack(file["inode"], file["ino"], number_of[name], device(file), 0, file["mode"],
+        return NAME_RECORD.pack(file["inode"], file["ino"], number_of[name], device(file), 0, file["mode"],
                                   file.get("deleted", False), file.get("cut", False), len(parts)) + parts
 
     def run(entry):
         file = data["files"][entry["file"]]
-        return module.RUN.pack(world_ns(entry["since"]), file["inode"], file["ino"], number_of[entry["file"]],
+        return RUN.pack(world_ns(entry["since"]), file["inode"], file["ino"], number_of[entry["file"]],
                                entry["offset"], entry["pages"], entry["pid"], entry["tid"], device(file),
-                               module.KINDS.index(entry["kind"]), text(entry["comm"]))
+                               kinds.index(entry["kind"]), text(entry["comm"]))
 
     def fill(bank):
         found = new()
@@ -384,7 +391,7 @@ def cachesnoop(world, module, data):
             for entry in found:
                 if wanted(entry):
                     pages = sums.setdefault(entry["file"], [0, 0])
-                    pages[module.KINDS.index(entry["kind"])] += entry["pages"]
+                    pages[kinds.index(entry["kind"])] += entry["pages"]
             for name, (added, evicted) in sums.items():
                 file = data["files"][name]
                 maps["files"].update(struct.pack("=QQQQ", file["inode"], file["ino"], number_of[name], bank),
@@ -392,7 +399,7 @@ def cachesnoop(world, module, data):
         else:
             for entry in found:
                 if entry.get("pending") and wanted(entry):
-                    maps["runs"].update(struct.pack("=IIII", entry["tid"], module.KINDS.index(entry["kind"]), bank, 0),
+                    maps["runs"].update(struct.pack("=IIII", entry["tid"], kinds.index(entry["kind"]), bank, 0),
                                         run(entry))
 
     def wanted(entry):
