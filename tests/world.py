@@ -52,7 +52,7 @@ class World:
         self.root, self.now = str(root), START
         self._events = []               # [(ns, serial number, function)]
         self._ends = {}                 # PID: [descriptor that becomes readable, the end that makes it so]
-        self._poll = select.poll
+        self._poll, self.long_waits = select.poll, 0
 
     # What happens when
 
@@ -217,9 +217,12 @@ class _Poll:
 
     def poll(self, milliseconds=None):
         until = None
-        # Two million seconds are what the commands take for no end.
-        if milliseconds is not None and 0 <= milliseconds < 1e9:
+        if milliseconds is not None and milliseconds >= 0:
             until = self._world.now + -int(-milliseconds * 1000 // 1) * 1000    # whole microseconds, rounded up
+            # A command without an end waits again and again for as long as poll() takes.
+            self._world.long_waits = self._world.long_waits + 1 if milliseconds >= 1e9 else 0
+            if self._world.long_waits > 20:
+                until = None
         while True:
             ready = self._real.poll(0)
             if ready or until is not None and until <= self._world.now:
