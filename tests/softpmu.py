@@ -12,7 +12,9 @@ import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(ROOT, "lib"))
-from crisis import cli, pmc     # noqa: E402
+from crisis import cli
+from crisis.pmu import session
+from crisis.pmu.plan import Plan
 from crisis.perf import event, group     # noqa: E402
 from crisis.kernel import sysfs     # noqa: E402
 
@@ -22,7 +24,7 @@ STAND_INS = {"cycles": 0, "instructions": 1, "branches": 2, "branch_misses": 6, 
 
 
 def plan(clusters, root="/", shared_l3=True):
-    result = pmc.Plan("cpu", None, "software")
+    result = Plan("cpu", None, "software")
     for cluster in clusters:
         result.add([(counter, [(event.Event(1, STAND_INS[counter], name=counter), 1)])
                     for counter in cluster if counter in STAND_INS])
@@ -37,11 +39,11 @@ def main():
     command = {"__name__": "command", "__file__": path}
     with open(path) as f:
         exec(compile(f.read(), path, "exec"), command)
-    pmc.plan = plan
+    session.plan = plan
     if "SOFTPMU_TARGETS" in os.environ:
         real, simulated = sysfs.online_cpus(), list(range(int(os.environ["SOFTPMU_TARGETS"])))
         sysfs.online_cpus = lambda root="/": simulated
-        pmc.Session._target = lambda self, cpu: (-1, real[cpu % len(real)])
+        session.Session._target = lambda self, cpu: (-1, real[cpu % len(real)])
     if "SOFTPMU_ONLINE" in os.environ:
         sysfs.online_cpus = lambda root="/": sysfs.cpu_list(open(os.environ["SOFTPMU_ONLINE"]).read())
     cli.run(command["main"], command["get_parser"])

@@ -11,7 +11,7 @@ import time
 import pytest
 from helpers import HOG, NOBODY, ROOT, SLOW, as_nobody, enable_controllers, readable_root, remove_cgroup, run, workload
 
-from crisis import pmc
+from crisis.pmu.plan import core_pmus
 from crisis.cpu import info
 from crisis.kernel import cgroup, sysfs
 
@@ -33,7 +33,7 @@ def records(result):
 @pytest.mark.guest
 @pytest.mark.parametrize("name", COMMANDS)
 def test_without_a_pmu_one_line_names_what_is_missing(name):
-    if pmc.core_pmus():
+    if core_pmus():
         pytest.skip("this machine has a PMU")
     for arguments in ["1", "1"], ["-j"], ["-p", str(os.getpid())], ["-c", "true"], ["--per-cpu"], ["-G", "/"]:
         result = run(name, *arguments)
@@ -43,7 +43,7 @@ def test_without_a_pmu_one_line_names_what_is_missing(name):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_with_a_pmu_it_counts(name):
-    if not pmc.core_pmus():
+    if not core_pmus():
         pytest.skip("this machine has no PMU")
     result = run(name, "-j", ".5", ".5")
     if result.returncode == 69:
@@ -54,7 +54,7 @@ def test_with_a_pmu_it_counts(name):
 
 
 def test_an_unprivileged_user_is_told_the_same_without_a_pmu():
-    if pmc.core_pmus():
+    if core_pmus():
         pytest.skip("this machine has a PMU")
     for arguments in ["1", "1"], ["-c", "true"]:
         result = as_nobody("pmcarch", *arguments)

@@ -2,6 +2,7 @@
 """Machines that are not here, as trees of files."""
 
 import pytest
+
 from helpers import fixture_tree
 
 
@@ -23,3 +24,9 @@ def graviton(tmp_path):
 @pytest.fixture
 def arm(tmp_path):
     return fixture_tree("arm-server", tmp_path)
+
+
+@pytest.fixture
+def pmu_tree(tmp_path):
+    """A function of the name of a PMU tree that returns its path."""
+    return lambda name: fixture_tree("pmu-" + name, tmp_path / name)

@@ -28,11 +28,11 @@ from .event import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from .event import Event
 
-    Key = Hashable
+    Key = int  # a CPU or a thread
 
 __all__ = ["Group", "OpenGroup", "Counters", "layout", "scaled"]
 

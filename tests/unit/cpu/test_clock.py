@@ -2,6 +2,7 @@
 """Cycle counters: their sources, and the TSC's rate and steps."""
 
 import pytest
+
 from crisis.cpu import base_clock, clock, clock_rate, freq, thermal
 from crisis.errors import Unavailable
 from helpers import load

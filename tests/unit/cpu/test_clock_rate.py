@@ -2,6 +2,7 @@
 """Rates of several CPUs, weighed."""
 
 import pytest
+
 from crisis.cpu import clock_rate
 
 

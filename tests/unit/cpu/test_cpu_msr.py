@@ -2,6 +2,7 @@
 """Decoding of registers, against values worked out by hand from the manuals' tables."""
 
 import pytest
+
 from crisis.cpu import msr
 from crisis.errors import NotPermitted, Unavailable
 from helpers import run

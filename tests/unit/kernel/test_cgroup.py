@@ -4,6 +4,7 @@
 import os
 
 import pytest
+
 from crisis.errors import Error, Unavailable
 from crisis.kernel import cgroup
 from helpers import write_tree as tree

@@ -2,6 +2,7 @@
 """Lists of CPUs and of nodes."""
 
 import pytest
+
 from crisis.kernel import sysfs
 
 

@@ -2,6 +2,7 @@
 """Pressure files, and readings at two instants."""
 
 import pytest
+
 from crisis.kernel import pressure
 
 CPU = b"some avg10=1.50 avg60=2.00 avg300=0.30 total=1000\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=7\n"

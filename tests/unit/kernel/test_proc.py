@@ -5,6 +5,7 @@ import gzip
 import os
 
 import pytest
+
 from crisis.errors import Error
 from crisis.kernel import proc, sysfs
 from helpers import write_tree as tree

@@ -2,6 +2,7 @@
 """Groups of counters: scaling, and differences from reading to reading."""
 
 import pytest
+
 from crisis.perf.group import Counters, OpenGroup, scaled
 
 

@@ -8,7 +8,7 @@ import struct
 
 import pytest
 
-from crisis import events
+from crisis.pmu import codes
 
 # libpfm4's name of the PMU, and of each of our events whose name it writes otherwise.
 PMUS = {"Ivy Bridge": "ivb_ep", "Haswell": "hsw_ep", "Broadwell": "bdw_ep", "Skylake": "skx", "Cascade Lake": "clx",
@@ -17,7 +17,7 @@ PMUS = {"Ivy Bridge": "ivb_ep", "Haswell": "hsw_ep", "Broadwell": "bdw_ep", "Sky
 MISSING = ("Emerald Rapids", "Granite Rapids", "Tiger Lake", "Rocket Lake", "Golden Cove", "Redwood Cove",
            "Lion Cove", "Gracemont", "Crestmont", "Skymont", "Zen 5",      # newer than libpfm4 4.13's tables
            "Neoverse N1", "Neoverse V1", "Neoverse N2", "Neoverse V2",     # its x86 build has no ARM tables
-           events.RISCV)                                                   # the kernel's own codes
+           codes.RISCV)                                                   # the kernel's own codes
 INTEL_NAMES = {"CPU_CLK_UNHALTED.THREAD_P": ("CPU_CLK_UNHALTED:THREAD_P", "CPU_CLK_UNHALTED:THREAD"),
                "ICACHE_64B.IFTAG_MISS": ("ICACHE_64B:IFTAG_MISS", "ICACHE_TAG:MISS")}
 # Code of ours: how libpfm4 writes it (unit masks that are named one by one are or-ed).
@@ -99,8 +99,9 @@ def pfm():
 def compare(pfm, kind):
     """[(column, event name, code, verdict)] of every core event of a microarchitecture."""
     result = []
-    for column, found in events.table(kind).items():
-        for code, name, _, config1 in found:
+    for column, found in codes.table(kind).items():
+        for event in found:
+            code, name, config1 = event.code, event.name, event.config1
             if column.startswith("l3:"):
                 verdict = _l3(pfm, kind, code)
             elif kind.startswith("Zen"):
@@ -145,17 +146,17 @@ def test_codes_against_libpfm4(pfm, kind):
 
 
 def test_every_table_is_compared_or_said_to_be_missing():
-    assert sorted(list(PMUS) + list(MISSING)) == sorted(events.TABLES) == sorted(events.SOURCES)
+    assert sorted(list(PMUS) + list(MISSING)) == sorted(codes.TABLES) == sorted(codes.SOURCES)
 
 
 def test_tables_have_the_generic_counters_and_no_duplicates():
-    for kind in events.TABLES:
-        found = events.table(kind)
-        assert set(events.GENERIC) <= set(found) or kind == events.RISCV
+    for kind in codes.TABLES:
+        found = codes.table(kind)
+        assert set(codes.GENERIC) <= set(found) or kind == codes.RISCV
         for column, parts in found.items():
-            assert len({(code, config1) for code, _, _, config1 in parts}) == len(parts), (kind, column)
-            for code, name, divisor, config1 in parts:
-                assert (code or kind == events.RISCV) and name and divisor >= 1 and re.match(r"[A-Za-z]", name)
+            assert len({(part.code, part.config1) for part in parts}) == len(parts), (kind, column)
+            for part in parts:
+                assert (part.code or kind == codes.RISCV) and part.divisor >= 1 and re.match(r"[A-Za-z]", part.name)
 
 
 @pytest.mark.parametrize("cpu, kind", [
@@ -172,14 +173,14 @@ def test_tables_have_the_generic_counters_and_no_duplicates():
     (("HygonGenuine", 0x18, 0x01, 0), "Zen 1"), (("AuthenticAMD", 0x15, 0x02, 0), None),
     (("Shanghai", 7, 0x3b, 0), None)])
 def test_microarchitecture(cpu, kind):
-    assert events.microarchitecture(*cpu) == kind
+    assert codes.microarchitecture(*cpu) == kind
 
 
 @pytest.mark.parametrize("midr, kind", [(0x413fd0c1, "Neoverse N1"), (0x411fd401, "Neoverse V1"),
                                         (0x410fd490, "Neoverse N2"), (0x410fd4f1, "Neoverse V2"),
                                         (0x410fd083, None), (0x480fd010, None)])
 def test_arm_core(midr, kind):
-    assert events.arm_core(midr) == kind
+    assert codes.arm_core(midr) == kind
 
 
 if __name__ == "__main__":          # the whole comparison, as a table
