@@ -11,18 +11,42 @@ program in the kernel would have, when the command switches the bank or reads
 the ring buffer, with the bytes of the C structs.
 """
 
+import json
 import os
 import struct
 import types
 
+# {command: {"structs": {name: layout}, "maps": {name: "KEY VALUE"}}}, see tests/live/test_layouts.py
+with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "fixtures/layouts.json"), encoding="utf-8") as _file:
+    LAYOUTS = json.load(_file)
+
 
 class FakeMap(dict):
-    """A BPF map: bytes to bytes."""
+    """A BPF map: bytes to bytes, and records by the layouts that Program gives it."""
 
     def __init__(self, name, max_entries=1, value_size=8):
         super().__init__()
         self.name, self.max_entries, self.value_size, self.fd = name, max_entries, value_size, -1
-        self.ring = None
+        self.key_layout = self.value_layout = None
+
+    def read(self, key):
+        raw = self.lookup(self._key(key))
+        return None if raw is None else self.value_layout.unpack(raw)
+
+    def write(self, key, *values):
+        self.update(self._key(key), self.value_layout.pack(*values))
+
+    def clear(self, key):
+        self.update(self._key(key), bytes(self.value_size))
+
+    def remove(self, key):
+        return self.delete(self._key(key))
+
+    def records(self):
+        return [(self.key_layout.unpack(key), self.value_layout.unpack(value)) for key, value in self.items()]
+
+    def _key(self, key):
+        return self.key_layout.pack(*(key if isinstance(key, tuple) else (key,)))
 
     def lookup(self, key):
         return self.get(key)
@@ -53,12 +77,12 @@ class Bank(FakeMap):
 
 
 class Ring:
-    """A ring buffer: records arrive in their time."""
+    """A ring buffer: records arrive in their time, as bytes; layout: of what records() gives."""
 
     def __init__(self, world, records):
         """records: [(seconds, function that gives bytes)]."""
         self.fd, writable = os.pipe()
-        self._records = []
+        self._records, self.layout = [], None
 
         def arrive(make):
             self._records.append(make())
@@ -72,9 +96,13 @@ class Ring:
             os.read(self.fd, len(found))
         return found
 
+    def records(self):
+        return [self.layout.unpack(raw) for raw in self.read()]
+
 
 class Program:
-    """A loaded bpf.Program.  maps, counters(), constants(), name, taken; params and sizes as the command asked for."""
+    """A loaded bpf.Program.  maps, layouts, counters(), constants(), name, taken; params and sizes as the command asked
+    for."""
 
     def __init__(self, world, module, maps, counters=(), constants=None, taken=("a place",)):
         """maps: {name: FakeMap, or Ring}.  counters: [(seconds, {name: total})]."""
@@ -82,23 +110,40 @@ class Program:
         self._counters, self._constants = dict.fromkeys(getattr(module, "COUNTERS", ()), 0), constants or {}
         for seconds, values in counters:
             world.at(seconds, lambda values=values: self._counters.update(values))
-        from crisis import bpf, syscalls
+        from crisis import bpf, record, syscalls
+        described = LAYOUTS[module.__name__.partition("_")[2]]
+        self.layouts = record.Layouts(described["structs"])
+
+        def typed(name, map_):
+            if isinstance(map_, FakeMap) and "-" not in described["maps"][name].split():
+                map_.key_layout, map_.value_layout = [self.layouts[type_] for type_ in described["maps"][name].split()]
+            return map_
+        for name, map_ in maps.items():
+            typed(name, map_)
 
         def first(sources, build, params=None, sizes=None, verbose=lambda text: None):
             self.name, self.sizes = sources[0].name, sizes or {}
             self.params = params(types.SimpleNamespace(name=self.name, constants=self._constants)) \
                 if callable(params) else params or {}
             for name, size in self.sizes.items():
-                self.maps.setdefault(name, FakeMap(name))
-                if isinstance(self.maps[name], FakeMap):
-                    self.maps[name].max_entries = size.get("max_entries", 1)
-                    self.maps[name].value_size = size.get("value_size", 8)
+                if name not in self.maps:
+                    self.maps[name] = typed(name, FakeMap(name))
+                map_ = self.maps[name]
+                if isinstance(map_, FakeMap):
+                    map_.max_entries = size.get("max_entries", 1)
+                    map_.value_size = size.get("value_size", 8)
+                    if "elements" in size:
+                        map_.value_size = map_.value_layout.sized(size["elements"])
             verbose("%s: attached to %s" % (self.name, ", ".join(self.taken)))
             return self
 
+        def reader(map_, layout=None):
+            map_.layout = layout
+            return map_
+
         def no_mount(filesystem):
             raise OSError(19, "No such device")
-        bpf.first, bpf.grace_period, bpf.RingBuffer = first, lambda: None, lambda map_: map_
+        bpf.first, bpf.grace_period, bpf.RingBuffer = first, lambda: None, reader
         syscalls.detached_mount = no_mount
 
     def counters(self):
@@ -194,7 +239,7 @@ def runqlat(world, module, data):
         for (name, cpu), waits in groups.items():
             if key:
                 maps["key_hists"].update(name + struct.pack("=Q", bank), histogram(
-                    waits, slots, waits[-1]["comm"] if key in (1, 2) else ""))
+                    waits, slots, waits[-1]["comm"] if key in (1, 2, 5) else ""))
             else:
                 maps["cpu_hists"].update(struct.pack("=I", bank * program.params["cpus"] + cpu), histogram(waits, slots))
         for thread in interval.get("threads", ()):
