@@ -476,8 +476,10 @@ def pmcarch(world, module, data):
     if data is None:
         return
     import errno
-    from crisis import perf_event, pmc, proc
-    real, rates = pmc.plan, {}
+    from crisis.kernel import sysfs
+    from crisis.perf import group
+    from crisis.pmu import session
+    real, rates = session.plan, {}
 
     def plan(*arguments, **options):
         plans, unknown = real(*arguments, **options)
@@ -503,17 +505,17 @@ def pmcarch(world, module, data):
             self._begin = world.now
 
         def read(self):
-            if self._cpu >= 0 and self._cpu not in proc.online_cpus():
+            if self._cpu >= 0 and self._cpu not in sysfs.online_cpus():
                 return None
             ns = world.now - self._begin
             running = int(ns * data.get("running", 1))
-            # Opening it, pmc looks whether it is counted at all: a nanosecond more.
+            # Opening it, layout() looks whether it is counted at all: a nanosecond more.
             return (ns + 1, running + 1) + tuple(rate * running * (max(self._cpu, 0) % 4 + 1) // 10 ** 9
                                                  for rate in self._rates)
 
         def close(self):
             pass
-    pmc.plan, perf_event.Group = plan, Group
+    session.plan, group.Group = plan, Group
 
 
 cpucache = icache = tlbstat = resstalls = pmcarch
