@@ -22,6 +22,7 @@ __all__ = ["Program", "Map", "RingBuffer", "Refused", "first", "check", "permitt
 (MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY, PROG_LOAD) = range(6)
 RAW_TRACEPOINT_OPEN, BTF_LOAD, LINK_CREATE, ITER_CREATE = 17, 18, 28, 33
 MAP_LOOKUP_BATCH, MAP_LOOKUP_AND_DELETE_BATCH = 24, 25
+NOEXIST = 1                     # a flag of Map.update: only when there is no such key
 
 HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY, STACK_TRACE, LRU_HASH, LRU_PERCPU_HASH = 1, 2, 5, 6, 7, 9, 10
 PERF_EVENT_ARRAY, RINGBUF = 4, 27

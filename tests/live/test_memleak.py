@@ -557,6 +557,70 @@ def test_growth_of_a_call_site_without_frame_pointers(built, source):
     assert found[-1]["growth_bytes"] > found[0]["growth_bytes"] and found[-1]["growth_bytes"] % 200 == 0
 
 
+MAPPINGS = ("reserve", "reserved_before", "commit", "aligned", "middle", "several", "again", "flip", "file", "moved",
+            "failed")
+
+
+@pytest.mark.parametrize("source, options, kind", [(None, (), kind) for kind in MAPPINGS] + [
+    pytest.param(source, (), kind, marks=pytest.mark.guest)
+    for source in ("multi", "functions") for kind in ("reserve", "commit", "again")] + [
+    (None, ("-s", "512K"), "again"), (None, ("--combined-only",), "again"), (None, ("--combined-only",), "reserve")])
+def test_what_is_mapped_and_accessible_is_outstanding(built, source, options, kind):
+    """Address space is no memory, mprotect makes it some; as many bytes as the process has by /proc/PID/maps."""
+    usable(source)
+    path = built("mappings", case("mappings.c"), "gcc", "-pthread")
+    with program(path, kind) as child:
+        _, total, said = leaks(child, *(["--source", source] if source else []), *options)
+    assert total["bytes"] == int(said) and total["lost"] == dict.fromkeys(total["lost"], 0)
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("libc", ["glibc", "musl", "musl static"])
+def test_stacks_of_threads(built, libc):
+    """Their pages; not the guard pages, and not what else a C library maps and cannot access."""
+    if libc == "glibc":
+        path = built("mappings", case("mappings.c"), "gcc", "-pthread")
+    else:
+        static = ["-static"] if libc.endswith("static") else []
+        path = built("mappings_" + libc.replace(" ", "_"), case("mappings.c"), "musl-gcc", *static)
+    with program(path, "threads") as child:
+        stacks, total, said = leaks(child)
+    assert sum(r["bytes"] for r in stacks if names(r)[0] in ("pthread_create", "__pthread_create_2_1")) == int(said)
+    assert total["bytes"] - int(said) < 8192            # glibc's thread-local storage
+    assert total["lost"] == dict.fromkeys(total["lost"], 0)
+
+
+@pytest.mark.parametrize("options", [(), ("-s", "512K"), ("-z", "1000"), ("--combined-only",),
+                                     ("--source", "functions")])
+@pytest.mark.parametrize("name", [None, "libjemalloc.so.2", "libtcmalloc_minimal.so.4", "musl"])
+def test_threads_that_only_free(built, name, options):
+    """What an allocator maps at a thread's first free is its own, and so is what it maps in an unsampled call."""
+    if "functions" in options:
+        usable("functions")
+    if name == "musl":
+        path, env = built("consumers_musl", case("consumers.c"), "musl-gcc"), {}
+    else:
+        path = built("consumers", case("consumers.c"), "gcc", "-pthread")
+        env = {"LD_PRELOAD": library(name)} if name else {}
+    with program(path, env=env) as child:
+        stacks, total, said = leaks(child, *options)
+    large = [r for r in stacks if r["bytes"] > 8192]
+    assert len(large) == 1 and large[0]["allocations"] == 8
+    assert 0 <= large[0]["bytes"] - 8 * int(said) < 8 * 8192            # musl adds its thread-local storage
+    assert total["lost"] == dict.fromkeys(total["lost"], 0)
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("source", ["session", "multi", "perf", "functions"])
+def test_an_allocator_that_is_left_by_siglongjmp(built, source):
+    usable(source)
+    with program(built("longjmp", case("longjmp.c"), "gcc"), lines=0) as child:
+        stacks, total, said = leaks(child, "--source", source)
+    assert said == "done\n"
+    assert sorted(r["bytes"] for r in stacks if names(r)[0] == "kept") == [4, 30, 200, 1000]
+    assert total["lost"] == dict(dict.fromkeys(total["lost"], 0), returns_missed=2)
+
+
 @pytest.mark.parametrize("source", [None, "functions"])
 def test_threads(leaker, source):
     usable(source)

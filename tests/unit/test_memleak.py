@@ -2,7 +2,9 @@
 """memleak's own arithmetic, where its probes go, and what it prints of data that needs no kernel."""
 
 import argparse
+import errno
 import json
+import os
 import types
 
 import pytest
@@ -88,7 +90,12 @@ class FakeMap(dict):
     """A BPF hash map of bytes."""
 
     lookup = dict.get
-    update = dict.__setitem__
+
+    def update(self, key, value, flags=0):
+        assert flags in (0, 1)
+        if flags and key in self:
+            raise OSError(errno.EEXIST, "")
+        self[key] = value
 
     def delete(self, key):
         return self.pop(key, None) is not None
@@ -122,7 +129,7 @@ def tracer(blocks, targets, **changes):
     one.args = arguments(**dict(dict(combined_only=False, older=0, trace=False), **changes))
     one.user, one.changed, one.ended, one.attached, one._symbols = True, False, set(), set(), FakeSymbols()
     one.live, one.comms = dict.fromkeys(targets, "x"), {tgid: "x" for _, tgid in blocks}
-    one.stacks, one.keys = {}, {}
+    one.stacks, one.keys, one.reserved, one.holes, one.adjusted, one.unplaced = {}, {}, {}, {}, {}, 0
     maps = {"blocks": FakeMap((memleak.KEY.pack(*key), memleak.BLOCK.pack(*values, 0, 2))
                               for key, values in blocks.items()),
             "targets": FakeMap((memleak.PID.pack(tgid), memleak.SINCE.pack(ns)) for tgid, ns in targets.items()),
@@ -201,6 +208,50 @@ def test_a_dead_process_may_have_had_code_that_is_not_known():
     add_stack(one, 1, [site, text, outer, text], 0)
     assert list(one.outstanding()) == [(9, 1)]
     assert one.stacks[9, 1] == (site, text, outer) and one._symbols.held == []
+
+
+def event(ns, kind, start, nbytes, stack=0):
+    return ns, start, nbytes, stack, 7, 7, kind, 0, b"x"
+
+
+def test_memory_is_what_mprotect_makes_of_a_reservation():
+    one = tracer({(0x10000, 7): (0x8000, 150, 1)}, {7: 100})
+    page = os.sysconf("SC_PAGE_SIZE")
+    assert one._map(event(200, memleak.RESERVED, 0x100000, 64 * page)) == []
+    made = one._map(event(300, memleak.MPROTECT, 0x100000 + 8 * page, 2 * page - 5, 2))
+    assert [(e[1], e[2], e[3], memleak.KINDS[e[6]]) for e in made] == [(0x100000 + 8 * page, 2 * page, 2, "mprotect")]
+    assert one._map(event(310, memleak.MPROTECT, 0x100000 + 8 * page, page, 3)) == []           # it was already
+    assert one._map(event(320, memleak.MPROTECT, 0x900000, page, 3)) == []                      # no reservation
+    assert {key: group[:2] for key, group in one.outstanding().items()} == {(7, 1): [0x8000, 1], (7, 2): [2 * page, 1]}
+    one._map(event(400, memleak.UNMAPPED, 0x100000 + 9 * page, 100 * page))
+    one._map(event(410, memleak.RESERVED, 0x10000, page))       # a page of an allocation is made inaccessible
+    assert {key: group[:2] for key, group in one.outstanding().items()} == {(7, 1): [0x8000, 1], (7, 2): [page, 1]}
+    assert list(one.reserved[7]) == [(0x10000, 0x10000 + page), (0x100000, 0x100000 + 8 * page)] and one.holes == {}
+
+
+def test_totals_of_combined_only_after_holes():
+    """The kernel goes on to subtract what is left of a block when that is unmapped."""
+    one = tracer({(0x10000, 7): (0x8000, 150, 1)}, {7: 100}, combined_only=True)
+    add = memleak.SINCE.pack(1)
+    one.program.maps["blocks"][memleak.KEY.pack(0x10000, 7)] = memleak.BLOCK.pack(0x8000, 150, 1, 0, 8)
+    one.program.maps["stacks"][add] = memleak.STACK.pack(1, 0x8000, 7, 0, 1, *[0] * 127)
+    one._map(event(200, memleak.UNMAPPED, 0x12000, 0x1000))
+    assert one.outstanding()[7, 1][:2] == [0x7000, 2]
+    # Both parts are unmapped.
+    one.program.maps["stacks"][add] = memleak.STACK.pack((1 << 64) - 1, 0x1000, 7, 0, 1, *[0] * 127)
+    assert one.outstanding() == {}
+
+
+def test_a_full_table_is_counted():
+    one = tracer({}, {7: 100})
+    one.program.counters = lambda: {"blocks_full": 2}
+
+    def full(*ignored):
+        raise OSError(errno.E2BIG, "")
+    one.program.maps["blocks"].update = full
+    one._map(event(200, memleak.RESERVED, 0x100000, 4096))
+    one._map(event(300, memleak.MPROTECT, 0x100000, 4096))
+    assert one.lost() == {"blocks_full": 3}
 
 
 def test_growth_is_of_stacks_that_never_shrank():
