@@ -1,5 +1,5 @@
 /* One thread allocates, eight others only free: nothing leaks, and only the stacks of the eight threads are
- * outstanding.  At the first free() of a thread an allocator may map an arena or a cache: glibc reserves 128 MB of addresses.
+ * outstanding.  At the first free() of a thread an allocator may map an arena or a cache: glibc reserves 128 MB.
  * Build: cc -O1 -pthread -o consumers consumers.c
  * Run:   ./consumers, which prints its PID, waits for a byte, starts the threads, and when all blocks are freed
  *        prints the bytes of a thread's stack and waits again. */
