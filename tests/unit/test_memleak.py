@@ -222,6 +222,8 @@ def test_memory_is_what_mprotect_makes_of_a_reservation():
     assert [(e[1], e[2], e[3], memleak.KINDS[e[6]]) for e in made] == [(0x100000 + 8 * page, 2 * page, 2, "mprotect")]
     assert one._map(event(310, memleak.MPROTECT, 0x100000 + 8 * page, page, 3)) == []           # it was already
     assert one._map(event(320, memleak.MPROTECT, 0x900000, page, 3)) == []                      # no reservation
+    one.args.min_size = page + 1
+    assert one._map(event(330, memleak.MPROTECT, 0x100000 + 63 * page, page, 3)) == []
     assert {key: group[:2] for key, group in one.outstanding().items()} == {(7, 1): [0x8000, 1], (7, 2): [2 * page, 1]}
     one._map(event(400, memleak.UNMAPPED, 0x100000 + 9 * page, 100 * page))
     one._map(event(410, memleak.RESERVED, 0x10000, page))       # a page of an allocation is made inaccessible
@@ -287,7 +289,7 @@ def test_objects(wanted, right, wrong):
 
 def arguments(**changes):
     values = dict(top=None, sort="size", growth=False, folded=False, sample=None, show_allocs=False,
-                  inlines=False)
+                  inlines=False, min_size=0, max_size=1 << 62)
     return types.SimpleNamespace(**dict(values, **changes))
 
 
