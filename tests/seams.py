@@ -110,7 +110,8 @@ class Program:
         self._counters, self._constants = dict.fromkeys(getattr(module, "COUNTERS", ()), 0), constants or {}
         for seconds, values in counters:
             world.at(seconds, lambda values=values: self._counters.update(values))
-        from crisis import bpf, record, syscalls
+        from crisis import bpf, record
+        from crisis.kernel import syscalls
         described = LAYOUTS[module.__name__.partition("_")[2]]
         self.layouts = record.Layouts(described["structs"])
 
