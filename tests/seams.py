@@ -668,3 +668,66 @@ def wss(world, module, data):
                 flags = 1 << 63 | (1 << 56 if run.get("exclusive") else 0)
                 f.seek(int(run["address"], 16) // 4096 * 8)
                 f.write(struct.pack("=%dQ" % run["pages"], *(flags | run["frame"] + n for n in range(run["pages"]))))
+
+
+def memleak(world, module, data):
+    """data: {"user": whether processes are traced, "comms": {"PID": comm}, "stacks": {"NAME": [frame], or null: lost},
+    "reports": [{"at", "groups": [{"pid", "stack", "bytes", "count", "bytes_variance", "count_variance", "blocks":
+    [{"address", "bytes"}]}]}], "calls": [{"at", "pid", "tid", "comm", "call", "address", "bytes", "stack", "free"}],
+    "losses"}.  A frame: {"address", "name", "offset", "module", "file_offset", "build_id", "inlined"}."""
+    if data is None:
+        return
+    from crisis import cli
+    from crisis.stacks import Frame
+    numbers = {name: number for number, name in enumerate(data["stacks"], 1)}
+
+    def frame(fields):
+        made = Frame(int(fields["address"], 16), fields.get("name"), fields.get("offset"), fields.get("module"),
+                     fields.get("file_offset"), fields.get("build_id"))
+        made.inlined = fields.get("inlined", False)
+        return made
+    frames = {numbers[name]: stack and [frame(fields) for fields in stack] for name, stack in data["stacks"].items()}
+    counters = dict.fromkeys(module.COUNTERS, 0)
+    for seconds, values in losses(data):
+        world.at(seconds, lambda values=values: counters.update(values))
+
+    class Tracer:
+        user, several = data["user"], len(data["comms"]) > 1
+        program = types.SimpleNamespace(counters=lambda: dict(counters))
+
+        def __init__(self, args):
+            self._args = args
+
+        def lost(self):
+            return dict(counters)
+
+        def outstanding(self):
+            now = [report for report in data["reports"] if report["at"] <= world.seconds()][-1]
+            return {(group["pid"], numbers[group["stack"]]): [
+                group["bytes"], group["count"], group.get("bytes_variance", 0), group.get("count_variance", 0),
+                [(int(block["address"], 16), block["bytes"])
+                 for block in group.get("blocks", ()) if self._args.show_allocs]]
+                for group in now["groups"]}
+
+        def comm(self, pid):
+            return data["comms"].get(str(pid))
+
+        def learn(self, keys):
+            pass
+
+        def frames(self, keys):
+            return {key: frames[key[1]] for key in keys}
+
+    def call(entry):
+        kind = next(number for number, name in module.KINDS.items() if name == entry["call"])
+        return (world_ns(entry["at"]), int(entry["address"], 16), entry["bytes"], numbers.get(entry.get("stack"), 0),
+                entry["pid"], entry["tid"], kind, entry.get("free", False), text(entry["comm"]))
+
+    def collect(args):
+        tracer, new = Tracer(args), since(world, data.get("calls", []))
+        for seconds in cli.ticks(args.interval, args.count):
+            if args.trace:
+                yield 0, tracer, [call(entry) for entry in new()]
+            else:
+                yield seconds, tracer, None
+    module.collect = collect

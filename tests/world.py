@@ -33,7 +33,7 @@ import zlib
 
 from helpers import fixture_instants, put
 
-__all__ = ["World", "Result", "run", "START"]
+__all__ = ["World", "Result", "run", "scratch", "START"]
 
 VIRTUAL = "/proc", "/sys", "/dev/cpu", "/dev/kmsg", "/boot"
 REAL = "/proc/self/fd"
@@ -228,6 +228,11 @@ class _Poll:
             if ready or until is not None and until <= self._world.now:
                 return ready
             self._world.advance(until)
+
+
+def scratch():
+    """A context manager for a directory, in memory where there is a place: trees are made and removed for each run."""
+    return tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None)
 
 
 def run(module, name, arguments, directory, trees=(), seam=None, stop=None, environment=None, terminal=False):

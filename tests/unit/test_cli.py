@@ -4,7 +4,6 @@
 import errno
 import os
 import signal
-import tempfile
 import time
 import types
 
@@ -26,10 +25,11 @@ def cli_now():
 
 
 @pytest.fixture
-def run(tmp_path):
+def run():
     """run(main, *arguments): the Result of a command toy with that main()."""
     def call(main, *arguments, trees=("machine",), seam=None, stop=None):
-        return world.run(command(main), "toy", arguments, tempfile.mkdtemp(dir=tmp_path), trees, seam, stop)
+        with world.scratch() as directory:
+            return world.run(command(main), "toy", arguments, directory, trees, seam, stop)
     return call
 
 
@@ -271,10 +271,8 @@ def test_a_stop_leaves_a_full_pipe_a_moment_and_then_the_command_ends(run):
 def test_a_pipe_that_is_read_again_takes_all(run):
     def main(args):
         cli, readable = cli_now(), full_pipe()
-        args_world.append(None)
         cli.write(1, b"y" * 3000)
         cli.title("%d" % os.read(readable, 1 << 20).count(b"y"))
-    args_world = []
 
     def drained(machine, module):
         # The reader wakes up after two seconds.

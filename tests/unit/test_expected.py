@@ -27,7 +27,6 @@ import os
 import re
 import shlex
 import sys
-import tempfile
 
 import pytest
 import seams
@@ -105,8 +104,7 @@ def same_words(text):
 
 @pytest.fixture
 def directory():
-    """An empty one, in memory where there is a place: most of the time goes into making and removing trees."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None) as path:
+    with world.scratch() as path:
         yield path
 
 
