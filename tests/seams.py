@@ -470,15 +470,47 @@ def cachesnoop(world, module, data):
                                             for at, found in losses(data)])
 
 
-def pmcarch(world, module, data):
-    """data: {"rates": {counter: events a second of CPU 0}, "most": events that fit into a group, "refused": [counter],
-    "running": share of the time that a group is counted}.  CPU n has n % 4 + 1 times the
-    rates; a thread those of CPU 0."""
-    if data is None:
-        return
+def count_events(world, rate_of, data, alike=False):
+    """Let perf_event_open(2) count: rate_of(event) is the number a second, None for an event that is refused.
+
+    data: "most": events that fit into a group; "running": share of the time that a group is counted.
+    CPU n counts n % 4 + 1 times as many, unless all are alike; a thread as many as CPU 0.
+    """
     import errno
     from crisis.kernel import sysfs
     from crisis.perf import group
+
+    class Group:
+        def __init__(self, events, pid=-1, cpu=-1, bits=0, flags=0):
+            self.fds, self.whole_cpu, self.cpu, self.begin = list(events), pid == -1, cpu, None
+            self.rates = [rate_of(event) for event in self.fds]
+            if None in self.rates:
+                raise OSError(errno.ENOENT, "No such event")
+            if len(self.fds) > data.get("most", 100):
+                raise OSError(errno.EINVAL, "Invalid argument")
+
+        def enable(self):
+            self.begin = world.now
+
+        def read(self):
+            if self.cpu >= 0 and self.cpu not in sysfs.online_cpus():
+                return None
+            ns = world.now - self.begin
+            running = int(ns * data.get("running", 1))
+            # Opening it, layout() looks whether it is counted at all: a nanosecond more, and one event.
+            times = 1 if alike else max(self.cpu, 0) % 4 + 1
+            return (ns + 1, running + 1) + tuple(rate * running * times // 10 ** 9 + 1 for rate in self.rates)
+
+        def close(self):
+            pass
+    for name in "__init__", "enable", "read", "close":         # of the class that others have imported
+        setattr(group.Group, name, getattr(Group, name))
+
+
+def pmcarch(world, module, data):
+    """data: {"rates": {counter: events a second of CPU 0}, "refused": [counter], and as for count_events}."""
+    if data is None:
+        return
     from crisis.pmu import session
     real, rates = session.plan, {}
 
@@ -493,30 +525,8 @@ def pmcarch(world, module, data):
                     rates.setdefault((event.type, event.config, event.config1), rate)
         return plans, unknown
 
-    class Group:
-        def __init__(self, events, pid=-1, cpu=-1, bits=0, flags=0):
-            self.fds, self.whole_cpu, self._cpu, self._begin = list(events), pid == -1, cpu, None
-            self._rates = [rates[event.type, event.config, event.config1] for event in events]
-            if None in self._rates:
-                raise OSError(errno.ENOENT, "No such event")
-            if len(events) > data.get("most", 100):
-                raise OSError(errno.EINVAL, "Invalid argument")
-
-        def enable(self):
-            self._begin = world.now
-
-        def read(self):
-            if self._cpu >= 0 and self._cpu not in sysfs.online_cpus():
-                return None
-            ns = world.now - self._begin
-            running = int(ns * data.get("running", 1))
-            # Opening it, layout() looks whether it is counted at all: a nanosecond more.
-            return (ns + 1, running + 1) + tuple(rate * running * (max(self._cpu, 0) % 4 + 1) // 10 ** 9
-                                                 for rate in self._rates)
-
-        def close(self):
-            pass
-    session.plan, group.Group = plan, Group
+    count_events(world, lambda event: rates[event.type, event.config, event.config1], data)
+    session.plan = plan
 
 
 cpucache = icache = tlbstat = resstalls = pmcarch
@@ -584,8 +594,8 @@ class Pages:
 
 def pagecache(world, module, data):
     """data: {"files": {"NAME": pages}, "sizes": {"NAME": bytes}, "contents": {"NAME": text},
-    "changes": [{"at", "NAME": pages, or null: removed}], "processes": {"PID": {"comm", "open": [NAME], "mapped": [NAME]}}}.
-    """
+    "changes": [{"at", "NAME": pages, or null: removed}], "processes": {"PID": {"comm", "open": [NAME], "mapped": [NAME]}},
+    "owners": {"NAME": {cgroup: pages}}}."""
     if data is None:
         return
     from crisis import pagecache as engine
@@ -622,7 +632,14 @@ def pagecache(world, module, data):
                 return
             for start, end in [(0, size)] if ranges is None else ranges:
                 yield start, bytearray(page in "ODWL" for page in cache.of(fd)[start // 4096:(end + 4095) // 4096])
-    engine.Residency = Residency
+    class Owners:
+        def count(self, fd, size):
+            pages = cache.of(fd)
+            if "?" in pages:
+                raise PermissionError(1, "Operation not permitted")
+            name = os.path.relpath(os.readlink("/proc/self/fd/%d" % fd), os.getcwd())
+            return {cgroup_id(path): number for path, number in data.get("owners", {}).get(name, {}).items()}
+    engine.Residency, engine.Owners = Residency, Owners
     engine.data_ranges = lambda fd, size: [(0, size)] if size else []
 
 
@@ -668,6 +685,38 @@ def wss(world, module, data):
                 flags = 1 << 63 | (1 << 56 if run.get("exclusive") else 0)
                 f.seek(int(run["address"], 16) // 4096 * 8)
                 f.write(struct.pack("=%dQ" % run["pages"], *(flags | run["frame"] + n for n in range(run["pages"]))))
+
+
+def showboost(world, module, data):
+    """data: {"registers": [{"at", "CPU": {"0x10": value}}], "rates": {"PMU/EVENT/": a second}}: what
+    /dev/cpu/CPU/msr has, and what the events of the msr and cstate PMUs count."""
+    if data is None:
+        return
+
+    registers, cpus, real = data.get("registers", []), {}, (os.open, os.pread)
+
+    def device(path, *arguments, **options):
+        """An open() that knows /dev/cpu/CPU/msr."""
+        parts = str(path).split("/")
+        if registers and parts[:3] == ["", "dev", "cpu"] and parts[4:] == ["msr"] and parts[3] in registers[0]:
+            fd = real[0](os.devnull, os.O_RDONLY)
+            cpus[fd] = parts[3]
+            return fd
+        return real[0](path, *arguments, **options)
+
+    def register(fd, size, offset):
+        """A pread() of a register; its number is the offset, so that a file could not hold neighbouring ones."""
+        if fd not in cpus:
+            return real[1](fd, size, offset)
+        now = [entry for entry in registers if entry["at"] <= world.seconds()][-1][cpus[fd]]
+        if hex(offset) not in now:
+            raise OSError(5, "Input/output error")
+        return struct.pack("=Q", int(str(now[hex(offset)]), 0))
+    os.open, os.pread = device, register
+    count_events(world, lambda event: data["rates"].get(event.name), data, alike=True)
+
+
+cputemp = cpuhot = showboost
 
 
 def memleak(world, module, data):
