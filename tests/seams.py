@@ -186,14 +186,15 @@ def delays(world, module, data):
 
 def nicstat(world, module, data):
     """data: {"links": [{"at": seconds, "NAME": {"index", "up", "state", "ethernet", "speed", "duplex", "queue",
-    and the counters}}]}; counters that are missing are 0, names that are missing are not there."""
+    and the counters}}]}; counters that are missing are 0, names that are missing are not there.
+    "netns": {"NAME": the same for another network namespace, or null for one that has gone since it was listed}."""
     from crisis.net import link as links
     if data is None:
         return
 
-    def link(name, fields):
+    def link(netns, name, fields):
         made = links.Link()
-        made.netns = None
+        made.netns = netns
         made.name, made.index = name, fields["index"]
         made.up, made.state, made.ethernet = fields.get("up", True), fields.get("state", "up"), fields.get("ethernet", True)
         made.speed, made.full = fields.get("speed"), {None: None, "full": True, "half": False}[fields.get("duplex")]
@@ -203,14 +204,16 @@ def nicstat(world, module, data):
         return made
 
     class Links:
-        def __init__(self, netns):
-            assert netns is None
+        def __init__(self, netns=None):
+            if netns is not None and data["netns"].get(netns) is None:
+                raise FileNotFoundError(2, "No such file or directory", netns)
+            self._netns, self._links = netns, data["links"] if netns is None else data["netns"][netns]
 
         def read(self):
-            now = [entry for entry in data["links"] if entry["at"] <= world.seconds()][-1]
-            found = [link(name, fields) for name, fields in now.items() if name != "at"]
+            now = [entry for entry in self._links if entry["at"] <= world.seconds()][-1]
+            found = [link(self._netns, name, fields) for name, fields in now.items() if name != "at"]
             return {made.index: made for made in found}
-    links.Links = Links
+    links.Links, links.namespaces = Links, lambda: list(data.get("netns", ()))
 
 
 def runqlat(world, module, data):
