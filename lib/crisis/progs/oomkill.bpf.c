@@ -27,7 +27,9 @@ struct names {
 /* What oom_kill_process() was called with (struct oom_control); pages; flags of LIMIT_*. */
 struct limit {
 	u64 cgroup, max, usage, totalpages;
-	u32 constraint, order, gfp, flags;
+	u32 constraint;
+	s32 order; /* -1 of a kill by SysRq */
+	u32 gfp, flags;
 	struct names names;
 };
 
