@@ -364,6 +364,60 @@ def test_task_storage():
     prog.close()
 
 
+RECORDS = r"""
+#include "crisis.bpf.h"
+struct key { u32 cpu; u8 bank; };
+struct value { u64 count; struct { s16 low; char name[6]; } inner; u32 slots[64]; };
+struct event { u64 serial; char path[32]; };
+RECORD(event);
+BPF_HASH(table, struct key, struct value, 16);
+BPF_ARRAY(bank, u32, 2);
+BPF_RINGBUF_OUTPUT(events, 1);
+int on_switch(void *ctx)
+{
+	struct key key = { .cpu = 7, .bank = 1 };
+	struct value value = { .count = 5, .inner = { .low = -2, .name = "abc" }, .slots = { 1, 2, 3 } };
+	struct event event = { .serial = ~0ULL, .path = "a\0b" };
+
+	int first = 0;
+	u32 *done = bank.lookup(&first);
+
+	if (done && !*done) {
+		*done = 1;
+		table.update(&key, &value);
+		events.ringbuf_output(&event, __builtin_offsetof(struct event, path) + 4, 0);
+	}
+	return 0;
+}
+"""
+
+
+def test_records():
+    """Keys and values by the names of the C structs, of a map whose last array was made shorter and of a ring buffer."""
+    obj = compiler.build(compiler.Source("test.records", None, (("raw_tp/sched_switch:on_switch",),), text=RECORDS),
+                         cache=False)
+    assert sorted(m[0] for m in obj.maps) == ["bank", "events", "table"]        # record_event has been dropped
+    assert obj.layouts == {"key": "cpu:I bank:B 3x", "event": "serial:Q path:32s",
+                           "value": "count:Q inner_low:h inner_name:6s slots:64I"}
+    prog = bpf.Program(obj, maps={"table": {"elements": 3}})
+    ring = bpf.RingBuffer(prog.maps["events"], prog.layouts["event"])
+    prog.attach()
+    table, bank = prog.maps["table"], prog.maps["bank"]
+    while not table.records():
+        time.sleep(.001)
+    ((key, value),) = table.records()
+    assert (key.cpu, key.bank) == (7, 1) and table.value_size == 28
+    assert (value.count, value.inner_low, value.inner_name, value.slots) == (5, -2, b"abc\0\0\0", (1, 2, 3))
+    assert table.read(key) == table.read((7, 1)) == value and table.read((8, 1)) is None
+    table.clear(key)
+    assert table.read(key) == (0, 0, bytes(6), (0, 0, 0))
+    assert table.remove(key) and not table.remove(key) and table.records() == []
+    bank.write(1, 9)
+    assert bank.records() == [(0, 1), (1, 9)] and bank.read(1) == 9
+    assert set(ring.records()) == {(2**64 - 1, b"a\0b\0")}         # two CPUs may have sent one each
+    prog.close()
+
+
 LIMITED = r"""
 import resource, sys
 sys.path.insert(0, sys.argv[1])
