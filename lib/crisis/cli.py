@@ -10,44 +10,82 @@ the pipe into which Python's C handler writes (signal.set_wakeup_fd): no
 moment is left at which a signal would be noticed too late.
 """
 
+from __future__ import annotations
+
 import io
 import os
 import select
-import _signal as signal       # the signal module is this one with enumerations, for 2.5 ms
 import sys
 import time
 
 from . import __version__
 from .errors import Error, NotPermitted, Stopped, Unavailable, Usage, file_limit
 
-__all__ = ["parser", "Ends", "ticks", "wait", "stopping", "stopped_at_input", "run", "reader", "out", "write", "note",
-           "title", "verbose", "type_error", "shown", "positive_float", "positive_int", "timestamp", "iso_time"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from argparse import ArgumentParser, ArgumentTypeError
+    from collections.abc import Callable, Iterable, Iterator
+    from types import FrameType
+    from typing import Any
 
-_POLL_LIMIT = 2000000   # seconds that one poll(2) may wait: its timeout is an int of milliseconds
-_PATIENCE = .2          # seconds that a stop leaves to the reader of a full pipe
-_SHOWN = 80             # characters of an argument that a message repeats
+    from _typeshed import WriteableBuffer
+else:
+    # The signal module is this one with enumerations, which take 2.5 ms to make.
+    import _signal as signal
 
-_stop = False           # SIGINT or SIGTERM has arrived, or nobody reads stdout any more
+__all__ = [
+    "parser",
+    "parse",
+    "Ends",
+    "ticks",
+    "wait",
+    "stopping",
+    "stopped_at_input",
+    "run",
+    "reader",
+    "out",
+    "write",
+    "note",
+    "title",
+    "verbose",
+    "type_error",
+    "shown",
+    "positive_float",
+    "positive_int",
+    "timestamp",
+    "iso_time",
+]
+
+_POLL_LIMIT = 2000000  # seconds that one poll(2) may wait: its timeout is an int of milliseconds
+_PATIENCE = 0.2  # seconds that a stop leaves to the reader of a full pipe
+_MAX_SHOWN = 80  # characters of an argument that a message repeats
+_MAX_SECONDS = 1e9
+
+_stop = False  # SIGINT or SIGTERM has arrived, or nobody reads stdout any more
 _stopped_at = 0.0
-_at_input = False       # the stop arrived while reader() waited
-_wakeup = None          # the pipe's end that is readable when a signal has arrived
-_outputs = {}           # what _output() has found
+_at_input = False  # the stop arrived while reader() waited
+_wakeup = -1  # the pipe's end that is readable when a signal has arrived
+_outputs: dict[int, int] = {}  # descriptor -> the one that _output() has chosen
 _verbose = False
-_quick = False          # parser() is to make an options.Quick
+_quick = False  # parser() is to make an options.Quick
 
 
-def shown(text):
+def shown(text: str) -> str:
     """An argument as an error message repeats it: escaped, and cut after 80 characters."""
-    return _printable(text if len(text) <= _SHOWN else text[:_SHOWN - 3] + "...")
+    if len(text) > _MAX_SHOWN:
+        text = text[: _MAX_SHOWN - 3] + "..."
+    return _printable(text)
 
 
-def type_error(text, what):
-    """The ArgumentTypeError that says that the argument `text` is not `what`."""
+def type_error(text: str, what: str) -> ArgumentTypeError:
+    """The error for an argument `text` that is not `what`, such as "a positive number"."""
     import argparse
-    return argparse.ArgumentTypeError("'%s' is not %s" % (shown(text), what))
+
+    return argparse.ArgumentTypeError(f"'{shown(text)}' is not {what}")
 
 
-def positive_int(text):
+def positive_int(text: str) -> int:
     """An integer of at least 1; ArgumentTypeError otherwise."""
     try:
         value = int(text, 10)
@@ -58,18 +96,25 @@ def positive_int(text):
     return value
 
 
-def positive_float(text):
+def positive_float(text: str) -> float:
     """A finite number of seconds above 0; ArgumentTypeError otherwise."""
     try:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not 0 < value <= 1e9:
+    if not 0 < value <= _MAX_SECONDS:
         raise type_error(text, "a positive number of seconds")
     return value
 
 
-def parser(description, epilog="", interval=True, cache=True, every=None, lines="--json"):
+def parser(
+    description: str,
+    epilog: str = "",
+    interval: bool = True,
+    cache: bool = True,
+    every: float | None = None,
+    lines: str = "--json",
+) -> ArgumentParser:
     """An ArgumentParser with the arguments that every command shares.
 
     description: the one-sentence question that the command answers.
@@ -80,33 +125,67 @@ def parser(description, epilog="", interval=True, cache=True, every=None, lines=
     cache: add --no-cache, for a command that loads a BPF program.
     lines: the long name of -j, for a command whose --json was another thing before.
     """
+    p: Any
     if _quick:
         from .options import Quick
+
         p = Quick()
     else:
         from .arguments import Formatter, Parser
-        p = Parser(description=description, epilog=epilog, allow_abbrev=False, formatter_class=Formatter)
+
+        p = Parser(
+            description=description, epilog=epilog, allow_abbrev=False, formatter_class=Formatter
+        )
     if interval:
-        p.add_argument("interval", nargs="?", type=positive_float, default=every or None,
-                       help="seconds between two reports; without it, " +
-                            ("one report at Ctrl-C" if every is None else "%g" % every if every else "one report now"))
-        p.add_argument("count", nargs="?", type=positive_int,
-                       help="number of reports; without it, until Ctrl-C")
-    p.add_argument("-j", lines, dest="json", action="store_true",
-                   help="print JSON lines, one object per record")
-    p.add_argument("-v", "--verbose", action="store_true",
-                   help="say on stderr which sources were taken and why others were not")
+        p.add_argument(
+            "interval",
+            nargs="?",
+            type=positive_float,
+            default=every or None,
+            help=f"seconds between two reports; without it, {_without_interval(every)}",
+        )
+        p.add_argument(
+            "count",
+            nargs="?",
+            type=positive_int,
+            help="number of reports; without it, until Ctrl-C",
+        )
+    p.add_argument(
+        "-j",
+        lines,
+        dest="json",
+        action="store_true",
+        help="print JSON lines, one object per record",
+    )
+    p.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="say on stderr which sources were taken and why others were not",
+    )
     if cache:
-        p.add_argument("--no-cache", action="store_true",
-                       help="neither read nor write the cache of compiled BPF programs")
-    p.add_argument("--debug", action="store_true",
-                   help="show a traceback for an error")
+        p.add_argument(
+            "--no-cache",
+            action="store_true",
+            help="neither read nor write the cache of compiled BPF programs",
+        )
+    p.add_argument("--debug", action="store_true", help="show a traceback for an error")
     p.add_argument("--version", action="version", version="%(prog)s " + __version__)
-    return p
+    return p  # type: ignore[no-any-return]  # Quick has the methods that a command calls
 
 
-def parse(get_parser, words):
-    """The arguments in the words: an object with an attribute for each.  Raises Usage, and SystemExit for --help."""
+def _without_interval(every: float | None) -> str:
+    """What a command does without an interval, for its help."""
+    if every is None:
+        return "one report at Ctrl-C"
+    return f"{every:g}" if every else "one report now"
+
+
+def parse(get_parser: Callable[[], Any], words: list[str]) -> Any:
+    """The arguments in the words: an object with an attribute for each.
+
+    Raises Usage, and SystemExit for --help and --version.
+    """
     global _quick
     _quick = True
     try:
@@ -116,46 +195,47 @@ def parse(get_parser, words):
     return get_parser().parse_args(words) if found is None else found
 
 
-def _handle(signum, frame):
+def _handle(signum: int, frame: FrameType | None) -> None:
     global _stop, _stopped_at
     now = time.monotonic()
     if not _stop:
         _stop, _stopped_at = True, now
-    elif now - _stopped_at > 1:     # not at once: timeout(1) signals the process and then its group
+    elif now - _stopped_at > 1:  # not at once: timeout(1) signals the process and then its group
         signal.signal(signum, signal.SIG_DFL)
         os.kill(os.getpid(), signum)
 
 
-def _open_wakeup():
+def _open_wakeup() -> None:
     """Make the pipe that a signal makes readable; a child after fork(2) needs its own."""
     global _wakeup
     _wakeup, ours = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
 
 
-def stopping():
+def stopping() -> bool:
     """True once SIGINT or SIGTERM has arrived, or the reader of stdout has gone."""
     return _stop
 
 
-def stopped_at_input():
-    """True when the stop arrived while the command waited for more input, and so left no work undone."""
+def stopped_at_input() -> bool:
+    """True when the stop arrived while the command waited for input, and so left no work undone."""
     return _at_input
 
 
-def _poll(events, seconds):
-    """The descriptors of {descriptor: poll(2) events} that are ready within `seconds` (None: for ever).
+def _poll(events: dict[int, int], seconds: float | None) -> list[int]:
+    """The descriptors of {descriptor: poll(2) events} that are ready within `seconds`.
 
-    An empty list when none is by then, and when a signal arrives before.
+    None waits without limit.  The list is empty when none is ready by then, and when a signal
+    arrives before.
     """
     poll = select.poll()
     for fd, event in events.items():
         poll.register(fd, event)
-    if _wakeup is not None and not _stop:
+    if _wakeup >= 0 and not _stop:
         poll.register(_wakeup, select.POLLIN)
     deadline = None if seconds is None else time.monotonic() + seconds
     while True:
-        left = _POLL_LIMIT if deadline is None else max(0, deadline - time.monotonic())
+        left = float(_POLL_LIMIT) if deadline is None else max(0, deadline - time.monotonic())
         ready = [fd for fd, _ in poll.poll(1000 * min(left, _POLL_LIMIT))]
         if _wakeup in ready:
             os.read(_wakeup, 4096)
@@ -164,8 +244,8 @@ def _poll(events, seconds):
             return ready
 
 
-def wait(seconds, fds=()):
-    """Sleep up to `seconds` (None: for ever), until one of `fds` is readable, or until a stop.
+def wait(seconds: float | None, fds: Iterable[int] = ()) -> list[int]:
+    """Sleep up to `seconds` (None: without limit), until one of `fds` is readable, or until a stop.
 
     Returns the list of readable descriptors, empty on a timeout and on a stop.
     A pipe on stdout whose reader has gone counts as a stop, so that
@@ -174,8 +254,9 @@ def wait(seconds, fds=()):
     global _stop
     if _stop:
         return []
-    ready = _poll({1: 0, **dict.fromkeys(fds, select.POLLIN)}, seconds)
-    if 1 in ready and 1 not in fds:     # of stdout, poll reports errors only
+    events = {1: 0, **dict.fromkeys(fds, select.POLLIN)}
+    ready = _poll(events, seconds)
+    if 1 in ready and not events[1]:  # of stdout, poll reports errors only
         _stop = True
     return [] if _stop else ready
 
@@ -183,40 +264,48 @@ def wait(seconds, fds=()):
 class Ends:
     """The processes of -p and the thread of -t: when the last of them ends, so does the command.
 
-    Noticed by pidfd_open(2), Linux 5.3.  A thread other than the first has a pidfd
-    since Linux 6.9 only; before, the end of its process counts.
-    pids: processes.  tid: a thread.  quiet: note() says nothing.
-    Attributes: over, True when none is left of those that there were; gone, the PIDs that have ended.
+    By pidfd_open(2), Linux 5.3.  A thread other than the first has a pidfd since Linux 6.9 only;
+    before, the end of its process counts.
+    pids: processes.  tid: a thread.  quiet: note() prints nothing.
+    Attributes: over, True when none is left of those that there were; gone, the PIDs that have
+    ended.
     """
 
-    def __init__(self, pids=(), tid=None, quiet=False):
-        self._open, self._names, self._quiet, self.gone = {}, [], quiet, set()
+    def __init__(
+        self, pids: Iterable[int] = (), tid: int | None = None, quiet: bool = False
+    ) -> None:
+        self._open: dict[int, int] = {}  # pidfd -> PID
+        self._names: list[str] = []
+        self._quiet = quiet
+        self.gone: set[int] = set()
         for pid in pids:
-            self._add("process %d" % pid, pid)
-        if tid and not self._add("thread %d" % tid, tid, os.O_EXCL):     # PIDFD_THREAD
+            self._add(f"process {pid}", pid)
+        if tid and not self._add(f"thread {tid}", tid, os.O_EXCL):  # PIDFD_THREAD
             from .kernel import proc
-            self._add("the process of thread %d" % tid, proc.process_of(tid))
+
+            self._add(f"the process of thread {tid}", proc.process_of(tid))
         self.over = bool(self._names) and not self._open
 
-    def _add(self, name, pid, flags=0):
+    def _add(self, name: str, pid: int, flags: int = 0) -> bool:
         """Watch for its end; False where the kernel does not take the flags."""
         try:
             self._open[os.pidfd_open(pid, flags)] = pid
-        except ProcessLookupError:              # ended meanwhile
+        except ProcessLookupError:  # ended meanwhile
             self.gone.add(pid)
         except OSError as exc:
             if file_limit(exc):
                 raise
-            return not flags                    # a filter of system calls: without a pidfd, go on until Ctrl-C
+            # Without flags, a seccomp filter refuses: without a pidfd, run until Ctrl-C.
+            return not flags
         self._names.append(name)
         return True
 
     @property
-    def fds(self):
+    def fds(self) -> tuple[int, ...]:
         """Descriptors to wait for; pass the readable ones to ended()."""
         return tuple(self._open)
 
-    def ended(self, fds):
+    def ended(self, fds: Iterable[int]) -> bool:
         """Forget those that have ended, by their descriptors.  True when none is left."""
         for fd in fds:
             if fd in self._open:
@@ -225,34 +314,42 @@ class Ends:
                 self.over = not self._open
         return self.over
 
-    def note(self):
-        """Say, if it is so, that they have ended."""
-        if self.over and not self._quiet:
-            note("%s ended" % ("%s has" % self._names[0] if len(self._names) == 1 else
-                               "the %d processes have" % len(self._names)))
+    def note(self) -> None:
+        """Print that they have ended, if they have."""
+        if not self.over or self._quiet:
+            return
+        if len(self._names) == 1:
+            note(f"{self._names[0]} has ended")
+        else:
+            note(f"the {len(self._names)} processes have ended")
 
 
-def ticks(interval, count=None, duration=None, ends=None):
+def ticks(
+    interval: float | None,
+    count: int | None = None,
+    duration: float | None = None,
+    ends: Ends | None = None,
+) -> Iterator[float]:
     """Yield the seconds of each interval as it ends: on monotonic deadlines, without drift.
 
     interval: seconds, or None for one interval that lasts until a stop.
     count: number of intervals, or None for no end.
     duration: seconds in all; the last interval is what remains of them.
-    ends: an Ends; the end of the last process is the end.
+    ends: the end of its last process is the end.
     The interval that a stop or an end cuts short is yielded too, with its true
     length, and is the last.  A deadline that was missed by a whole interval is skipped.
     """
-    start = last = begin = time.monotonic()
+    start = last = time.monotonic()
+    end = None if duration is None else start + duration
     number, ended = 0, ends is not None and ends.over
     while count is None or number < count:
         number += 1
+        tick = None if interval is None else start + interval * number
+        deadline = min((at for at in (tick, end) if at is not None), default=None)
         while not _stop and not ended:
             now = time.monotonic()
-            deadline = None if interval is None else start + interval * number
-            if duration is not None:
-                deadline = begin + duration if deadline is None else min(deadline, begin + duration)
             if deadline is not None and now >= deadline:
-                ended = duration is not None and now >= begin + duration
+                ended = end is not None and now >= end
                 break
             ready = wait(None if deadline is None else deadline - now, ends.fds if ends else ())
             ended = ends is not None and ends.ended(ready)
@@ -263,132 +360,146 @@ def ticks(interval, count=None, duration=None, ends=None):
             ends.note()
         if _stop or ended:
             return
-        if interval is not None and now - (start + interval * number) > interval:
+        if interval is not None and tick is not None and now - tick > interval:
             start = now - interval * number
 
 
-def timestamp():
-    """The local time as HH:MM:SS, the classic tools' -T."""
+def timestamp() -> str:
+    """The local time as HH:MM:SS, as the classic tools' -T prints it."""
     return time.strftime("%H:%M:%S")
 
 
-def iso_time(now=None):
+def iso_time(now: float | None = None) -> str:
     """The time as ISO 8601 with milliseconds and the offset from UTC, for JSON records.
 
-    now: seconds since the epoch; the present without it.
+    now: seconds since the epoch; by default, the present.
     """
     if now is None:
         now = time.time()
-    return "%s.%03d%s" % (time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(now)), now * 1000 % 1000,
-                          time.strftime("%z", time.localtime(now)))
+    local = time.localtime(now)
+    milliseconds = int(now * 1000 % 1000)
+    date, zone = time.strftime("%Y-%m-%dT%H:%M:%S", local), time.strftime("%z", local)
+    return f"{date}.{milliseconds:03d}{zone}"
 
 
 class _Input(io.RawIOBase):
     """A descriptor to read from, whose end is also a stop."""
 
-    def __init__(self, fd, path):
+    def __init__(self, fd: int, path: str) -> None:
         self._fd, self._path = fd, path
 
-    def readable(self):
+    def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer):
+    def readinto(self, buffer: WriteableBuffer) -> int:
         global _at_input
         while not _stop:
             if _poll({self._fd: select.POLLIN}, None):
                 try:
                     return os.readv(self._fd, [buffer])
-                except BlockingIOError:         # another process was faster
+                except BlockingIOError:  # another process was faster
                     pass
                 except OSError as exc:
                     raise OSError(exc.errno, exc.strerror, self._path) from None
             _at_input = _stop
         return 0
 
-    def close(self):
+    def close(self) -> None:
         if not self.closed and self._fd:
             os.close(self._fd)
         super().close()
 
 
-def reader(path):
-    """A file, device or FIFO, or "-" for standard input, opened to be read as bytes; a stop ends it.  Raises OSError."""
-    # O_NONBLOCK: or the open of a FIFO would wait for a writer.
-    fd = 0 if path == "-" else os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+def reader(path: str) -> io.BufferedReader:
+    """A file, device or FIFO, or "-" for standard input, to be read as bytes; a stop ends it.
+
+    Raises OSError.
+    """
+    # Without O_NONBLOCK, the open of a FIFO would wait for a writer.
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    fd = 0 if path == "-" else os.open(path, flags)
     return io.BufferedReader(_Input(fd, path))
 
 
-def _output(fd):
+def _output(fd: int) -> int:
     """The descriptor to write to instead of 1 or 2.
 
-    Of a terminal, write(2) may block when poll(2) has said that there is room, for a line's end takes
-    more (n_tty_write(), drivers/tty/n_tty.c): it gets a file description of our own, with O_NONBLOCK.
+    To a terminal, write(2) may block although poll(2) has reported room, because the end of a line
+    takes more (n_tty_write(), drivers/tty/n_tty.c): it gets a file description of our own, with
+    O_NONBLOCK.
     """
     if fd not in _outputs:
         _outputs[fd] = fd
         if os.isatty(fd):
+            flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
             try:
-                _outputs[fd] = os.open("/proc/self/fd/%d" % fd, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY |
-                                       os.O_CLOEXEC)
-            except OSError:             # after su(1), somebody else's
+                _outputs[fd] = os.open(f"/proc/self/fd/{fd}", flags)
+            except OSError:  # after su(1), the terminal belongs to another user
                 pass
     return _outputs[fd]
 
 
-def write(fd, data):
-    """Write all the bytes to 1 or 2.  Raises OSError; KeyboardInterrupt when a stop finds nobody who reads them."""
-    fd, data, until = _output(fd), memoryview(data), None
-    while data:
+def write(fd: int, data: bytes) -> None:
+    """Write all the bytes to 1 or 2.
+
+    Raises OSError, and KeyboardInterrupt when nobody reads them after a stop.
+    """
+    fd, left = _output(fd), memoryview(data)
+    until = None  # the deadline after a stop
+    while left:
         if _stop and until is None:
             until = time.monotonic() + _PATIENCE
-        if _poll({fd: select.POLLOUT}, until and max(0, until - time.monotonic())):
+        seconds = None if until is None else max(0, until - time.monotonic())
+        if _poll({fd: select.POLLOUT}, seconds):
             try:
                 # A pipe that is ready takes this much without blocking.
-                data, until = data[os.write(fd, data[:select.PIPE_BUF]):], None
+                left = left[os.write(fd, left[: select.PIPE_BUF]) :]
+                until = None
                 continue
             except BlockingIOError:
-                time.sleep(.001)
+                time.sleep(0.001)
         if until is not None and time.monotonic() >= until:
             raise KeyboardInterrupt
 
 
-def out(text):
+def out(text: str) -> None:
     """Write one complete record to stdout.  Raises Error, and KeyboardInterrupt as write()."""
     try:
         write(1, text.encode(sys.stdout.encoding, "backslashreplace"))
     except OSError as exc:
-        raise Error("write error: %s" % exc.strerror) from None
+        raise Error(f"write error: {exc.strerror}") from None
 
 
-def title(text):
-    """A line for the person at the terminal, on stderr, so that no pipe has to skip it."""
+def title(text: str) -> None:
+    """Write a line for the person at the terminal to stderr, so that no pipe has to skip it."""
     try:
         write(2, (text + "\n").encode(sys.stderr.encoding, "backslashreplace"))
     except OSError:
         pass
 
 
-def note(text):
-    """One line on stderr under the command's name: a title, a warning."""
-    title("%s: %s" % (_prog(), _printable(text)))
+def note(text: str) -> None:
+    """Write a line, such as a warning, under the command's name to stderr."""
+    title(f"{_prog()}: {_printable(text)}")
 
 
-def verbose(text):
-    """One line on stderr, only under -v."""
+def verbose(text: str) -> None:
+    """As note(), but only under -v."""
     if _verbose:
         note(text)
 
 
-def _printable(text):
+def _printable(text: str) -> str:
     from .table import escape
+
     return escape(text)
 
 
-def _prog():
+def _prog() -> str:
     return os.path.basename(sys.argv[0]) or "crisis-tools"
 
 
-def run(main, get_parser):
+def run(main: Callable[[Any], int | None], get_parser: Callable[[], Any]) -> None:
     """Parse the arguments, run `main(args)`, and exit with its status (None is 0).
 
     Errors become one line on stderr, with --debug after a traceback.  SIGINT and
@@ -400,17 +511,17 @@ def run(main, get_parser):
     _open_wakeup()
     os.register_at_fork(after_in_child=_open_wakeup)
     signal.signal(signal.SIGTERM, _handle)
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:    # nohup-like parents keep their wish
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as nohup(1) and a shell's "&" leave it
         signal.signal(signal.SIGINT, _handle)
     try:
         status = _run(main, get_parser)
-    except (Stopped, KeyboardInterrupt):    # of the latter: nobody reads what remains to be printed
+    except (Stopped, KeyboardInterrupt):  # of the latter: nobody reads what remains to be printed
         status = 0
     # Skips the interpreter's teardown, which would also try to flush a dead stdout again.
     os._exit(status)
 
 
-def _run(main, get_parser):
+def _run(main: Callable[[Any], int | None], get_parser: Callable[[], Any]) -> int:
     """The exit status of the command, whose error has been printed."""
     global _verbose
     try:
@@ -418,8 +529,8 @@ def _run(main, get_parser):
             args = parse(get_parser, sys.argv[1:])
             _verbose = getattr(args, "verbose", False)
             status = main(args) or 0
-        except SystemExit as exc:       # --help, --version
-            status = exc.code or 0
+        except SystemExit as exc:  # --help, --version
+            status = int(exc.code or 0)
         _flush()
         return status
     except Stopped:
@@ -428,58 +539,74 @@ def _run(main, get_parser):
         return _report(exc)
 
 
-def _flush():
-    """What argparse has printed.  Raises Error."""
+def _flush() -> None:
+    """Write what argparse has printed.  Raises Error."""
     try:
         sys.stdout.flush()
     except OSError as exc:
-        raise Error("write error: %s" % exc.strerror) from None
+        raise Error(f"write error: {exc.strerror}") from None
 
 
-def _report(error):
+def _report(error: Exception) -> int:
     """Print an error as one line; the exit status."""
     if "--debug" in sys.argv:
         import traceback
-        # Of an expected error, the one that it was made from is no news.
-        lines = "".join(traceback.format_exception(type(error), error, error.__traceback__,
-                                                   chain=not isinstance(error, Error))).splitlines()
-        title("\n".join(map(_printable, lines)))
-    error = file_limit(error) or _not_mounted(error) or error
-    if isinstance(error, Error):
-        status, text = error.status, str(error)
-    elif isinstance(error, OSError):
-        where = "%s: " % os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
-        status, text = 1, "%s%s" % (where, error.strerror or error)
-    elif isinstance(error, MemoryError):
-        status, text = 1, "out of memory"
-    else:                           # a bug: still one line, and the way to see more
-        status, text = 1, "internal error: %s: %s. Run with --debug and report it" % (type(error).__name__, error)
+
+        # The cause of an expected error is of no interest.
+        chain = not isinstance(error, Error)
+        parts = traceback.format_exception(type(error), error, error.__traceback__, chain=chain)
+        title("\n".join(map(_printable, "".join(parts).splitlines())))
+    status, text = _described(file_limit(error) or _not_mounted(error) or error)
     note(text)
     return status
 
 
-_MOUNTS = (     # file system, where, a name that it always has there, words of errors that its absence causes
+def _described(error: Exception) -> tuple[int, str]:
+    """The exit status and the line for an error."""
+    if isinstance(error, Error):
+        return error.status, str(error)
+    if isinstance(error, OSError):
+        text = str(error.strerror or error)
+        if isinstance(error.filename, (str, bytes)):
+            text = f"{os.fsdecode(error.filename)}: {text}"
+        return 1, text
+    if isinstance(error, MemoryError):
+        return 1, "out of memory"
+    # A bug: still one line, and the way to see more.
+    kind = type(error).__name__
+    return 1, f"internal error: {kind}: {error}. Run with --debug and report it"
+
+
+_MOUNTS = (  # file system, where, a name that it always has there, words of errors without it
     ("proc", "/proc", "self", ("/proc", "no such process", "no such thread")),
-    ("sysfs", "/sys", "kernel", ("/sys", "BTF", "PMU", "hardware monitor", "no such cgroup")))
+    ("sysfs", "/sys", "kernel", ("/sys", "BTF", "PMU", "hardware monitor", "no such cgroup")),
+)
 
 
-def _not_mounted(error):
-    """The error to report instead of one that says that something is missing in /proc or /sys, when all of it is."""
-    if isinstance(error, (OSError, Error)) and not isinstance(error, (Usage, NotPermitted)):
-        for kind, point, member, words in _MOUNTS:
-            if any(word in str(error) for word in words) and not os.path.lexists(os.path.join(point, member)):
-                return Unavailable("%s is not mounted. Try: mount -t %s %s %s" % (point, kind, kind, point))
+def _not_mounted(error: Exception) -> Error | None:
+    """The error to report instead of one that the absence of all of /proc or /sys has caused."""
+    if not isinstance(error, (OSError, Error)) or isinstance(error, (Usage, NotPermitted)):
+        return None
+    for kind, point, member, words in _MOUNTS:
+        mentioned = any(word in str(error) for word in words)
+        if mentioned and not os.path.lexists(os.path.join(point, member)):
+            return Unavailable(f"{point} is not mounted. Try: mount -t {kind} {kind} {point}")
     return None
 
 
-def _claim_standard_fds():
-    """A closed descriptor 0, 1 or 2 must not become a map's; writing to a closed stdout must fail."""
+def _claim_standard_fds() -> None:
+    """Open the closed ones of descriptors 0, 1 and 2.
+
+    They must not become those of a map, and a write to a closed stdout must fail.
+    """
     for fd in 0, 1, 2:
         try:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDWR if fd == 2 else os.O_RDONLY)
     for fd, name in (1, "stdout"), (2, "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(fd, "w", closefd=False))
-        getattr(sys, name).reconfigure(errors="backslashreplace")
+        stream: Any = getattr(sys, name)
+        if stream is None:
+            stream = open(fd, "w", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
+        stream.reconfigure(errors="backslashreplace")

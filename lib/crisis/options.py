@@ -53,7 +53,7 @@ class _Group:
 class Quick:
     """Declarations as for argparse.ArgumentParser, and parse()."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._options, self._positionals, self._all, self._groups = {}, [], [], []
 
     def add_argument(self, *names, **options):
