@@ -601,7 +601,7 @@ def pagecache(world, module, data):
     "owners": {"NAME": {cgroup: pages}}}."""
     if data is None:
         return
-    from crisis import pagecache as engine
+    from crisis.memory import owners, page_cache, survey
     cache = Pages(world, data)
     os.posix_fadvise, os.preadv, os.fdatasync = cache.advise, cache.read, lambda fd: cache.of(fd).__setitem__(
         slice(None), ["O" if page in "DW" else page for page in cache.of(fd)])
@@ -635,6 +635,7 @@ def pagecache(world, module, data):
                 return
             for start, end in [(0, size)] if ranges is None else ranges:
                 yield start, bytearray(page in "ODWL" for page in cache.of(fd)[start // 4096:(end + 4095) // 4096])
+
     class Owners:
         def count(self, fd, size):
             pages = cache.of(fd)
@@ -642,8 +643,9 @@ def pagecache(world, module, data):
                 raise PermissionError(1, "Operation not permitted")
             name = os.path.relpath(os.readlink("/proc/self/fd/%d" % fd), os.getcwd())
             return {cgroup_id(path): number for path, number in data.get("owners", {}).get(name, {}).items()}
-    engine.Residency, engine.Owners = Residency, Owners
-    engine.data_ranges = lambda fd, size: [(0, size)] if size else []
+    page_cache.Residency = survey.Residency = Residency
+    owners.Owners = Owners
+    page_cache.data_ranges = lambda fd, size: [(0, size)] if size else []
 
 
 fincore = pagecache

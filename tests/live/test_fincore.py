@@ -19,11 +19,14 @@ import pytest
 from helpers import SLOW, as_nobody, load, run, tool
 from pagefiles import PAGE, Resident, evict, libc, mincore, mincore_of, mounted, write
 
-from crisis import pagecache, survey
+from crisis.memory.residency import Residency
+from crisis.memory.survey import Survey
+from crisis.memory.survey_jobs import in_parallel
+from crisis.memory.survey_printer import Printer
 from crisis.kernel import cgroup as cgroups
 from crisis.errors import Error
 
-HAS_CACHESTAT = pagecache.Residency().has_cachestat
+HAS_CACHESTAT = Residency().has_cachestat
 
 
 def records(*arguments, status=0):
@@ -58,7 +61,7 @@ def test_equals_mincore(place, pattern):
             rebuilt[first:first + length] = b"\1" * length
         assert rebuilt == vector
         # The other way to measure gives the same.
-        other = pagecache.Residency()
+        other = Residency()
         other.has_cachestat = False
         assert other.measure(file.fd, os.fstat(file.fd), file.size)[:2] == (vector.count(1), None)
 
@@ -121,7 +124,7 @@ def test_a_file_cut_short_while_it_is_measured(place):
             for record in records("--map", path, path, path):
                 assert 0 <= record["pages"] * PAGE < record["size_bytes"] + PAGE
             with open(path, "rb") as f:
-                residency = pagecache.Residency()
+                residency = Residency()
                 residency.has_cachestat = False
                 for _ in range(200):
                     assert 0 <= residency.measure(f.fileno(), os.fstat(f.fileno()), 64 * PAGE)[0] <= 64
@@ -383,7 +386,7 @@ def test_what_the_kernel_does_not_tell(place):
         if not pid:
             try:
                 os.setuid(65534)
-                residency = pagecache.Residency()
+                residency = Residency()
                 residency.has_cachestat = False
                 told = residency.measure(file.fd, os.fstat(file.fd), file.size), mincore(file.fd, file.size).count(1)
                 os.write(writable, json.dumps(told).encode())
@@ -560,7 +563,7 @@ def test_a_walk_whose_process_dies_says_so(tree, monkeypatch):
     command = load("fincore")
     args = command.get_parser().parse_args(["-s", tree])
     columns = list(command.DEFAULT)
-    found = survey.Survey(args, survey.Printer(args, columns))
-    monkeypatch.setattr(survey, "_child", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    found = Survey(args, Printer(args, columns))
+    monkeypatch.setattr("crisis.memory.survey_jobs._measure", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(Error, match="was killed"):
-        survey.in_parallel(found, args, columns, [(tree, tree)], 2)
+        in_parallel(found, args, columns, [(tree, tree)], 2)

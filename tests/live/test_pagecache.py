@@ -14,7 +14,9 @@ import pytest
 from helpers import ROOT, SLOW, as_nobody, load, run, tool
 from pagefiles import PAGE, Resident, evict, mincore_of, mounted, write
 
-from crisis import pagecache
+from crisis.errors import Unavailable
+from crisis.memory import page_cache, saved_pages
+from crisis.memory.residency import Residency, runs
 
 
 def act(*arguments, status=0):
@@ -97,7 +99,7 @@ def test_touch_reads_only_what_is_missing(place):
 @pytest.mark.guest
 def test_touch_leaves_holes(place):
     path = place + "/sparse"
-    size = 1 << (40 if pagecache.Residency().has_cachestat else 32)     # mincore takes a terabyte's time
+    size = 1 << (40 if Residency().has_cachestat else 32)     # mincore takes a terabyte's time
     with open(path, "wb") as f:
         f.truncate(size)
         for page in 0, 10, 1 << 19:
@@ -149,10 +151,10 @@ def test_a_file_cut_short_meanwhile_kills_nothing(place, action):
         child.stdout.close()
 
 
-def test_too_large_is_refused(place, capfd):
+def test_too_large_is_refused(place, capfd, monkeypatch):
     path = write(place + "/file", 64)
     command = load("pagecache")
-    command.available = lambda: 63 * PAGE
+    monkeypatch.setattr(page_cache, "_available", lambda: 63 * PAGE)
     for force in False, True:
         args = command.get_parser().parse_args(["-j", "touch", path] + ["--force"] * force)
         command.Act(args).touch()
@@ -166,8 +168,8 @@ def test_too_large_is_refused(place, capfd):
     args = command.get_parser().parse_args(["-j", "lock", path])
     with pytest.raises(command.Error, match="memory available"):
         command.Act(args).lock()
-    with pytest.raises(command.Unavailable, match="max_map_count"):
-        command.Act(args).check(10 ** 8, 1, 1)
+    with pytest.raises(Unavailable, match="max_map_count"):
+        command.Act(args).cache.check_lock(10 ** 8, 1, 1)
 
 
 def locked_bytes(pid, path):
@@ -324,21 +326,22 @@ def test_restore_of_an_endless_list_ends(what):
     assert b"line 1: not a line of pagecache save: it " in result.stderr and result.stderr.count(b"\n") == 1
 
 
-def test_a_file_of_many_ranges_is_saved_in_several_lines(place, capfd):
+def test_a_file_of_many_ranges_is_saved_in_several_lines(place, capfd, monkeypatch):
     path = write(place + "/file", 64)
     command = load("pagecache")
-    command.MOST_RANGES = 10
+    monkeypatch.setattr(saved_pages, "_MOST_RANGES", 10)
     with Resident(path, range(0, 64, 2)):
         command.Act(command.get_parser().parse_args(["save", path])).save()
-    records = [command._saved(line.encode()) for line in capfd.readouterr().out.splitlines()]
-    assert [len(spans) for _, _, _, spans in records] == [10, 10, 10, 2]
-    assert [span for *_, spans in records for span in spans] == [(at * PAGE, (at + 1) * PAGE) for at in range(0, 64, 2)]
+    records = [saved_pages.parse(line.encode()) for line in capfd.readouterr().out.splitlines()]
+    assert [len(record.ranges) for record in records] == [10, 10, 10, 2]
+    assert [span for record in records for span in record.ranges] == [
+        (at * PAGE, (at + 1) * PAGE) for at in range(0, 64, 2)]
 
 
 def test_a_bar_on_the_terminal(place):
     import pty
     code = ("import sys\nsys.path[:0] = sys.argv[1:]\nfrom helpers import load\nbar = load('pagecache').Progress(True)\n"
-            "bar.begin('na\\x1bme', 100)\nbar.next = 0\nbar.advance(50)\nbar.clear()")
+            "bar.name = 'na\\x1bme'\nbar.begin(100)\nbar.next = 0\nbar.advance(50)\nbar.clear()")
     master, slave = pty.openpty()
     try:
         subprocess.check_call([sys.executable, "-c", code, ROOT + "/tests", ROOT + "/lib"], stderr=slave)
@@ -352,9 +355,8 @@ def test_a_bar_on_the_terminal(place):
 
 def test_older_kernels_are_measured_by_mincore(place):
     path = write(place + "/file", 64)
-    command = load("pagecache")
     with Resident(path, range(16)) as file:
-        one = command.Act(command.get_parser().parse_args(["touch", path]))
-        one.residency.has_cachestat = False
-        assert one.measure(file.fd, os.fstat(file.fd), file.size) == (16, None)
-        assert pagecache.runs(bytearray(file.vector()), 0).__next__() == (16, 48)
+        residency = Residency()
+        residency.has_cachestat = False
+        assert residency.measure(file.fd, os.fstat(file.fd), file.size) == (16, None, None, None, None)
+        assert runs(bytearray(file.vector()), 0).__next__() == (16, 48)

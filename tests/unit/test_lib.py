@@ -8,6 +8,7 @@ import subprocess
 import time
 
 import pytest
+
 from crisis import compile as compiler
 from crisis import headers, hist, table
 from crisis.errors import Error, Usage, file_limit
@@ -238,17 +239,3 @@ def test_a_reader_takes_files_and_fifos(tmp_path):
     with pytest.raises(IsADirectoryError) as caught, cli.reader(str(tmp_path)) as stream:
         stream.read(1)
     assert caught.value.filename == str(tmp_path)
-
-
-def test_names_of_a_list(tmp_path):
-    from crisis import pagecache
-    path = str(tmp_path / "list")
-    for null, end in (False, b"\n"), (True, b"\0"):
-        for raw, names in ((b"", []), (b"a", ["a"]), (b"a@@b@", ["a", "b"]), (b"x" * 60000 + b"@c@", ["x" * 60000, "c"]),
-                           (b"d@" * 90000, ["d"] * 90000), (b"\xff@", ["\udcff"])):
-            (tmp_path / "list").write_bytes(raw.replace(b"@", end))
-            assert list(pagecache.names_from(path, null)) == names
-    for path in "/dev/zero", path:
-        (tmp_path / "list").write_bytes(b"x" * 200000)
-        with pytest.raises(Error, match="more than 65536 bytes"):
-            list(pagecache.names_from(path, False))

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What fincore knows of a file, or of several: a tuple, since processes pass it on by marshal."""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Record = tuple[Any, ...]
+
+__all__ = [
+    "PAGE",
+    "FILE",
+    "SIZE",
+    "PAGES",
+    "DIRTY",
+    "WRITEBACK",
+    "EVICTED",
+    "RECENTLY_EVICTED",
+    "MAP",
+    "CHANGE",
+    "FILES",
+]
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+FILE, SIZE, PAGES, DIRTY, WRITEBACK, EVICTED, RECENTLY_EVICTED, MAP, CHANGE, FILES = range(10)
+# (name, bytes, pages or None for each of PAGES ... RECENTLY_EVICTED, map, change in pages,
+# None or (number of files, number of those whose pages are unknown)).
+
+
+# Title: (field of a record, unit, what --help prints).
+COLUMNS: dict[str, tuple[int, str, str]] = {
+    "RES": (PAGES, "bytes", "data of the file in memory"),
+    "PAGES": (PAGES, "pages", "the same in pages"),
+    "SIZE": (SIZE, "size", "size of the file"),
+    "FILE": (FILE, "name", "name of the file"),
+    "DIRTY_PAGES": (DIRTY, "pages", "pages not written back yet"),
+    "DIRTY": (DIRTY, "bytes", "the same in bytes"),
+    "WRITEBACK_PAGES": (WRITEBACK, "pages", "pages being written back now"),
+    "WRITEBACK": (WRITEBACK, "bytes", "the same in bytes"),
+    "EVICTED_PAGES": (EVICTED, "pages", "pages that were in memory and have been evicted"),
+    "EVICTED": (EVICTED, "bytes", "the same in bytes"),
+    "RECENTLY_EVICTED_PAGES": (
+        RECENTLY_EVICTED,
+        "pages",
+        "evicted so recently that reading them again shows memory pressure",
+    ),
+    "RECENTLY_EVICTED": (RECENTLY_EVICTED, "bytes", "the same in bytes"),
+    "MAP": (MAP, "map", "where in the file the pages are (see --map)"),
+    "CHANGE": (CHANGE, "bytes", "with --watch: growth of RES since the report before"),
+}

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One pass of fincore over the files: their records, sums, and what could not be read."""
+
+from __future__ import annotations
+
+import os
+
+from .. import cli
+from .mapping import pages_of
+from .record import CHANGE, COLUMNS, FILE, PAGE, PAGES
+from .residency import Residency
+from .walk import Walk
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Iterable
+    from typing import Any
+
+    from .record import Record
+    from .residency import Counts
+    from .survey_printer import Printer
+
+    # files, those whose pages are unknown, bytes, resident pages, the other counts
+    _State = tuple[int, int, int, int, list[int | None]]
+
+__all__ = ["CELLS", "MANY", "Sums", "Survey", "bar", "many"]
+
+CELLS = 32  # of a residency map
+MANY = 2000  # directory entries from which on more than one process is worth its start
+
+
+class Sums:
+    """The sum of records: a column of which one file is not known has no sum, but residency
+    leaves such files out.
+    """
+
+    def __init__(self) -> None:
+        self.files = self.unknown = self.size = self.pages = 0
+        self.rest: list[int | None] = [0, 0, 0, 0]
+
+    def add(self, size: int, counts: Counts | None) -> None:
+        self.files += 1
+        self.size += size
+        if counts is None:
+            self.unknown += 1
+            return
+        pages, dirty, writeback, evicted, recent = counts
+        self.pages += pages
+        if dirty is None:
+            self.rest = [None] * 4
+        elif (dirty or writeback or evicted or recent) and self.rest[0] is not None:
+            self.rest = _sum(self.rest, counts[1:])
+
+    def merge(self, state: _State) -> None:
+        files, unknown, size, pages, rest = state
+        self.files += files
+        self.unknown += unknown
+        self.size += size
+        self.pages += pages
+        self.rest = _sum(self.rest, rest)
+
+    def state(self) -> _State:
+        return self.files, self.unknown, self.size, self.pages, self.rest
+
+    def record(self, name: str | None) -> Record:
+        nothing = self.files == self.unknown and self.files
+        return (
+            name,
+            self.size,
+            None if nothing else self.pages,
+            *([None] * 4 if nothing else self.rest),
+            None,
+            None,
+            (self.files, self.unknown),
+        )
+
+
+def _sum(one: Iterable[int | None], other: Iterable[int | None]) -> list[int | None]:
+    """The sums of two rows; None where either is."""
+    return [None if a is None or b is None else a + b for a, b in zip(one, other)]
+
+
+class Survey:
+    """One pass over the files: records to a printer, sums, and what could not be read."""
+
+    def __init__(self, args: Namespace, printer: Printer, share: tuple[int, int] = (0, 1)) -> None:
+        self.args, self.printer = args, printer
+        self.residency = Residency(args.cachestat)
+        self.walk = Walk(
+            args.exclude, args.one_file_system, args.dereference, share, self.failed, cli.stopping
+        )
+        self.failures = 0
+        self.total = Sums()
+        # Records that wait for the end, where they are to be sorted.
+        self.rows: list[Record] | None = [] if args.sort or args.top or args.watch else None
+        self.sums: dict[int, _State] = {}  # of the arguments by their index, with several processes
+        self._field = COLUMNS[args.sort or "RES"][0]
+        # {name: pages} of this report and of the one before, with --watch.
+        self.before: dict[str, int | None] | None = None
+        self.now: dict[str, int | None] | None = None
+
+    def failed(self, path: str, what: str, why: object) -> None:
+        self.failures += 1
+        reason = why.strerror if isinstance(why, OSError) else why
+        cli.note("failed to %s: %s: %s" % (what, path, reason))
+
+    def run(self, paths: Iterable[tuple[str, str]]) -> None:
+        """Measure all paths: (name shown, path opened) pairs."""
+        measure, with_map = self.residency.measure, self.args.map
+        for index, (shown, path) in enumerate(paths):
+            if self.args.summarize:
+                self._summarize(index, shown, path)
+                continue
+            for prefix, name, fd, st, size, again in self.walk.files((path,)):
+                try:
+                    counts = measure(fd, st, size)
+                    where = bar(self.residency, fd, st, size) if with_map and counts else None
+                except OSError as exc:
+                    self.failed(prefix + name, "measure", exc)
+                    continue
+                if not again:
+                    self.total.add(size, counts)
+                shown_as = prefix + name if prefix else shown
+                self.record((shown_as, size) + (counts or (None,) * 5) + (where, None, None))
+
+    def _summarize(self, index: int, shown: str, path: str) -> None:
+        """One record for all files of an argument."""
+        sums, again = Sums(), False
+        for prefix, name, fd, st, size, seen in self.walk.files((path,)):
+            again = seen
+            try:
+                sums.add(size, self.residency.measure(fd, st, size))
+            except OSError as exc:
+                self.failed(prefix + name, "measure", exc)
+        if sums.files and not again:
+            self.total.merge(sums.state())
+        if sums.files or os.path.isdir(path):
+            if self.walk.share[1] > 1:
+                self.sums[index] = sums.state()
+            else:
+                self.record(sums.record(shown))
+
+    def record(self, record: Record) -> None:
+        """Print a record, or keep it for the end."""
+        if self.now is not None:
+            record = self.changed(record)
+            if record[CHANGE] == 0:
+                return
+        if self.rows is None:
+            self.printer.add(record)
+            return
+        self.rows.append(record)
+        if self.args.top and len(self.rows) > 4 * self.args.top + 1000:
+            self.trim()
+
+    def changed(self, record: Record) -> Record:
+        """The record with CHANGE since the report before."""
+        name, pages = record[FILE], record[PAGES]
+        if self.now is not None:
+            self.now[name] = pages
+        if self.before is None:
+            return record
+        old = self.before.get(name, 0)
+        change = None if pages is None or old is None else pages - old
+        return record[:CHANGE] + (change,) + record[CHANGE + 1 :]
+
+    def _key(self, record: Record) -> Any:
+        """The key by which records are sorted: names ascending, others descending."""
+        value = record[self._field]
+        if self._field == FILE:
+            return value or ""
+        return -(value if isinstance(value, int) else -1 << 62), record[FILE]
+
+    def trim(self) -> None:
+        """Sort the records that wait, and drop those below the top."""
+        if self.rows is None:
+            return
+        if self.args.sort or self.args.top:
+            self.rows.sort(key=self._key)
+        if self.args.top:
+            del self.rows[self.args.top :]
+
+    def finish(self) -> int:
+        """Print what waited for the end.  The exit status."""
+        if self.args.watch and (self.rows or self.args.total or self.before is None):
+            if not self.args.json:
+                blank = "" if self.before is None else "\n"
+                self.printer.raw_line(blank + cli.timestamp() + "\n")
+            self.printer.begin(cli.iso_time())
+        if self.rows is not None:
+            self.trim()
+            for row in self.rows:
+                self.printer.add(row)
+        if self.args.total:
+            total = self.total.record(None if self.args.json else "TOTAL")
+            self.printer.add(total if self.now is None else self.changed(total))
+        self.printer.end()
+        if cli.stopping():
+            cli.note("interrupted: not all files have been counted")
+        if self.walk.vanished:
+            cli.verbose("%d files went away before they could be opened" % self.walk.vanished)
+        if self.total.unknown:
+            cli.note(
+                "%d of %d files are not counted: the kernel tells only who owns a file or may "
+                "write it. "
+                "Run as its owner or as root" % (self.total.unknown, self.total.files)
+            )
+        return 1 if self.failures or self.total.unknown else 0
+
+    def state(self) -> tuple[Any, ...]:
+        """What merge() takes, of marshal's types."""
+        return (self.failures, self.walk.vanished, self.total.state(), self.rows, self.sums)
+
+    def merge(self, state: tuple[Any, ...]) -> None:
+        """Add what another process has found."""
+        failures, vanished, total, rows, sums = state
+        self.failures += failures
+        self.walk.vanished += vanished
+        self.total.merge(total)
+        if rows and self.rows is not None:
+            self.rows += rows
+        for index, one in sums.items():
+            merged = Sums()
+            merged.merge(self.sums.get(index, Sums().state()))
+            merged.merge(one)
+            self.sums[index] = merged.state()
+
+
+def bar(residency: Residency, fd: int, st: os.stat_result, size: int) -> str | None:
+    """The residency map: at most CELLS characters, each for an equal part of the file."""
+    pages = pages_of(size)
+    cells = min(CELLS, pages)
+    edges = [pages * i // cells for i in range(cells + 1)] if cells else []
+    spans = list(zip(edges, edges[1:]))
+    counts: list[Counts | None]
+    if residency.counts_ranges(fd, st):
+        counts = [
+            residency.range(fd, low * PAGE, min(high * PAGE, size) - low * PAGE)
+            for low, high in spans
+        ]
+    elif not residency.is_hugetlb(fd, st):
+        resident = [0] * cells
+        for offset, vector in residency.vectors(fd, size):
+            if vector is None:
+                return None
+            first = offset // PAGE
+            for i, (low, high) in enumerate(spans):
+                resident[i] += vector.count(1, max(low - first, 0), max(high - first, 0))
+        counts = [(n, 0, 0, 0, 0) for n in resident]
+    else:
+        return None
+    known = [found for found in counts if found is not None]
+    if len(known) < len(counts):
+        return None
+    return "".join(_cell(found, high - low) for (low, high), found in zip(spans, known))
+
+
+def _cell(counts: Counts, pages: int) -> str:
+    """A character for a part of a file that has so many pages."""
+    resident, dirty, writeback, evicted, _ = counts
+    if dirty or writeback:
+        return "D"
+    if resident >= pages:
+        return "O"
+    if resident:
+        return "o"
+    return "e" if evicted else "."
+
+
+def many(paths: Iterable[tuple[str, str]]) -> bool:
+    """True when there are directories with so many entries that several processes are worth it."""
+    pending, seen = [path for _, path in paths if os.path.isdir(path)], 0
+    while pending and seen < MANY:
+        try:
+            with os.scandir(pending.pop()) as entries:
+                for entry in entries:
+                    seen += 1
+                    if seen >= MANY:
+                        return True
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+        except OSError:
+            pass
+    return False
