@@ -784,6 +784,22 @@ def test_trace(leaker):
     assert re.search(r"malloc +123456 0x\w+$", text, re.M) and re.search(r"free of malloc +123456 0x\w+$", text, re.M)
 
 
+def test_trace_of_mappings(built):
+    path = built("mappings", case("mappings.c"), "gcc", "-pthread")
+    for kind, expected in ("reserve", {("mprotect", 1 << 20), ("mprotect", 2 << 20)}), \
+            ("middle", {("mmap", 1 << 20), ("munmap", 512 << 10), ("mmap", 64 << 10), ("munmap", 16 << 10)}):
+        with program(path, kind) as child:
+            traced = Traced("-v", "-t", "-j", "-p", str(child.pid))
+            child.stdin.write("\n")
+            child.stdin.flush()
+            child.stdout.readline()
+            text, _ = traced.end()
+        found = {(r["call"], r["bytes"]): r for r in map(json.loads, text.splitlines()) if r["tid"] == child.pid}
+        assert expected <= set(found)
+        assert all(r["record"] == ("free" if r["call"] == "munmap" else "alloc") for r in found.values())
+        assert all(set(r["stack"]) & {"protect", "map"} for r in found.values() if r["call"] in ("mprotect", "mmap"))
+
+
 def test_folded_and_text_of_hostile_names(leaker):
     with program(leaker, "malloc", str(AMOUNT), "hostile") as child:
         time.sleep(.1)

@@ -225,7 +225,8 @@ def test_memory_is_what_mprotect_makes_of_a_reservation():
     one.args.min_size = page + 1
     assert one._map(event(330, memleak.MPROTECT, 0x100000 + 63 * page, page, 3)) == []
     assert {key: group[:2] for key, group in one.outstanding().items()} == {(7, 1): [0x8000, 1], (7, 2): [2 * page, 1]}
-    one._map(event(400, memleak.UNMAPPED, 0x100000 + 9 * page, 100 * page))
+    unmap = event(400, memleak.UNMAPPED, 0x100000 + 9 * page, 100 * page)
+    assert one._map(unmap) == [unmap]
     one._map(event(410, memleak.RESERVED, 0x10000, page))       # a page of an allocation is made inaccessible
     assert {key: group[:2] for key, group in one.outstanding().items()} == {(7, 1): [0x8000, 1], (7, 2): [page, 1]}
     assert list(one.reserved[7]) == [(0x10000, 0x10000 + page), (0x100000, 0x100000 + 8 * page)] and one.holes == {}
