@@ -152,18 +152,33 @@ class Map:
             if btf[0]:
                 os.close(btf[0])
 
+    @property
+    def key_layout(self):
+        """The Layout of the keys."""
+        return self._layouts[self._key_type]
+
+    @property
+    def value_layout(self):
+        """The Layout of the values."""
+        return self._layouts[self._value_type]
+
     def _key(self, key):
         """The bytes of a key: a number, or a tuple of a struct's members, such as a record."""
-        return self._layouts[self._key_type].pack(*(key if isinstance(key, tuple) else (key,)))
+        return self.key_layout.pack(*(key if isinstance(key, tuple) else (key,)))
 
     def read(self, key):
         """The value of a key, or None.  Not of a per-CPU map."""
         data = self.lookup(self._key(key))
-        return None if data is None else self._layouts[self._value_type].unpack(data)
+        return None if data is None else self.value_layout.unpack(data)
 
-    def write(self, key, *values):
+    def read_per_cpu(self, key):
+        """The list of each CPU's value of a key of a per-CPU map, or None."""
+        data = self.lookup(self._key(key))
+        return None if data is None else [self.value_layout.unpack(value) for value in self.per_cpu(data)]
+
+    def write(self, key, *values, flags=0):
         """Set the value of a key: a number, or a struct's members.  Raises OSError (E2BIG: the map is full)."""
-        self.update(self._key(key), self._layouts[self._value_type].pack(*values))
+        self.update(self._key(key), self.value_layout.pack(*values), flags)
 
     def clear(self, key):
         """Set the value of a key to zeros."""
@@ -175,7 +190,7 @@ class Map:
 
     def records(self):
         """[(key, value)] of a hash or array map, not of a per-CPU map."""
-        key, value = self._layouts[self._key_type], self._layouts[self._value_type]
+        key, value = self.key_layout, self.value_layout
         return [(key.unpack(k), value.unpack(v)) for k, v in self.items()]
 
     def lookup(self, key):

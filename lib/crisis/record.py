@@ -135,6 +135,7 @@ class Layout:
             fields.append(field)
             codes.append(f"{struct.calcsize('=' + code)}s" if len(code) > 1 else code)
             last = code
+        self._codes = tuple(codes)
         self._struct = struct.Struct("=" + "".join(codes))
         self.size = self._struct.size
         self.fields = tuple(fields) if fields[0] else ()
@@ -170,6 +171,17 @@ class Layout:
     def pack(self, *values: int | bytes) -> bytes:
         """The bytes of a number, or of a struct without arrays of numbers from its fields."""
         return self._struct.pack(*values)
+
+    def offset(self, field: str) -> int:
+        """Where a member begins, in bytes."""
+        at, left = 0, self.fields.index(field)
+        for code in self._codes:
+            if code[-1] != "x":
+                if not left:
+                    break
+                left -= 1
+            at += struct.calcsize("=" + code)
+        return at
 
     def sized(self, elements: int) -> int:
         """The size in bytes of a struct whose last member, an array, has `elements` elements."""

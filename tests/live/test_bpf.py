@@ -372,6 +372,7 @@ struct event { u64 serial; char path[32]; };
 RECORD(event);
 BPF_HASH(table, struct key, struct value, 16);
 BPF_ARRAY(bank, u32, 2);
+BPF_PERCPU_ARRAY(serials, struct key, 1);
 BPF_RINGBUF_OUTPUT(events, 1);
 int on_switch(void *ctx)
 {
@@ -396,7 +397,7 @@ def test_records():
     """Keys and values by the names of the C structs, of a map whose last array was made shorter and of a ring buffer."""
     obj = compiler.build(compiler.Source("test.records", None, (("raw_tp/sched_switch:on_switch",),), text=RECORDS),
                          cache=False)
-    assert sorted(m[0] for m in obj.maps) == ["bank", "events", "table"]        # record_event has been dropped
+    assert sorted(m[0] for m in obj.maps) == ["bank", "events", "serials", "table"]     # record_event has been dropped
     assert obj.layouts == {"key": "cpu:I bank:B 3x", "event": "serial:Q path:32s",
                            "value": "count:Q inner_low:h inner_name:6s slots:64I"}
     prog = bpf.Program(obj, maps={"table": {"elements": 3}})
@@ -413,6 +414,9 @@ def test_records():
     assert table.read(key) == (0, 0, bytes(6), (0, 0, 0))
     assert table.remove(key) and not table.remove(key) and table.records() == []
     bank.write(1, 9)
+    with pytest.raises(FileExistsError):
+        bank.write(0, 2, flags=bpf.NOEXIST)
+    assert prog.maps["serials"].read_per_cpu(0) == [(0, 0)] * bpf.possible_cpus()
     assert bank.records() == [(0, 1), (1, 9)] and bank.read(1) == 9
     assert set(ring.records()) == {(2**64 - 1, b"a\0b\0")}         # two CPUs may have sent one each
     prog.close()

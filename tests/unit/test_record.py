@@ -74,6 +74,11 @@ def test_keys():
     assert [k.tid for k in layout.unpack_all(struct.pack("=IIII", 7, 1, 8, 0))] == [7, 8]
 
 
+def test_offset():
+    layout = record.Layout("c:b 7x d:q names_of:4s pages:2H 4x last:B")
+    assert [layout.offset(field) for field in layout.fields] == [0, 8, 16, 20, 28]
+
+
 def test_a_record_shows_its_fields():
     assert repr(record.Layout("tid:I comm:4s", "key").unpack(b"\1\0\0\0ab\0\0")) == "key(tid=1, comm=b'ab\\x00\\x00')"
 
