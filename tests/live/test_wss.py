@@ -14,7 +14,7 @@ import time
 import pytest
 from helpers import SLOW, as_nobody, become_nobody, needs_quiet_machine, readable_root, remove_cgroup, run, tool
 
-from crisis import refs
+from crisis.memory.process import HUGE, Process, flush_is_free
 
 PAGE = mmap.PAGESIZE
 MB = 1 << 20
@@ -74,7 +74,7 @@ def test_truth_of_small_pages():
         assert within(maps, line) == 256 * MB
         assert whole["ref_bytes"] == pytest.approx(256 * MB, rel=.03)
         # The interpreter's own heap may be in huge pages.
-        huge = sum(refs.Process(child.pid).rollup()[0][name] for name in refs.HUGE)
+        huge = sum(Process(child.pid).rollup()[0][name] for name in HUGE)
         assert whole["tlb_flushed"] and whole["huge_bytes"] == huge <= 8 * MB
         again, = records("--flush-tlb", child.pid, SLOW)
         assert again["ref_bytes"] == pytest.approx(256 * MB, rel=.03)
@@ -517,7 +517,7 @@ def test_the_tlb_flush_is_free_just_where_there_are_no_soft_dirty_bits():
         soft_dirty = any(" sd" in line for line in flags)      # a young mapping has it
     else:
         soft_dirty = b"CONFIG_MEM_SOFT_DIRTY=y" in config
-    assert refs.flush_is_free() == (not soft_dirty)
+    assert flush_is_free() == (not soft_dirty)
 
 
 @pytest.mark.guest

@@ -1,32 +1,61 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which memory a process has touched: /proc/PID/clear_refs, then Referenced in smaps_rollup or smaps.
+"""Which memory a process has touched: /proc/PID/clear_refs, then Referenced in smaps_rollup or
+smaps.
 
 Follows clear_refs_write, smaps_account and show_smaps_rollup in
 fs/proc/task_mmu.c.  Sizes are bytes, times are ns of CLOCK_MONOTONIC.  Every
 function takes root="/", so that a fixture tree can stand in.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 import time
 
-from .errors import Error, NotPermitted, Unavailable
+from ..errors import Error, NotPermitted, Unavailable
+from .mapping import PAGE
 
-__all__ = ["Process", "FIELDS", "WINDOW_FIELDS", "mappings", "sum_mappings", "flush_is_free", "descendants",
-           "reclaim_scanned", "PAGE"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
-PAGE = os.sysconf("SC_PAGE_SIZE")
+    Phase = tuple[int, int]  # begin and end, in ns
+    # start, end, permissions, name, Rss, Pss, Referenced, Shared, file: see mappings()
+    MappingTuple = tuple[int, int, str, bytes, int, int, int, int, bytes]
+
+__all__ = [
+    "FIELDS",
+    "HUGE",
+    "HUGETLB",
+    "WINDOW_FIELDS",
+    "Process",
+    "mappings",
+    "sum_mappings",
+    "flush_is_free",
+    "descendants",
+    "reclaim_scanned",
+]
+
 FIELDS = ("Rss", "Pss", "Referenced")
-# Of these the granularity is a huge page, and of those nothing is counted at all.
+# Of HUGE the granularity is a huge page; of HUGETLB nothing is counted at all.
 HUGE = ("AnonHugePages", "ShmemPmdMapped", "FilePmdMapped")
 HUGETLB = ("Shared_Hugetlb", "Private_Hugetlb")
 WINDOW_FIELDS = FIELDS + HUGE + HUGETLB
 _PFN = (1 << 55) - 1
-_ZEROS = bytes(1 << 19)         # as much of pagemap is read at once
+_ZEROS = bytes(1 << 19)  # as much of pagemap is read at once
+_FIELDS = rb"(?:[A-Z]\w*:.*\n)*?"
 _MAPPING = (
-    rb"^([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ (\S+ \d+) *(.*)\n(?:[A-Z]\w*:.*\n)*?Rss: +(\d+) kB\n(?:[A-Z]\w*:.*\n)*?"
-    rb"Pss: +(\d+) kB\n(?:[A-Z]\w*:.*\n)*?Shared_Clean: +(\d+) kB\nShared_Dirty: +(\d+) kB\n(?:[A-Z]\w*:.*\n)*?"
-    rb"Referenced: +(\d+) kB\n")
+    rb"^([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ (\S+ \d+) *(.*)\n"
+    + _FIELDS
+    + rb"Rss: +(\d+) kB\n"
+    + _FIELDS
+    + rb"Pss: +(\d+) kB\n"
+    + _FIELDS
+    + rb"Shared_Clean: +(\d+) kB\nShared_Dirty: +(\d+) kB\n"
+    + _FIELDS
+    + rb"Referenced: +(\d+) kB\n"
+)
 
 
 class Process:
@@ -36,7 +65,7 @@ class Process:
     is no such process, ProcessLookupError once it has ended, NotPermitted.
     """
 
-    def __init__(self, pid, root="/"):
+    def __init__(self, pid: int, root: str = "/") -> None:
         self.pid, self.root = pid, root
         self._directory = os.path.join(root, "proc", str(pid))
         try:
@@ -50,14 +79,14 @@ class Process:
             raise
         fields = tail.split()
         self.state, self.parent = fields[0].decode(), int(fields[1])
-        self.kernel = bool(int(fields[6]) & 0x00200000)         # PF_KTHREAD, include/linux/sched.h
+        self.kernel = bool(int(fields[6]) & 0x00200000)  # PF_KTHREAD, include/linux/sched.h
         self.born = int(fields[19]) / os.sysconf("SC_CLK_TCK")
         self.comm = head.partition(b"(")[2].decode("utf-8", "surrogateescape")
 
-    def close(self):
+    def close(self) -> None:
         os.close(self.fd)
 
-    def open(self, name, flags=os.O_RDONLY):
+    def open(self, name: str, flags: int = os.O_RDONLY) -> int:
         """A descriptor of /proc/PID/name."""
         try:
             return os.open(name, flags | os.O_CLOEXEC, dir_fd=self.fd)
@@ -70,40 +99,50 @@ class Process:
                 raise ProcessLookupError(3, "No such process") from None
             raise
 
-    def read(self, name):
+    def read(self, name: str) -> bytes:
         """The bytes of /proc/PID/name."""
         with open(self.open(name), "rb", buffering=0) as f:
             return f.read()
 
-    def _refused(self, name, exc):
+    def _refused(self, name: str, exc: OSError) -> NotPermitted:
         try:
             import pwd
+
             owner = pwd.getpwuid(os.fstat(self.fd).st_uid).pw_name
         except (ImportError, KeyError, OSError):
             owner = "uid %d" % os.fstat(self.fd).st_uid
         what = "write" if name == "clear_refs" else "read"
-        return NotPermitted("cannot %s /proc/%d/%s: %s (the process belongs to %s). Run it as that user, or as root "
-                            "with CAP_SYS_PTRACE" % (what, self.pid, name, exc.strerror, owner))
+        return NotPermitted(
+            "cannot %s /proc/%d/%s: %s (the process belongs to %s). Run it as that user, or as "
+            "root "
+            "with CAP_SYS_PTRACE" % (what, self.pid, name, exc.strerror, owner)
+        )
 
-    def probe(self):
-        """Raise NotPermitted or Unavailable now, rather than after the interval, if it may not be measured."""
+    def probe(self) -> None:
+        """Raise NotPermitted or Unavailable now, rather than after the interval, if it may not
+        be measured.
+        """
         for name, flags in ("clear_refs", os.O_WRONLY), ("smaps", os.O_RDONLY):
             try:
                 os.close(self.open(name, flags))
             except FileNotFoundError:
                 raise _no_page_monitor(name) from None
 
-    def clear(self, flush):
-        """Clear the referenced bits; with `flush` also write 4, for its flush of the TLBs.  (begin, end) of it."""
+    def clear(self, flush: bool) -> Phase:
+        """Clear the referenced bits; with `flush` also write 4, for its flush of the TLBs.
+        (begin, end) of it.
+        """
         begin = time.monotonic_ns()
         self._clear_refs(b"1", b"4" if flush else b"")
         return begin, time.monotonic_ns()
 
-    def flush(self):
-        """Flush the TLBs of the process, which resets soft-dirty bits where the kernel has them: see flush_is_free."""
+    def flush(self) -> None:
+        """Flush the TLBs of the process, which resets soft-dirty bits where the kernel has them:
+        see flush_is_free.
+        """
         self._clear_refs(b"4")
 
-    def _clear_refs(self, *values):
+    def _clear_refs(self, *values: bytes) -> None:
         try:
             fd = self.open("clear_refs", os.O_WRONLY)
         except FileNotFoundError:
@@ -114,10 +153,11 @@ class Process:
         finally:
             os.close(fd)
 
-    def resident_runs(self):
+    def resident_runs(self) -> list[tuple[int, int]]:
         """[(start, end)] of the pages that are in memory, from maps and pagemap."""
         import re
-        runs = []
+
+        runs: list[tuple[int, int]] = []
         fd = self.open("pagemap")
         with open(fd, "rb", buffering=0):
             for line in self.read_memory("maps").splitlines():
@@ -127,7 +167,9 @@ class Process:
                     if not raw:
                         break
                     # The top byte of an entry has the flags; 0x80 is "present".
-                    for found in re.finditer(rb"[\x80-\xff]+", raw[7 if sys.byteorder == "little" else 0::8]):
+                    for found in re.finditer(
+                        rb"[\x80-\xff]+", raw[7 if sys.byteorder == "little" else 0 :: 8]
+                    ):
                         low, high = start + found.start() * PAGE, start + found.end() * PAGE
                         if runs and runs[-1][1] == low:
                             runs[-1] = runs[-1][0], high
@@ -136,48 +178,55 @@ class Process:
                     start += len(raw) // 8 * PAGE
         return runs
 
-    def frames(self, start, end):
-        """(page frame numbers of the pages in [start, end) that other mappings map, too; how many others are present).
+    def frames(self, start: int, end: int) -> tuple[list[int], int]:
+        """(page frame numbers of the pages in [start, end) that other mappings map, too; how
+        many others are present).
 
         By bit 56 of pagemap, PM_MMAP_EXCLUSIVE.  Raises NotPermitted where the kernel hides the
         numbers (without CAP_SYS_ADMIN).
         """
         import array
-        shared, exclusive, at, last = [], 0, start // PAGE * 8, end // PAGE * 8
+
+        shared: list[int] = []
+        exclusive, at, last = 0, start // PAGE * 8, end // PAGE * 8
         with open(self.open("pagemap"), "rb", buffering=0) as f:
             while at < last:
                 raw = os.pread(f.fileno(), min(len(_ZEROS), last - at), at)
                 if not raw:
                     break
                 at += len(raw)
-                if raw != _ZEROS[:len(raw)]:
+                if raw != _ZEROS[: len(raw)]:
                     present = [entry for entry in array.array("Q", raw) if entry >> 63]
                     frames = [entry & _PFN for entry in present if not entry >> 56 & 1]
                     exclusive += len(present) - len(frames)
                     shared += frames
         if shared and not any(shared):
-            raise NotPermitted("cannot read page frame numbers from pagemap: the kernel hides them. "
-                               "This needs CAP_SYS_ADMIN")
+            raise NotPermitted(
+                "cannot read page frame numbers from pagemap: the kernel hides them. "
+                "This needs CAP_SYS_ADMIN"
+            )
         return shared, exclusive
 
-    def rollup(self):
-        """({field of WINDOW_FIELDS: bytes}, begin, end); from smaps where Linux is older than 4.14."""
+    def rollup(self) -> tuple[dict[str, int], int, int]:
+        """({field of WINDOW_FIELDS: bytes}, begin, end); from smaps where Linux is older than
+        4.14.
+        """
         begin = time.monotonic_ns()
         try:
             raw = self.read_memory("smaps_rollup")
         except FileNotFoundError:
-            found, begin, end = self.smaps()
-            return sum_mappings(found), begin, end
+            smaps, begin, end = self.smaps()
+            return sum_mappings(smaps), begin, end
         end = time.monotonic_ns()
         found = dict.fromkeys(WINDOW_FIELDS, 0)
         for line in raw.splitlines():
-            name, _, value = line.partition(b":")
-            name = name.decode()
+            field, _, value = line.partition(b":")
+            name = field.decode()
             if name in found:
                 found[name] = int(value.split()[0]) * 1024
         return found, begin, end
 
-    def smaps(self):
+    def smaps(self) -> tuple[bytes, int, int]:
         """(the raw text of smaps, begin, end)."""
         begin = time.monotonic_ns()
         try:
@@ -186,47 +235,68 @@ class Process:
             raise _no_page_monitor("smaps") from None
         return raw, begin, time.monotonic_ns()
 
-    def read_memory(self, name):
-        """The bytes of /proc/PID/name, which describes its memory: ProcessLookupError when that has gone (a zombie)."""
+    def read_memory(self, name: str) -> bytes:
+        """The bytes of /proc/PID/name, which describes its memory: ProcessLookupError when that
+        has gone (a zombie).
+        """
         raw = self.read(name)
         if not raw:
             raise ProcessLookupError(3, "No such process")
         return raw
 
 
-def _no_page_monitor(name):
-    return Unavailable("this kernel has no /proc/PID/%s: it was built without CONFIG_PROC_PAGE_MONITOR" % name)
+def _no_page_monitor(name: str) -> Unavailable:
+    return Unavailable(
+        "this kernel has no /proc/PID/%s: it was built without CONFIG_PROC_PAGE_MONITOR" % name
+    )
 
 
-def mappings(raw):
+def mappings(raw: bytes) -> list[MappingTuple]:
     """[(start, end, permissions, name, Rss, Pss, Referenced, Shared, file)] of the text of smaps.
 
     name: bytes, b"" for none.  Shared: of the pages that other mappings map, too.
     file: the device and inode, b"00:00 0" for anonymous memory.
     """
     import re
-    return [(int(start, 16), int(end, 16), perms.decode(), name, int(rss) * 1024, int(pss) * 1024, int(ref) * 1024,
-             (int(clean) + int(dirty)) * 1024, file)
-            for start, end, perms, file, name, rss, pss, clean, dirty, ref in re.findall(_MAPPING, raw, re.M)]
+
+    return [
+        (
+            int(start, 16),
+            int(end, 16),
+            perms.decode(),
+            name,
+            int(rss) * 1024,
+            int(pss) * 1024,
+            int(ref) * 1024,
+            (int(clean) + int(dirty)) * 1024,
+            file,
+        )
+        for start, end, perms, file, name, rss, pss, clean, dirty, ref in re.findall(
+            _MAPPING, raw, re.M
+        )
+    ]
 
 
-def sum_mappings(raw):
+def sum_mappings(raw: bytes) -> dict[str, int]:
     """{field of WINDOW_FIELDS: bytes} of the text of smaps."""
     import re
+
     found = {}
     for field in WINDOW_FIELDS:
-        found[field] = 1024 * sum(map(int, re.findall(rb"^%s: +(\d+) kB$" % field.encode(), raw, re.M)))
+        found[field] = 1024 * sum(
+            map(int, re.findall(rb"^%s: +(\d+) kB$" % field.encode(), raw, re.M))
+        )
     return found
 
 
-def flush_is_free(root="/"):
+def flush_is_free(root: str = "/") -> bool:
     """True where writing 4 to clear_refs flushes the TLBs of the process and does nothing else.
 
     That is so on a kernel that keeps no soft-dirty bits: one that does sets
     bit 55 in the pagemap entry of a page that was just written.  Where pagemap
-    cannot tell, False.
+    cannot be read, False.
     """
-    written = object()          # id() is its address, and making it has written there
+    written = object()  # id() is its address, and making it has written there
     try:
         with open(os.path.join(root, "proc/self/pagemap"), "rb", buffering=0) as f:
             entry = int.from_bytes(os.pread(f.fileno(), 8, id(written) // PAGE * 8), sys.byteorder)
@@ -235,9 +305,9 @@ def flush_is_free(root="/"):
     return bool(entry >> 63) and not entry >> 55 & 1
 
 
-def descendants(pids, root="/"):
+def descendants(pids: Iterable[int], root: str = "/") -> list[int]:
     """The processes `pids` and all that descend from them now, as a list of PIDs."""
-    children = {}
+    children: dict[int, list[int]] = {}
     for name in os.listdir(os.path.join(root, "proc")):
         if name.isdigit():
             try:
@@ -246,7 +316,8 @@ def descendants(pids, root="/"):
             except (OSError, IndexError):
                 continue
             children.setdefault(parent, []).append(int(name))
-    found, pending = [], list(pids)
+    found: list[int] = []
+    pending = list(pids)
     while pending:
         pid = pending.pop()
         if pid not in found:
@@ -255,13 +326,20 @@ def descendants(pids, root="/"):
     return sorted(found)
 
 
-def reclaim_scanned(root="/"):
-    """Pages that reclaim has looked at since boot, clearing referenced bits: the sum of pgscan_* in /proc/vmstat."""
+def reclaim_scanned(root: str = "/") -> int | None:
+    """Pages that reclaim has looked at since boot, clearing referenced bits: the sum of pgscan_*
+    in /proc/vmstat.
+    """
     try:
         with open(os.path.join(root, "proc/vmstat"), "rb", buffering=0) as f:
             raw = f.read()
     except OSError:
         return None
     # The same pages again by kind (anon, file) or by zone would count twice.
-    return sum(int(line.split()[1]) for line in raw.splitlines()
-               if line.startswith((b"pgscan_kswapd ", b"pgscan_direct ", b"pgscan_khugepaged ", b"pgscan_proactive ")))
+    return sum(
+        int(line.split()[1])
+        for line in raw.splitlines()
+        if line.startswith(
+            (b"pgscan_kswapd ", b"pgscan_direct ", b"pgscan_khugepaged ", b"pgscan_proactive ")
+        )
+    )

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How much of a process was touched, sampled by DAMON (CONFIG_DAMON_VADDR, CONFIG_DAMON_SYSFS; Linux 6.0).
+"""How much of a process was touched, sampled by DAMON (CONFIG_DAMON_VADDR, CONFIG_DAMON_SYSFS;
+Linux 6.0).
 
 The resident pages are handed to DAMON as regions that it must keep, with one
 sample an aggregation: it clears the accessed bit of one page chosen at random
@@ -11,20 +12,28 @@ loses nothing.  Follows mm/damon/{core,sysfs,sysfs-schemes,vaddr}.c and
 Documentation/admin-guide/mm/damon/usage.rst.
 """
 
+from __future__ import annotations
+
 import os
 import time
 
-from .errors import Error, NotPermitted, Unavailable
-from .refs import PAGE
+from ..errors import Error, NotPermitted, Unavailable
+from .mapping import PAGE
 
-__all__ = ["Damon", "regions_of", "standard_error"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    Span = tuple[int, int]
+
+__all__ = ["REGIONS", "regions_of", "standard_error", "Damon"]
 
 REGIONS = 4096
 _MOST = str((1 << 63) - 1)
 _U32 = str((1 << 32) - 1)
 
 
-def regions_of(runs, most=REGIONS):
+def regions_of(runs: Iterable[Span], most: int = REGIONS) -> list[Span]:
     """At most about `most` regions [(start, end)] that cover the page runs [(start, end)].
 
     Runs are cut into equal shares; where there are more runs than regions,
@@ -33,7 +42,8 @@ def regions_of(runs, most=REGIONS):
     runs = sorted(runs)
     if len(runs) > most // 2:
         gaps = sorted((b[0] - a[1], i) for i, (a, b) in enumerate(zip(runs, runs[1:])))
-        joined, result = {i for _, i in gaps[:len(runs) - most // 2]}, []
+        joined = {i for _, i in gaps[: len(runs) - most // 2]}
+        result: list[Span] = []
         for index, run in enumerate(runs):
             if index - 1 in joined:
                 result[-1] = result[-1][0], run[1]
@@ -45,33 +55,45 @@ def regions_of(runs, most=REGIONS):
     return [(at, min(at + step, end)) for start, end in runs for at in range(start, end, step)]
 
 
-def standard_error(regions, touched):
-    """The standard error in bytes of a sampled sum of `touched` bytes; 0.0 where every region is one page."""
+def standard_error(regions: Iterable[Span], touched: int) -> float:
+    """The standard error in bytes of a sampled sum of `touched` bytes; 0.0 where every region is
+    one page.
+    """
     sizes = [end - start for start, end in regions]
     total = sum(sizes)
     if not total or all(size == PAGE for size in sizes):
         return 0.0
     share = touched / total
-    return (share * (1 - share) * sum(size * size for size in sizes if size > PAGE)) ** .5
+    return float((share * (1 - share) * sum(size * size for size in sizes if size > PAGE)) ** 0.5)
 
 
 class Damon:
-    """One kdamond, ours while this object lives.  Raises Unavailable, NotPermitted, or Error where it is in use."""
+    """One kdamond, ours while this object lives.
 
-    def __init__(self, root="/"):
+    Raises Unavailable, NotPermitted, or Error where it is in use.
+    """
+
+    def __init__(self, root: str = "/") -> None:
         self.top = os.path.join(root, "sys/kernel/mm/damon/admin/kdamonds")
         self.ours = False
         try:
             used = self._read("nr_kdamonds").strip()
         except FileNotFoundError:
-            raise Unavailable("there is no %s: the kernel was built without CONFIG_DAMON_SYSFS" % self.top) from None
+            raise Unavailable(
+                "there is no %s: the kernel was built without CONFIG_DAMON_SYSFS" % self.top
+            ) from None
         except PermissionError as exc:
-            raise NotPermitted("cannot read %s/nr_kdamonds: %s. DAMON needs root" % (self.top, exc.strerror)) from None
+            raise NotPermitted(
+                "cannot read %s/nr_kdamonds: %s. DAMON needs root" % (self.top, exc.strerror)
+            ) from None
         if used != "0" and os.path.exists(os.path.join(self.top, "0/contexts/0")):
             self._check_operations()
         if used != "0":
-            raise Error("cannot use DAMON: somebody has set it up (%s/nr_kdamonds is %s). Stop them, or take another "
-                        "--source" % (self.top, used))
+            raise Error(
+                "cannot use DAMON: somebody has set it up (%s/nr_kdamonds is %s). Stop them, or "
+                "take another "
+                "--source" % (self.top, used)
+            )
         self._write("nr_kdamonds", "1")
         self.ours = True
         try:
@@ -81,49 +103,61 @@ class Damon:
             self.close()
             raise
 
-    def _check_operations(self):
+    def _check_operations(self) -> None:
         if "fvaddr" not in self._read("0/contexts/0/avail_operations").split():
-            raise Unavailable("DAMON on this kernel cannot watch fixed virtual addresses: it was built without "
-                              "CONFIG_DAMON_VADDR, or is older than 6.0")
+            raise Unavailable(
+                "DAMON on this kernel cannot watch fixed virtual addresses: it was built without "
+                "CONFIG_DAMON_VADDR, or is older than 6.0"
+            )
 
-    def _read(self, path):
+    def _read(self, path: str) -> str:
         with open(os.path.join(self.top, path)) as f:
             return f.read()
 
-    def _write(self, path, text):
+    def _write(self, path: str, text: str) -> None:
         try:
             fd = os.open(os.path.join(self.top, path), os.O_WRONLY | os.O_CLOEXEC)
         except PermissionError as exc:
-            raise NotPermitted("cannot write %s/%s: %s. DAMON needs root" % (self.top, path, exc.strerror)) from None
+            raise NotPermitted(
+                "cannot write %s/%s: %s. DAMON needs root" % (self.top, path, exc.strerror)
+            ) from None
         try:
             os.write(fd, text.encode())
         finally:
             os.close(fd)
 
-    def close(self):
+    def close(self) -> None:
         """Stop the kdamond and leave DAMON as it was."""
         if self.ours:
             self.stop()
             self._write("nr_kdamonds", "0")
             self.ours = False
 
-    def stop(self):
+    def stop(self) -> None:
         try:
             self._write("0/state", "off")
-        except OSError:                 # it is not running, or has ended with its target
+        except OSError:  # it is not running, or has ended with its target
             pass
 
-    def start(self, pid, regions, seconds):
-        """Begin a window of `seconds` over the regions [(start, end)] of process `pid`.  (begin, end) in ns."""
-        context, us, count = "0/contexts/0/", str(max(1, int(seconds * 1e6))), str(max(3, len(regions)))
+    def start(self, pid: int, regions: list[Span], seconds: float) -> tuple[int, int]:
+        """Begin a window of `seconds` over the regions [(start, end)] of process `pid`.  (begin,
+        end) in ns.
+        """
+        context, us, count = (
+            "0/contexts/0/",
+            str(max(1, int(seconds * 1e6))),
+            str(max(3, len(regions))),
+        )
         self._write(context + "operations", "fvaddr")
         intervals = context + "monitoring_attrs/intervals/"
         for name in "sample_us", "aggr_us", "update_us":
             self._write(intervals + name, us)
-        # As many as there are: DAMON splits none, since there are more than half of the maximum, and merges
-        # none beyond the mean size.  The maximum is checked against the minimum at once.
+        # As many as there are: DAMON splits none, since there are more than half of the maximum,
+        # and merges none beyond the mean size.  The maximum is checked against the minimum at once.
         number = context + "monitoring_attrs/nr_regions/"
-        for name in ("max", "min") if int(count) > int(self._read(number + "min")) else ("min", "max"):
+        for name in (
+            ("max", "min") if int(count) > int(self._read(number + "min")) else ("min", "max")
+        ):
             self._write(number + name, count)
         self._write(context + "targets/nr_targets", "0")
         self._write(context + "targets/nr_targets", "1")
@@ -134,20 +168,27 @@ class Damon:
             self._write(context + "targets/0/regions/%d/end" % index, str(end))
         self._write(context + "schemes/nr_schemes", "0")
         self._write(context + "schemes/nr_schemes", "2")
-        for scheme, least in (0, "1"), (1, "0"):        # what was touched, and all: this one counts the windows
+        for scheme, least in (
+            (0, "1"),
+            (1, "0"),
+        ):  # what was touched, and all: this one counts the windows
             path = context + "schemes/%d/" % scheme
             self._write(path + "action", "stat")
             for name, most in ("sz", _MOST), ("nr_accesses", _U32), ("age", _U32):
                 self._write(path + "access_pattern/%s/max" % name, most)
-                self._write(path + "access_pattern/%s/min" % name, least if name == "nr_accesses" else "0")
+                self._write(
+                    path + "access_pattern/%s/min" % name, least if name == "nr_accesses" else "0"
+                )
         begin = time.monotonic_ns()
         self._write("0/state", "on")
         return begin, time.monotonic_ns()
 
-    def result(self):
-        """(bytes touched, bytes watched) of the windows that have ended, as of the kdamond's last turn; (0, 0) before.
+    def result(self) -> tuple[int, int]:
+        """(bytes touched, bytes watched) of the windows that have ended, as of the kdamond's
+        last turn; (0, 0) before.
 
-        Blocks until the kdamond's next turn.  Raises ProcessLookupError when it has ended with its target.
+        Blocks until the kdamond's next turn.  Raises ProcessLookupError when it has ended with its
+        target.
         """
         try:
             self._write("0/state", "update_schemes_stats")
@@ -155,4 +196,7 @@ class Damon:
             if self._read("0/state").strip() != "on":
                 raise ProcessLookupError(3, "No such process") from None
             raise
-        return tuple(int(self._read("0/contexts/0/schemes/%d/stats/sz_tried" % scheme)) for scheme in (0, 1))
+        return self._tried(0), self._tried(1)
+
+    def _tried(self, scheme: int) -> int:
+        return int(self._read("0/contexts/0/schemes/%d/stats/sz_tried" % scheme))

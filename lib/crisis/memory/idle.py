@@ -10,57 +10,64 @@ read or write of the bitmap takes at most a page.  Every path is below root,
 so that a fixture tree can stand in.
 """
 
+from __future__ import annotations
+
 import array
 import os
 import time
 
-from .errors import NotPermitted, Unavailable
-from .refs import PAGE
+from ..errors import NotPermitted, Unavailable
+from .mapping import PAGE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from .process import Process
 
 __all__ = ["IdlePages"]
 
 _PFN = (1 << 55) - 1
-_CHUNK = 1 << 19                # bytes of pagemap a read
+_CHUNK = 1 << 19  # bytes of pagemap a read
 _ZEROS = bytes(_CHUNK)
 _LRU, _TAIL, _HUGETLB, _NOPAGE, _ZERO_PAGE = (1 << bit for bit in (5, 16, 17, 20, 24))
-_BLOCK = 512                    # entries of kpageflags a read; the kernel wants whole words
+_BLOCK = 512  # entries of kpageflags a read; the kernel wants whole words
 
 
-def _open(path, flags):
+def _open(path: str, flags: int) -> int:
     try:
         return os.open(path, flags | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise Unavailable("there is no %s: the kernel was built without CONFIG_IDLE_PAGE_TRACKING" % path) from None
+        raise Unavailable(
+            "there is no %s: the kernel was built without CONFIG_IDLE_PAGE_TRACKING" % path
+        ) from None
     except PermissionError as exc:
-        raise NotPermitted("cannot open %s: %s. Idle page tracking needs CAP_SYS_ADMIN" % (path, exc.strerror)) \
-            from None
+        raise NotPermitted(
+            "cannot open %s: %s. Idle page tracking needs CAP_SYS_ADMIN" % (path, exc.strerror)
+        ) from None
 
 
-def _runs(indices):
+def _runs(indices: Iterable[int]) -> list[tuple[int, int]]:
     """[(first, last)] of consecutive whole numbers in a sorted list."""
-    found, first, last = [], None, None
+    found: list[tuple[int, int]] = []
     for index in indices:
-        if first is None:
-            first = index
-        elif index != last + 1:
-            found.append((first, last))
-            first = index
-        last = index
-    if first is not None:
-        found.append((first, last))
+        if found and index == found[-1][1] + 1:
+            found[-1] = found[-1][0], index
+        else:
+            found.append((index, index))
     return found
 
 
 class IdlePages:
     """The bitmap, opened.  Raises Unavailable or NotPermitted."""
 
-    def __init__(self, root="/"):
+    def __init__(self, root: str = "/") -> None:
         self.root = root
         self.bitmap = _open(os.path.join(root, "sys/kernel/mm/page_idle/bitmap"), os.O_RDWR)
         self.flags = _open(os.path.join(root, "proc/kpageflags"), os.O_RDONLY)
-        self.untracked = set()          # heads that could not be marked
+        self.untracked: set[int] = set()  # heads that could not be marked
 
-    def resident(self, process):
+    def resident(self, process: Process) -> Iterator[tuple[int, int, str, bytes, list[int]]]:
         """Yield (start, end, permissions, name, page frame numbers) of each mapping."""
         pagemap = process.open("pagemap")
         try:
@@ -73,31 +80,38 @@ class IdlePages:
         finally:
             os.close(pagemap)
 
-    def _frames(self, pagemap, start, end):
-        frames = []
+    def _frames(self, pagemap: int, start: int, end: int) -> list[int]:
+        frames: list[int] = []
         at, last = start // PAGE * 8, end // PAGE * 8
         while at < last:
             raw = os.pread(pagemap, min(_CHUNK, last - at), at)
             if not raw:
                 break
             at += len(raw)
-            if raw != _ZEROS[:len(raw)]:
+            if raw != _ZEROS[: len(raw)]:
                 entries = array.array("Q", raw)
                 present = [entry & _PFN for entry in entries if entry >> 63]
                 if present and not any(present):
-                    raise NotPermitted("cannot read page frame numbers from pagemap: the kernel hides them. "
-                                       "Idle page tracking needs CAP_SYS_ADMIN")
+                    raise NotPermitted(
+                        "cannot read page frame numbers from pagemap: the kernel hides them. "
+                        "Idle page tracking needs CAP_SYS_ADMIN"
+                    )
                 frames += present
         return frames
 
-    def cgroup_frames(self, inodes):
-        """The frames charged to the cgroups with these inode numbers (v1 memory, or v2), page cache included."""
+    def cgroup_frames(self, inodes: set[int]) -> list[int]:
+        """The frames charged to the cgroups with these inode numbers (v1 memory, or v2), page
+        cache included.
+        """
         path = os.path.join(self.root, "proc/kpagecgroup")
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            raise Unavailable("there is no %s: the kernel was built without CONFIG_MEMCG" % path) from None
-        frames, base = [], 0
+            raise Unavailable(
+                "there is no %s: the kernel was built without CONFIG_MEMCG" % path
+            ) from None
+        frames: list[int] = []
+        base = 0
         with open(fd, "rb", buffering=0) as f:
             while True:
                 raw = f.read(_CHUNK)
@@ -105,14 +119,22 @@ class IdlePages:
                     return frames
                 owners = array.array("Q", raw)
                 if not inodes.isdisjoint(owners):
-                    frames += [base + index for index, owner in enumerate(owners) if owner in inodes]
+                    frames += [
+                        base + index for index, owner in enumerate(owners) if owner in inodes
+                    ]
                 base += len(owners)
 
-    def _heads(self, frames):
-        """{frame: head of its folio, None for one that is never tracked} and the set of heads on an LRU list."""
-        heads, on_lru, block, number, previous, head = {}, set(), (), -1, None, None
+    def _heads(self, frames: Iterable[int]) -> tuple[dict[int, int | None], set[int]]:
+        """{frame: head of its folio, None for one that is never tracked} and the set of heads on
+        an LRU list.
+        """
+        heads: dict[int, int | None] = {}
+        on_lru: set[int] = set()
+        block, number = array.array("Q"), -1
+        previous: int | None = None
+        head: int | None = None
 
-        def flags_of(frame):
+        def flags_of(frame: int) -> int:
             nonlocal block, number
             if frame // _BLOCK != number:
                 number = frame // _BLOCK
@@ -138,32 +160,38 @@ class IdlePages:
             heads[frame], previous = head, frame
         return heads, on_lru
 
-    def mark(self, frames):
+    def mark(self, frames: Iterable[int]) -> tuple[int, int]:
         """Mark the pages idle.  (begin, end) in ns of CLOCK_MONOTONIC."""
         heads, on_lru = self._heads(frames)
-        self.untracked.update(head for head in heads.values() if head is not None and head not in on_lru)
+        self.untracked.update(
+            head for head in heads.values() if head is not None and head not in on_lru
+        )
         self.untracked -= on_lru
-        words = {}
+        words: dict[int, int] = {}
         for head in on_lru:
             words[head >> 6] = words.get(head >> 6, 0) | 1 << (head & 63)
         begin = time.monotonic_ns()
         for first, last in _runs(sorted(words)):
             for at in range(first, last + 1, PAGE // 8):
-                part = array.array("Q", [words[i] for i in range(at, min(at + PAGE // 8, last + 1))])
+                part = array.array(
+                    "Q", [words[i] for i in range(at, min(at + PAGE // 8, last + 1))]
+                )
                 os.pwrite(self.bitmap, part.tobytes(), at * 8)
         return begin, time.monotonic_ns()
 
-    def touched(self, frames):
-        """({frame: True where it was touched, None where nobody can know}, begin, end)."""
+    def touched(self, frames: Iterable[int]) -> tuple[dict[int, bool | None], int, int]:
+        """({frame: True where it was touched, None where that is unknown}, begin, end)."""
         heads, _ = self._heads(frames)
-        words = {}
+        words: dict[int, int] = {}
         begin = time.monotonic_ns()
-        for first, last in _runs(sorted({head >> 6 for head in heads.values() if head is not None})):
+        for first, last in _runs(
+            sorted({head >> 6 for head in heads.values() if head is not None})
+        ):
             for at in range(first, last + 1, PAGE // 8):
                 raw = os.pread(self.bitmap, 8 * min(PAGE // 8, last + 1 - at), at * 8)
                 words.update(enumerate(array.array("Q", raw), at))
         end = time.monotonic_ns()
-        result = {}
+        result: dict[int, bool | None] = {}
         for frame, head in heads.items():
             if head is None or head in self.untracked or head >> 6 not in words:
                 result[frame] = None
