@@ -18,7 +18,7 @@ import os
 import time
 
 from ..errors import Error, NotPermitted, Unavailable
-from .mapping import PAGE
+from . import PAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

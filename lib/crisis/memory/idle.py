@@ -17,7 +17,7 @@ import os
 import time
 
 from ..errors import NotPermitted, Unavailable
-from .mapping import PAGE
+from . import PAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,13 +10,14 @@ import ctypes
 import errno
 import os
 
+from . import PAGE
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import NoReturn
 
 __all__ = [
-    "PAGE",
     "PROT_READ",
     "libc",
     "raise_errno",
@@ -29,7 +30,6 @@ __all__ = [
     "lock_file",
 ]
 
-PAGE = os.sysconf("SC_PAGE_SIZE")
 PROT_READ = 1
 _PROT_NONE = 0
 _MAP_SHARED, _MAP_PRIVATE = 1, 2

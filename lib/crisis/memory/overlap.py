@@ -16,7 +16,7 @@ nothing is known of how many pages there are.  Sizes are bytes.
 from __future__ import annotations
 
 from ..errors import NotPermitted
-from .mapping import PAGE
+from . import PAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

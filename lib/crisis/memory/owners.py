@@ -11,7 +11,8 @@ import os
 
 from ..errors import NotPermitted, Unavailable
 from ..kernel import cgroup
-from .mapping import PAGE, PROT_READ, keep_unused, map_file, populate, unmap
+from . import PAGE
+from .mapping import PROT_READ, keep_unused, map_file, populate, unmap
 from .residency import WINDOW, Residency, runs
 
 TYPE_CHECKING = False

@@ -13,8 +13,9 @@ import os
 from .. import table
 from ..errors import Error, NotPermitted, Unavailable
 from ..kernel import proc
+from . import PAGE
 from .mapped_files import mappers
-from .mapping import PAGE, lock_file, pages_of
+from .mapping import lock_file, pages_of
 from .residency import Residency, data_ranges, runs
 
 TYPE_CHECKING = False

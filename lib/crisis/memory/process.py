@@ -14,7 +14,7 @@ import sys
 import time
 
 from ..errors import Error, NotPermitted, Unavailable
-from .mapping import PAGE
+from . import PAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import os
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -12,7 +10,6 @@ if TYPE_CHECKING:
     Record = tuple[Any, ...]
 
 __all__ = [
-    "PAGE",
     "FILE",
     "SIZE",
     "PAGES",
@@ -25,7 +22,6 @@ __all__ = [
     "FILES",
 ]
 
-PAGE = os.sysconf("SC_PAGE_SIZE")
 FILE, SIZE, PAGES, DIRTY, WRITEBACK, EVICTED, RECENTLY_EVICTED, MAP, CHANGE, FILES = range(10)
 # (name, bytes, pages or None for each of PAGES ... RECENTLY_EVICTED, map, change in pages,
 # None or (number of files, number of those whose pages are unknown)).

@@ -15,7 +15,8 @@ import errno
 import os
 
 from ..errors import Unavailable
-from .mapping import PAGE, libc, mincore, pages_of, raise_errno
+from . import PAGE
+from .mapping import libc, mincore, pages_of, raise_errno
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import json
 import os
 
 from .. import table
-from .mapping import PAGE
+from . import PAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

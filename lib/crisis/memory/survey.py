@@ -6,8 +6,9 @@ from __future__ import annotations
 import os
 
 from .. import cli
+from . import PAGE
 from .mapping import pages_of
-from .record import CHANGE, COLUMNS, FILE, PAGE, PAGES
+from .record import CHANGE, COLUMNS, FILE, PAGES
 from .residency import Residency
 from .walk import Walk
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import time
 
 from .. import cli, table
-from .record import COLUMNS, FILE, FILES, PAGE
+from . import PAGE
+from .record import COLUMNS, FILE, FILES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

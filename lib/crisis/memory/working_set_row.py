@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 
 from .. import cli
-from .mapping import PAGE
+from . import PAGE
 from .process import HUGE, HUGETLB
 
 TYPE_CHECKING = False

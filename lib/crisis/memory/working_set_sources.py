@@ -11,7 +11,7 @@ import time
 
 from .. import cli
 from ..errors import Error, NotPermitted, Unavailable
-from .mapping import PAGE
+from . import PAGE
 from .process import Process, flush_is_free, mappings, sum_mappings
 from .working_set_row import measures, until
 

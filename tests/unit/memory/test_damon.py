@@ -4,8 +4,7 @@
 import pytest
 
 from crisis.errors import Error, Unavailable
-from crisis.memory import damon
-from crisis.memory.mapping import PAGE
+from crisis.memory import PAGE, damon
 
 
 def test_regions():

@@ -7,8 +7,7 @@ import os
 import pytest
 
 from crisis.errors import NotPermitted, Unavailable
-from crisis.memory import idle
-from crisis.memory.mapping import PAGE
+from crisis.memory import PAGE, idle
 from crisis.memory.process import Process
 
 

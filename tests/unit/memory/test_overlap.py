@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Memory that several processes touched."""
 
-from crisis.memory import overlap
-from crisis.memory.mapping import PAGE
+from crisis.memory import PAGE, overlap
 
 
 def mapping(process, start, pages, ref, shared, file=b"00:00 0", name=b""):

@@ -8,8 +8,15 @@ import struct
 import pytest
 
 from crisis.errors import Error, NotPermitted, Unavailable
-from crisis.memory.mapping import PAGE
-from crisis.memory.process import Process, descendants, flush_is_free, mappings, reclaim_scanned, sum_mappings
+from crisis.memory import PAGE
+from crisis.memory.process import (
+    Process,
+    descendants,
+    flush_is_free,
+    mappings,
+    reclaim_scanned,
+    sum_mappings,
+)
 
 SMAPS = b"""55d0c0000000-55d0c0002000 r-xp 00001000 fe:00 1234                       /usr/bin/a b (deleted)
 Size:                  8 kB

@@ -5,8 +5,7 @@ import os
 
 import pytest
 
-from crisis.memory import saved_pages
-from crisis.memory.mapping import PAGE
+from crisis.memory import PAGE, saved_pages
 
 
 def test_a_saved_line_is_bytes():

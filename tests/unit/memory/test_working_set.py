@@ -5,8 +5,7 @@ import argparse
 
 import pytest
 
-from crisis.memory import working_set, working_set_report, working_set_row
-from crisis.memory.mapping import PAGE
+from crisis.memory import PAGE, working_set, working_set_report, working_set_row
 
 
 def process_row(pid, ref, maps=(), touched=None):
