@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-from crisis import gfp
+from crisis.memory import gfp
 
 # The beginning of what Linux 6.18, 6.1 and a kernel that leaves names of constants in its format say.
 NEW = ('"order=%d gfp_flags=%s", REC->order, (REC->gfp_flags) ? __print_flags(REC->gfp_flags, "|", {( unsigned long)'
@@ -20,6 +20,14 @@ def test_the_kernels_own_table():
 
 def test_only_arithmetic_is_computed():
     assert gfp.table('{__import__("os").getpid(), "X"}, {(1UL) << foo, "Y"}, {9**9, "Z"}') == []
+
+
+def test_arithmetic_is_that_of_c():
+    for text, value in (("1|2&6", 3), ("~1 & 0xf", 14), ("1 << 2 << 1", 8), ("(1|2) << 4", 48), ("6 & ~(2)", 4), ("~0", (1 << 64) - 1),
+                        ("1 << 1 | 1", 3), ("0x10 & 3 << 3", 16)):
+        assert gfp.table('{%s, "X"}' % text) == [(value, "X")], text
+    for text in "1 |", "(1", "1)", "1 2", "<< 1", "1 << 99", "1 << ~0", "()", "", "~", "(" * 99999, "0", "1 + 1":
+        assert gfp.table('{%s, "X"}, {4, "Y"}' % text) == [(4, "Y")], text[:9]
 
 
 def test_bits_of_btf_where_there_is_no_format():
