@@ -2,14 +2,12 @@
 """nicstat's arithmetic and choice of rows, on made-up interfaces; and netlink's messages."""
 
 import json
-import struct
 from argparse import Namespace
 
 import pytest
-from helpers import load, run
 
 from crisis.net import link as links
-from crisis.net import taskstats
+from helpers import load, run
 
 nicstat = load("nicstat")
 
@@ -24,17 +22,6 @@ def link(index=1, name="eth0", speed=None, full=None, up=True, queue=(0, 0, 0, 0
 
 def row(before, after, seconds=1.0):
     return nicstat.Row(before, after, seconds)
-
-
-@pytest.mark.parametrize("full, share", [(True, .5), (None, .5), (False, .75)])
-def test_utilization_is_of_the_wire(full, share):
-    # 1 Gbit/s; 1,250,000 packets of 26 bytes are 62,500,000 on the wire with their 24 more
-    after = link(speed=1000, full=full, rx_packets=1250000, rx_bytes=1250000 * 26, tx_packets=1, tx_bytes=31249976)
-    assert row(link(), after).util == pytest.approx(share)
-    assert row(link(), after, 2.0).util == pytest.approx(share / 2)
-    assert row(link(), link(rx_bytes=10)).util is None
-    after.ethernet = False
-    assert row(link(), after).util == pytest.approx((.26 if full is not False else .51), rel=.01)
 
 
 def test_saturation_and_a_counter_that_went_back():
@@ -79,37 +66,7 @@ def test_json():
     assert set(links.COUNTERS) <= set(first)
 
 
-def test_softnet(tmp_path):
-    path = tmp_path / "proc/net/softnet_stat"
-    path.parent.mkdir(parents=True)
-    path.write_text("0000acb8 00000002 0000000a 00000000\n000000ff 00000010 00000001 00000000\n")
-    assert links.softnet(str(tmp_path)) == (18, 11)
-
-
-def attribute(kind, payload):
-    return struct.pack("=HH", 4 + len(payload), kind) + payload + bytes(-len(payload) % 4)
-
-
-def test_attributes():
-    raw = attribute(3, b"eth0\0") + attribute(23, b"12345678")
-    raw += struct.pack("=HH", 6, 0x8000 | 7) + b"xy"                # a nested one, at the end without padding
-    assert taskstats.attributes(raw) == {3: b"eth0\0", 23: b"12345678", 7: b"xy"}
-    assert taskstats.attributes(raw + b"\0\0\0\0") == taskstats.attributes(raw + b"\1") == taskstats.attributes(raw)
-
-
 @pytest.mark.parametrize("words", [["0"], ["x"], ["1", "0"], ["--top", "0"], ["1", "2", "3"], ["-i"]])
 def test_usage_errors(words):
     result = run("nicstat", *words)
     assert result.returncode == 2 and result.stdout == "" and result.stderr.count("\n") == 1
-
-
-def test_namespaces_by_name_and_by_process(tmp_path):
-    for path in "proc/self/ns", "proc/9/ns", "proc/12/ns", "proc/40/ns", "run/netns", "proc/sys":
-        (tmp_path / path).mkdir(parents=True)
-    own, blue, container = (tmp_path / name for name in ("own", "blue", "container"))
-    for file in own, blue, container:
-        file.write_text("")
-    for path, file in (("proc/self", own), ("proc/9", own), ("proc/12", container), ("proc/40", container)):
-        (tmp_path / path / "ns/net").symlink_to(file)
-    (tmp_path / "run/netns/blue").symlink_to(blue)
-    assert links.namespaces(str(tmp_path)) == ["blue", str(tmp_path / "proc/12/ns/net")]

@@ -7,40 +7,66 @@ version 15 (Linux 6.14) also put the longest and shortest delay behind each
 total; version 16 undid that.
 """
 
+from __future__ import annotations
+
 import os
 import socket
 import struct
 
 from ..errors import Error, NotPermitted, Unavailable
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Union
+
+    # Of each delay, its count and its total in ns; None for what the kernel does not keep.
+    Accounts = dict[str, tuple[Union[int, None], Union[int, None]]]
+
 __all__ = ["DELAYS", "Taskstats", "attributes", "parse", "switched_on"]
 
-# What a task waits for: a turn on the CPU; block I/O; a page from swap; reclaim; a page evicted lately;
-# compaction; a copy of a page on write; and what interrupts took.
+# What a task waits for: a turn on the CPU; block I/O; a page from swap; reclaim; a page evicted
+# lately; compaction; a copy of a page on write; and what interrupts took.
 DELAYS = ("cpu", "blkio", "swapin", "freepages", "thrashing", "compact", "wpcopy", "irq")
-_COUNT_AT = {"cpu": 16, "blkio": 32, "swapin": 48, "freepages": 312, "thrashing": 328, "compact": 352, "wpcopy": 400,
-             "irq": 416}
-_COUNT_AT_15 = {"cpu": 16, "blkio": 48, "swapin": 80, "freepages": 360, "thrashing": 392, "compact": 432,
-                "wpcopy": 496, "irq": 528}
+_COUNT_AT = {
+    "cpu": 16,
+    "blkio": 32,
+    "swapin": 48,
+    "freepages": 312,
+    "thrashing": 328,
+    "compact": 352,
+    "wpcopy": 400,
+    "irq": 416,
+}
+_COUNT_AT_15 = {
+    "cpu": 16,
+    "blkio": 48,
+    "swapin": 80,
+    "freepages": 360,
+    "thrashing": 392,
+    "compact": 432,
+    "wpcopy": 496,
+    "irq": 528,
+}
 _SIZE_15 = 560
 _SINCE = {"thrashing": 9, "compact": 11, "wpcopy": 13, "irq": 14}
 _GENL_ID_CTRL, _CTRL_CMD_GETFAMILY, _CTRL_ATTR_FAMILY_ID, _CTRL_ATTR_FAMILY_NAME = 16, 3, 1, 2
 _NETLINK_GENERIC, _NLM_F_REQUEST, _NLMSG_ERROR = 16, 1, 2
-_HEADER = struct.Struct("=IHHII")       # struct nlmsghdr: length, type, flags, sequence, port
-_GENERIC_HEADER = 4                     # sizeof(struct genlmsghdr)
+_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
+_GENERIC_HEADER = 4  # sizeof(struct genlmsghdr)
 _CMD_GET, _ATTR_TGID, _TYPE_STATS, _TYPE_AGGR_TGID = 1, 2, 3, 5
 
 
-def parse(raw):
-    """{delay: (count, total ns)} of a struct taskstats, (None, None) for what this kernel does not keep.
+def parse(raw: bytes) -> Accounts:
+    """{delay: (count, total ns)} of a struct taskstats, (None, None) for what this kernel does
+    not keep.
 
     A total of 0 with a count is one that overflowed: (count, None).  Raises
     Unavailable for a layout that is not known.
     """
-    version, = struct.unpack_from("=H", raw)
+    (version,) = struct.unpack_from("=H", raw)
     if version == 15 and len(raw) != _SIZE_15 or version < 1:
         raise Unavailable("taskstats version %d of %d bytes is not known" % (version, len(raw)))
-    found = {}
+    found: Accounts = {}
     for name, at in (_COUNT_AT_15 if version == 15 else _COUNT_AT).items():
         if version < _SINCE.get(name, 1) or len(raw) < at + 16:
             found[name] = None, None
@@ -50,8 +76,11 @@ def parse(raw):
     return found
 
 
-def switched_on(root="/"):
-    """False where kernel.task_delayacct is 0: then only the CPU's delays are kept.  Before Linux 5.14: True."""
+def switched_on(root: str = "/") -> bool:
+    """False where kernel.task_delayacct is 0: then only the CPU's delays are kept.
+
+    Before Linux 5.14: True.
+    """
     try:
         with open(os.path.join(root, "proc/sys/kernel/task_delayacct")) as f:
             return f.read().strip() != "0"
@@ -59,14 +88,15 @@ def switched_on(root="/"):
         return True
 
 
-def attributes(raw):
+def attributes(raw: bytes) -> dict[int, bytes]:
     """{type: payload} of a run of netlink attributes; the last one of a type counts."""
-    found, at = {}, 0
+    found: dict[int, bytes] = {}
+    at = 0
     while at + 4 <= len(raw):
         length, kind = struct.unpack_from("=HH", raw, at)
         if length < 4:
             break
-        found[kind & 0x3fff] = raw[at + 4:at + length]
+        found[kind & 0x3FFF] = raw[at + 4 : at + length]
         at += length + 3 & ~3
     return found
 
@@ -77,35 +107,47 @@ class Taskstats:
     One request for each process and interval: pyroute2 takes two to six times as long for it.
     """
 
-    def __init__(self):
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_GENERIC)
+    def __init__(self) -> None:
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_GENERIC
+        )
         self._socket.bind((0, 0))
         self._sequence = 0
         try:
-            found = self._ask(_GENL_ID_CTRL, _CTRL_CMD_GETFAMILY, _CTRL_ATTR_FAMILY_NAME, b"TASKSTATS\0")
+            found = self._ask(
+                _GENL_ID_CTRL, _CTRL_CMD_GETFAMILY, _CTRL_ATTR_FAMILY_NAME, b"TASKSTATS\0"
+            )
         except FileNotFoundError:
-            raise Unavailable("the kernel gives no taskstats: it was built without CONFIG_TASKSTATS, or this is not "
-                              "the host's network namespace") from None
-        self._family, = struct.unpack("=H", found[_CTRL_ATTR_FAMILY_ID])
+            raise Unavailable(
+                "the kernel gives no taskstats: it was built without CONFIG_TASKSTATS, or this is "
+                "not "
+                "the host's network namespace"
+            ) from None
+        (self._family,) = struct.unpack("=H", found[_CTRL_ATTR_FAMILY_ID])
 
-    def _ask(self, family, command, attribute, payload):
-        """{type: payload} of the attributes of the answer.  Raises OSError with the kernel's errno."""
+    def _ask(self, family: int, command: int, attribute: int, payload: bytes) -> dict[int, bytes]:
+        """{type: payload} of the attributes of the answer.
+
+        Raises OSError with the kernel's errno.
+        """
         self._sequence += 1
         request = struct.pack("=BBHHH", command, 1, 0, 4 + len(payload), attribute) + payload
         request += bytes(-len(request) % 4)
-        self._socket.send(_HEADER.pack(_HEADER.size + len(request), family, _NLM_F_REQUEST, self._sequence, 0) +
-                          request)
+        self._socket.send(
+            _HEADER.pack(_HEADER.size + len(request), family, _NLM_F_REQUEST, self._sequence, 0)
+            + request
+        )
         while True:
             answer = self._socket.recv(1 << 16)
             length, kind, _, sequence, _ = _HEADER.unpack_from(answer)
             if sequence == self._sequence:
-                break                   # not of a request that was interrupted
+                break  # not of a request that was interrupted
         if kind == _NLMSG_ERROR:
             code = -struct.unpack_from("=i", answer, _HEADER.size)[0]
             raise OSError(code, os.strerror(code))
-        return attributes(answer[_HEADER.size + _GENERIC_HEADER:length])
+        return attributes(answer[_HEADER.size + _GENERIC_HEADER : length])
 
-    def process(self, pid):
+    def process(self, pid: int) -> Accounts:
         """parse() of a process: the sum of its threads, those that have ended too.
 
         Raises ProcessLookupError when there is none, NotPermitted.
@@ -113,8 +155,9 @@ class Taskstats:
         try:
             found = self._ask(self._family, _CMD_GET, _ATTR_TGID, struct.pack("=I", pid))
         except PermissionError as exc:
-            raise NotPermitted("cannot read taskstats: %s. Run it as root or with CAP_NET_ADMIN" % exc.strerror) \
-                from None
+            raise NotPermitted(
+                "cannot read taskstats: %s. Run it as root or with CAP_NET_ADMIN" % exc.strerror
+            ) from None
         inner = attributes(found.get(_TYPE_AGGR_TGID, b""))
         if _TYPE_STATS not in inner:
             raise Error("cannot read taskstats of process %d: the answer holds none" % pid)
