@@ -43,10 +43,10 @@ class Clocks:
             readable.read(cpu, msr.IA32_TSC)
             registers = readable
         except (Unavailable, NotPermitted) as exc:
-            log("no base and turbo clocks from registers: %s" % exc)
+            log(f"no base and turbo clocks from registers: {exc}")
         found: list[tuple[str, float | None]] = []
         for name, mhz in base_clocks(cpu, processor, registers, root):
-            log("base clock by %s: %.1f MHz" % (name, mhz))
+            log(f"base clock by {name}: {mhz:.1f} MHz")
             found.append((name, mhz))
         if not found and counters.tsc:
             found = [("TSC", counters.measure_tsc(cpu))]

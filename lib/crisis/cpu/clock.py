@@ -171,7 +171,7 @@ class _Perf(Counters):
         except OSError as exc:
             if exc.errno != errno.ENODEV:  # the CPU is offline
                 raise refusal(exc, True) or Unavailable(
-                    "perf's msr events: %s" % exc.strerror
+                    f"perf's msr events: {exc.strerror}"
                 ) from None
 
     def _read(self, cpu: int) -> Sample | None:
@@ -196,7 +196,7 @@ class _Registers(Counters):
         self._registers = msr.Registers(root)
         for cpu in cpus:
             if self._registers.read(cpu, msr.IA32_MPERF) is None:
-                raise Unavailable("CPU %d has no APERF and MPERF registers" % cpu)
+                raise Unavailable(f"CPU {cpu} has no APERF and MPERF registers")
 
     def _read(self, cpu: int) -> Sample | None:
         best: tuple[int, Sample] | None = None
@@ -297,7 +297,7 @@ def choose(
     Raises NotPermitted when privileges were all that a source lacked, else Unavailable; both with
     the reason.
     """
-    reasons: list[str] = []
+    reasons: list[Unavailable] = []
     forbidden: NotPermitted | None = None
     for name in (only,) if only else SOURCES:
         try:
@@ -305,43 +305,44 @@ def choose(
             if name != "cpufreq":
                 silent = [cpu for cpu in cpus if not _counts(found.read(cpu))]
                 if len(silent) == len(cpus):
-                    raise Unavailable("APERF and MPERF of CPU %s read 0" % sysfs.cpu_ranges(silent))
-            log("source %s" % name)
+                    raise Unavailable(f"APERF and MPERF of CPU {sysfs.cpu_ranges(silent)} read 0")
+            log(f"source {name}")
             found.instead = str(forbidden or (reasons and _diagnosis(reasons, root)) or "")
             return found
         except NotPermitted as exc:
             forbidden = forbidden or exc
-            log("not %s: %s" % (name, exc))
+            log(f"not {name}: {exc}")
         except Unavailable as exc:
-            reasons.append(str(exc))
-            log("not %s: %s" % (name, exc))
+            reasons.append(exc)
+            log(f"not {name}: {exc}")
     if forbidden:
         text = str(forbidden)
         raise NotPermitted(
             text if text.startswith("cannot") else "cannot read the cycle counters: " + text
         ) from None
-    raise Unavailable("cannot measure the clock: %s" % _diagnosis(reasons, root))
+    raise Unavailable(f"cannot measure the clock: {_diagnosis(reasons, root)}")
 
 
-def _diagnosis(reasons: list[str], root: str) -> str:
+def _diagnosis(reasons: list[Unavailable], root: str) -> str:
     """Why there are no counters, by the source that came closest, and what would help."""
     reason = next(
-        (r for r in reasons if "read 0" in r or "has no APERF" in r),
-        next((r for r in reasons if "/dev/cpu" in r), reasons[0]),
+        (r for r in reasons if "read 0" in str(r) or "has no APERF" in str(r)),
+        next((r for r in reasons if "/dev/cpu" in str(r)), reasons[0]),
     )
     processor = info.identify(root)
     if processor.virtual and "aperfmperf" not in processor.flags:
         return (
-            "no APERF and MPERF counters (%s). The hypervisor of this virtual machine hides them; "
-            "bare-metal and some of the largest instance sizes of clouds have them"
-            % without_remedy(reason)
+            f"no APERF and MPERF counters ({without_remedy(reason)}). The hypervisor of this "
+            "virtual machine hides them; bare-metal and some of the largest instance sizes of "
+            "clouds have them"
         )
     if processor.vendor.startswith("0x"):
+        last = reasons[-1] if len(reasons) == 1 else reasons[-2]
         return (
-            "%s. On ARM it takes ACPI CPPC with activity monitors, or a cpufreq driver; most "
-            "virtual machines have neither" % reasons[-1 if len(reasons) == 1 else -2]
+            f"{last}. On ARM it takes ACPI CPPC with activity monitors, or a cpufreq driver; "
+            "most virtual machines have neither"
         )
-    return reason
+    return str(reason)
 
 
 def _counts(sample: Sample | None) -> bool:

@@ -40,7 +40,7 @@ def _residencies(root: str) -> list[tuple[str, str, str]]:
             for name in names
             if name.startswith("c") and name.endswith("-residency") and name[1:-10].isdigit()
         )
-        found += [(pmu, "c%d-residency" % state, "%s%d" % (prefix, state)) for state in states]
+        found += [(pmu, f"c{state}-residency", f"{prefix}{state}") for state in states]
     return found
 
 
@@ -84,7 +84,7 @@ class CStates:
                     denied = refusal(exc, True)
                     if denied:
                         raise denied from None
-                    warn("no %s on CPU %d: %s" % (column, reader, exc.strerror))
+                    warn(f"no {column} on CPU {reader}: {exc.strerror}")
                     continue
                 group.enable()
                 self._groups[reader, column] = group

@@ -25,7 +25,7 @@ def _mhz(*path: str) -> float | None:
 
 def current_mhz(cpu: int, root: str = "/") -> float | None:
     """MHz of the CPU now, as the cpufreq driver reports it; None without a driver."""
-    at = os.path.join(root, CPUS, "cpu%d" % cpu, "cpufreq")
+    at = os.path.join(root, CPUS, f"cpu{cpu}", "cpufreq")
     return _mhz(at, "scaling_cur_freq") or _mhz(at, "cpuinfo_cur_freq")
 
 
@@ -35,7 +35,7 @@ def cpufreq(cpu: int, root: str = "/") -> dict[str, float | None]:
 
     min and max are the limits that are set, top is the limit of the hardware.
     """
-    at = os.path.join(root, CPUS, "cpu%d" % cpu, "cpufreq")
+    at = os.path.join(root, CPUS, f"cpu{cpu}", "cpufreq")
     if not os.path.isdir(at):
         return {}
     return {
@@ -62,7 +62,7 @@ def cppc(cpu: int, root: str = "/") -> dict[str, int]:
     """{name: integer} of /sys/devices/system/cpu/cpuN/acpi_cppc but for the counters; {}
     without.
     """
-    at = os.path.join(root, CPUS, "cpu%d" % cpu, "acpi_cppc")
+    at = os.path.join(root, CPUS, f"cpu{cpu}", "acpi_cppc")
     found = {}
     for name in "highest_perf", "nominal_perf", "reference_perf", "nominal_freq", "wraparound_time":
         value = sysfs.number(at, name)
@@ -73,6 +73,6 @@ def cppc(cpu: int, root: str = "/") -> dict[str, int]:
 
 def cppc_counters(cpu: int, root: str = "/") -> tuple[int, int] | None:
     """(reference, delivered): the counts of ACPI's feedback counters of a CPU; None without."""
-    at = os.path.join(root, CPUS, "cpu%d" % cpu, "acpi_cppc")
+    at = os.path.join(root, CPUS, f"cpu{cpu}", "acpi_cppc")
     counters = re.match(r"ref:(\d+) del:(\d+)$", sysfs.text(at, "feedback_ctrs") or "")
     return (int(counters[1]), int(counters[2])) if counters else None

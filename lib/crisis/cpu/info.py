@@ -59,7 +59,7 @@ def topology(root: str = "/") -> dict[int, tuple[int, int, int | None]]:
     """{CPU: (package, die, core)} of the CPUs that are online."""
     found: dict[int, tuple[int, int, int | None]] = {}
     for cpu in sysfs.cpu_list(sysfs.text(root, CPUS, "online") or ""):
-        at = os.path.join(root, CPUS, "cpu%d" % cpu, "topology")
+        at = os.path.join(root, CPUS, f"cpu{cpu}", "topology")
         package, die, core = (
             sysfs.number(at, name) for name in ("physical_package_id", "die_id", "core_id")
         )

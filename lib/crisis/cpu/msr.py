@@ -58,17 +58,17 @@ class Registers:
         self._fds: dict[int, int] = {}
 
     def _open(self, cpu: int) -> int:
-        path = "/dev/cpu/%d/msr" % cpu
+        path = f"/dev/cpu/{cpu}/msr"
         try:
             return os.open(os.path.join(self._root, path[1:]), os.O_RDONLY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
-            raise Unavailable("there is no %s. Try: modprobe msr" % path) from None
+            raise Unavailable(f"there is no {path}. Try: modprobe msr") from None
         except PermissionError:
             raise NotPermitted(
-                "%s cannot be opened: that needs root with CAP_SYS_RAWIO" % path
+                f"{path} cannot be opened: that needs root with CAP_SYS_RAWIO"
             ) from None
         except OSError as exc:  # EIO: no MSRs at all; ENXIO: the CPU is offline
-            raise Unavailable("%s: %s" % (path, exc.strerror)) from None
+            raise Unavailable(f"{path}: {exc.strerror}") from None
 
     def read(self, cpu: int, register: int) -> int | None:
         """The 64-bit value; None where this CPU refuses the register, or has gone offline.
@@ -81,7 +81,7 @@ class Registers:
         try:
             return int(struct.unpack("=Q", os.pread(fd, 8, register))[0])
         except PermissionError:  # a security module; lockdown itself lets reads through
-            raise NotPermitted("register 0x%x of CPU %d cannot be read" % (register, cpu)) from None
+            raise NotPermitted(f"register 0x{register:x} of CPU {cpu} cannot be read") from None
         except (OSError, struct.error):  # EIO: the CPU raised #GP; ENXIO: the CPU is offline
             return None
 
@@ -95,7 +95,7 @@ def cpuid(
     arch/x86/kernel/cpuid.c: the position is the leaf, and the subleaf in its upper half.
     """
     try:
-        fd = os.open(os.path.join(root, "dev/cpu/%d/cpuid" % cpu), os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(os.path.join(root, f"dev/cpu/{cpu}/cpuid"), os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
     try:

@@ -62,7 +62,7 @@ class Sensor:
 
     def name(self) -> str:
         """ "Core 3", or "P1:Tctl" where the label alone may occur for each package."""
-        return self.label if self.package is None else "P%d:%s" % (self.package, self.label)
+        return self.label if self.package is None else f"P{self.package}:{self.label}"
 
 
 def _entries(directory: str) -> list[str]:
@@ -301,7 +301,7 @@ def registers(source: msr.Registers, root: str = "/") -> list[Sensor]:
             found.append(
                 Sensor(
                     "MSR 0x19c",
-                    "CPU%d" % cpu,
+                    f"CPU{cpu}",
                     _register(source, cpu, msr.THERM_STATUS, limit),
                     (cpu,),
                     None,
@@ -316,7 +316,7 @@ def registers(source: msr.Registers, root: str = "/") -> list[Sensor]:
             found.append(
                 Sensor(
                     "MSR 0x1b1",
-                    "Package id %d" % package,
+                    f"Package id {package}",
                     _register(source, cpu, msr.PACKAGE_THERM_STATUS, limit),
                     mine,
                     package,
@@ -359,7 +359,7 @@ def throttle_counts(root: str = "/") -> dict[int, dict[str, int | None]]:
     """
     found = {}
     for cpu in cpu_list(text(root, CPUS, "online") or ""):
-        at = os.path.join(root, CPUS, "cpu%d" % cpu, "thermal_throttle")
+        at = os.path.join(root, CPUS, f"cpu{cpu}", "thermal_throttle")
         if os.path.isdir(at):
             found[cpu] = {name: number(at, name) for name in THROTTLE}
     return found

@@ -59,7 +59,7 @@ def find(path: str, root: str = "/") -> tuple[int, int, set[str] | None, str]:
     """
     number, level, controllers, point, _ = _find(path, root)
     if level is None:
-        raise Unavailable("the depth of cgroup %s is not visible from this cgroup namespace" % path)
+        raise Unavailable(f"the depth of cgroup {path} is not visible from this cgroup namespace")
     return number, level, controllers, point
 
 
@@ -87,7 +87,7 @@ def _find(path: str, root: str) -> tuple[int, int | None, set[str] | None, str, 
         base, top, controllers, point = best
         below = [part for part in (top + candidate[len(base) :]).split("/") if part]
         return info.st_ino, None if ".." in below else len(below), controllers, point, candidate
-    raise Error("no such cgroup: %s" % path)
+    raise Error(f"no such cgroup: {path}")
 
 
 def directory(path: str, root: str = "/") -> str:

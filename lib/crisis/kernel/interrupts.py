@@ -55,6 +55,6 @@ def name(number: int, root: str = "/") -> str:
     them, or they have gone.
     """
     try:
-        return read(root, "sys/kernel/irq/%d/actions" % number).strip() or "irq%d" % number
+        return read(root, f"sys/kernel/irq/{number}/actions").strip() or f"irq{number}"
     except OSError:
-        return "irq%d" % number
+        return f"irq{number}"

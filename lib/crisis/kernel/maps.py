@@ -15,7 +15,7 @@ def mappings(pid: int, root: str = "/") -> list[tuple[int, int, bool, int, tuple
     path is str, without the kernel's " (deleted)"; "" for anonymous memory.
     Raises OSError.
     """
-    with open(os.path.join(root, "proc/%d/maps" % pid), "rb") as f:
+    with open(os.path.join(root, f"proc/{pid}/maps"), "rb") as f:
         text = f.read()
     found = []
     for row in text.splitlines():

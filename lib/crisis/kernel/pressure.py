@@ -70,7 +70,7 @@ def read_files(paths: Mapping[str, str]) -> Reading:
             with open(path, "rb", buffering=0) as f:
                 raw = f.read()
         except PermissionError as exc:
-            raise NotPermitted("cannot read %s: %s" % (path, exc.strerror)) from None
+            raise NotPermitted(f"cannot read {path}: {exc.strerror}") from None
         except OSError as exc:  # no irq.pressure, EOPNOTSUPP, or ENODEV for a cgroup that has gone
             refused = exc
             continue
@@ -131,7 +131,7 @@ class Reader:
         else:
             found = cgroup.v2_directory(path)
             if found is None:
-                raise Error("cgroup %s is of a v1 hierarchy: pressure is kept for v2 only" % path)
+                raise Error(f"cgroup {path} is of a v1 hierarchy: pressure is kept for v2 only")
             self._system = _is_root(found[0])
             if self._system:
                 return
@@ -167,10 +167,10 @@ class Reader:
 
     def _refused(self, exc: OSError) -> Error:
         if isinstance(exc, FileNotFoundError):
-            return Error("cgroup %s has been removed, or keeps no pressure" % self._path)
+            return Error(f"cgroup {self._path} has been removed, or keeps no pressure")
         return Unavailable(
-            "cgroup %s keeps no pressure: %s. Write 1 to its cgroup.pressure, or boot with psi=1"
-            % (self._path, exc.strerror)
+            f"cgroup {self._path} keeps no pressure: {exc.strerror}. Write 1 to its "
+            f"cgroup.pressure, or boot with psi=1"
         )
 
 
@@ -180,9 +180,7 @@ def _read_system() -> Reading:
     except FileNotFoundError:
         raise _missing() from None
     except OSError as exc:
-        raise Unavailable(
-            "cannot read /proc/pressure: %s. Boot with psi=1" % exc.strerror
-        ) from None
+        raise Unavailable(f"cannot read /proc/pressure: {exc.strerror}. Boot with psi=1") from None
     found.pop(("cpu", "full"), None)
     return found
 

@@ -38,7 +38,7 @@ def _status(pid: int, root: str) -> dict[str, str] | None:
     if pid >= 1 << 31:  # of no pid_t
         return None
     try:
-        text = read(root, "proc/%d/status" % pid)
+        text = read(root, f"proc/{pid}/status")
     except (FileNotFoundError, ProcessLookupError):
         return None
     return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
@@ -48,22 +48,22 @@ def check_process(pid: int, root: str = "/") -> None:
     """Raise Error unless `pid` is a live process (and not merely a thread of one)."""
     status = _status(pid, root)
     if status is None:
-        raise Error("no such process: %d" % pid)
+        raise Error(f"no such process: {pid}")
     if int(status["Tgid"]) != pid:
-        raise Error("%d is a thread of process %s, not a process" % (pid, status["Tgid"]))
+        raise Error(f"{pid} is a thread of process {status['Tgid']}, not a process")
 
 
 def check_thread(tid: int, root: str = "/") -> None:
     """Raise Error unless `tid` is a live thread."""
     if _status(tid, root) is None:
-        raise Error("no such thread: %d" % tid)
+        raise Error(f"no such thread: {tid}")
 
 
 def process_of(tid: int, root: str = "/") -> int:
     """The PID of the process that a thread is of.  Raises Error when there is no such thread."""
     status = _status(tid, root)
     if status is None:
-        raise Error("no such thread: %d" % tid)
+        raise Error(f"no such thread: {tid}")
     return int(status["Tgid"])
 
 
@@ -80,7 +80,7 @@ def processes(root: str = "/") -> list[int]:
 def in_initial_pid_namespace(root: str = "/") -> bool:
     """True where the PIDs that we see are the ones that the kernel's programs see."""
     try:
-        return os.readlink(os.path.join(root, "proc/self/ns/pid")) == "pid:[%d]" % _INITIAL_PID_NS
+        return os.readlink(os.path.join(root, "proc/self/ns/pid")) == f"pid:[{_INITIAL_PID_NS}]"
     except OSError:
         return True
 

@@ -60,7 +60,7 @@ class Command:
             failed = f.read()  # ends at the execve, since the pipe is closed on it
         _, status = os.waitpid(self.pid, 0)
         if failed or not os.WIFSTOPPED(status):
-            raise Error("cannot run %s: %s" % (argv[0], os.strerror(int(failed or b"5"))))
+            raise Error(f"cannot run {argv[0]}: {os.strerror(int(failed or b'5'))}")
         self._ptrace(_SETOPTIONS, _TRACESYSGOOD | _EXITKILL)
 
     def _ptrace(self, request: int, data: int, pid: int | None = None) -> None:
@@ -104,14 +104,14 @@ class Command:
 
     def _loader(self) -> str | None:
         """The path of the dynamic loader as /proc/PID/maps has it; None for a static program."""
-        program = os.stat("/proc/%d/exe" % self.pid)
+        program = os.stat(f"/proc/{self.pid}/exe")
         for _, _, _, _, (_, inode), path in mappings(self.pid):
             if path.startswith("/") and inode != program.st_ino:
                 return path
         return None
 
     def _inside(self, loader: str) -> bool:
-        with open("/proc/%d/syscall" % self.pid) as f:
+        with open(f"/proc/{self.pid}/syscall") as f:
             fields = f.read().split()
         if len(fields) < 2:
             return True

@@ -29,6 +29,6 @@ def raise_open_files(descriptors: int, what: str) -> None:
         except (ValueError, OSError):
             pass
     raise Error(
-        "cannot open %d %s: the limit of open files is %d. Raise it with ulimit -Hn %d"
-        % (descriptors, what, hard, needed)
+        f"cannot open {descriptors} {what}: the limit of open files is {hard}. Raise it with "
+        f"ulimit -Hn {needed}"
     )

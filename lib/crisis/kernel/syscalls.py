@@ -37,7 +37,7 @@ def call(name: str, *arguments: Any) -> int:
     """
     number = _numbers.get(name)
     if number is None:
-        raise OSError(38, "%s is not known on %s" % (name, os.uname().machine))
+        raise OSError(38, f"{name} is not known on {os.uname().machine}")
     words = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
     result: int = _libc.syscall(ctypes.c_long(number), *words)
     if result < 0:

@@ -80,19 +80,18 @@ class Damon:
             used = self._read("nr_kdamonds").strip()
         except FileNotFoundError:
             raise Unavailable(
-                "there is no %s: the kernel was built without CONFIG_DAMON_SYSFS" % self.top
+                f"there is no {self.top}: the kernel was built without CONFIG_DAMON_SYSFS"
             ) from None
         except PermissionError as exc:
             raise NotPermitted(
-                "cannot read %s/nr_kdamonds: %s. DAMON needs root" % (self.top, exc.strerror)
+                f"cannot read {self.top}/nr_kdamonds: {exc.strerror}. DAMON needs root"
             ) from None
         if used != "0" and os.path.exists(os.path.join(self.top, "0/contexts/0")):
             self._check_operations()
         if used != "0":
             raise Error(
-                "cannot use DAMON: somebody has set it up (%s/nr_kdamonds is %s). Stop them, or "
-                "take another "
-                "--source" % (self.top, used)
+                f"cannot use DAMON: somebody has set it up ({self.top}/nr_kdamonds is {used}). "
+                f"Stop them, or take another --source"
             )
         self._write("nr_kdamonds", "1")
         self.ours = True
@@ -119,7 +118,7 @@ class Damon:
             fd = os.open(os.path.join(self.top, path), os.O_WRONLY | os.O_CLOEXEC)
         except PermissionError as exc:
             raise NotPermitted(
-                "cannot write %s/%s: %s. DAMON needs root" % (self.top, path, exc.strerror)
+                f"cannot write {self.top}/{path}: {exc.strerror}. DAMON needs root"
             ) from None
         try:
             os.write(fd, text.encode())
@@ -164,20 +163,20 @@ class Damon:
         self._write(context + "targets/0/pid_target", str(pid))
         self._write(context + "targets/0/regions/nr_regions", str(len(regions)))
         for index, (start, end) in enumerate(regions):
-            self._write(context + "targets/0/regions/%d/start" % index, str(start))
-            self._write(context + "targets/0/regions/%d/end" % index, str(end))
+            self._write(context + f"targets/0/regions/{index}/start", str(start))
+            self._write(context + f"targets/0/regions/{index}/end", str(end))
         self._write(context + "schemes/nr_schemes", "0")
         self._write(context + "schemes/nr_schemes", "2")
         for scheme, least in (
             (0, "1"),
             (1, "0"),
         ):  # what was touched, and all: this one counts the windows
-            path = context + "schemes/%d/" % scheme
+            path = context + f"schemes/{scheme}/"
             self._write(path + "action", "stat")
             for name, most in ("sz", _MOST), ("nr_accesses", _U32), ("age", _U32):
-                self._write(path + "access_pattern/%s/max" % name, most)
+                self._write(path + f"access_pattern/{name}/max", most)
                 self._write(
-                    path + "access_pattern/%s/min" % name, least if name == "nr_accesses" else "0"
+                    path + f"access_pattern/{name}/min", least if name == "nr_accesses" else "0"
                 )
         begin = time.monotonic_ns()
         self._write("0/state", "on")
@@ -199,4 +198,4 @@ class Damon:
         return self._tried(0), self._tried(1)
 
     def _tried(self, scheme: int) -> int:
-        return int(self._read("0/contexts/0/schemes/%d/stats/sz_tried" % scheme))
+        return int(self._read(f"0/contexts/0/schemes/{scheme}/stats/sz_tried"))

@@ -64,8 +64,8 @@ def names_from(path: str, null: bool) -> Iterator[str]:
             yield from map(os.fsdecode, filter(None, names))
             if len(rest) > _NAME_MAX:
                 raise Error(
-                    "cannot read names from %s: one has more than %d bytes. With -0 they end in "
-                    "NUL bytes" % (path, _NAME_MAX)
+                    f"cannot read names from {path}: one has more than {_NAME_MAX} bytes. With -0 "
+                    f"they end in NUL bytes"
                 )
     if rest and not cli.stopping():  # else it may be half a name
         yield os.fsdecode(rest)

@@ -75,7 +75,7 @@ def file_of(ino: int, dev: int, mode: int, deleted: int, cut: int, names: bytes)
 
 def device(dev: int) -> str:
     """A kernel dev_t as "major:minor" (include/linux/kdev_t.h)."""
-    return "%d:%d" % (dev >> 20, dev & 0xFFFFF)
+    return f"{dev >> 20}:{dev & 0xFFFFF}"
 
 
 class Mounts:
@@ -95,7 +95,7 @@ class Mounts:
         it cannot be read.
         """
         try:
-            namespace: str | None = os.readlink(os.path.join(self.root, "proc/%s/ns/mnt" % pid))
+            namespace: str | None = os.readlink(os.path.join(self.root, f"proc/{pid}/ns/mnt"))
         except OSError:
             if pid != "self":
                 return {}
@@ -103,7 +103,7 @@ class Mounts:
         if namespace not in self._tables:
             found: _Table = {}
             try:
-                with open(os.path.join(self.root, "proc/%s/mountinfo" % pid), "rb") as f:
+                with open(os.path.join(self.root, f"proc/{pid}/mountinfo"), "rb") as f:
                     text = f.read().decode("utf-8", "surrogateescape")
             except OSError:
                 text = ""
@@ -131,7 +131,7 @@ class Mounts:
         if name not in self._names:
             self._names[name] = "block device " + name
             try:
-                with open(os.path.join(self.root, "sys/dev/block/%s/uevent" % name)) as f:
+                with open(os.path.join(self.root, f"sys/dev/block/{name}/uevent")) as f:
                     for line in f:
                         if line.startswith("DEVNAME="):
                             self._names[name] = "/dev/" + line[8:].strip()
@@ -173,7 +173,7 @@ class Mounts:
                 whole = best[1].rstrip("/") + rest or "/"
                 break
         else:
-            whole = "[%s]%s" % (key, name)
+            whole = f"[{key}]{name}"
         if file.cut:
             whole = "..." + name
         return whole + " (deleted)" if file.deleted else whole
@@ -201,7 +201,7 @@ class Mounts:
         except OSError:
             ours = None
         for directory in "fd", "map_files":
-            base = os.path.join(self.root, "proc/%d" % pid, directory)
+            base = os.path.join(self.root, f"proc/{pid}", directory)
             try:
                 names = os.listdir(base)
             except OSError:

@@ -69,7 +69,7 @@ def names(flags: int, entries: Iterable[tuple[int, str]]) -> str:
             parts.append(name)
             rest &= ~mask
     if rest or not parts:
-        parts.append("0x%x" % rest if flags else "none")
+        parts.append(f"0x{rest:x}" if flags else "none")
     return "|".join(parts)
 
 
@@ -111,7 +111,7 @@ class _Expression:
             self._take()
             right = self._binary(precedence + 1)
             if function is operator.lshift and not 0 <= right < 64:
-                raise ValueError("shift by %d" % right)
+                raise ValueError(f"shift by {right}")
             left = function(left, right)
 
     def _unary(self) -> int:

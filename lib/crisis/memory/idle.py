@@ -39,11 +39,11 @@ def _open(path: str, flags: int) -> int:
         return os.open(path, flags | os.O_CLOEXEC)
     except FileNotFoundError:
         raise Unavailable(
-            "there is no %s: the kernel was built without CONFIG_IDLE_PAGE_TRACKING" % path
+            f"there is no {path}: the kernel was built without CONFIG_IDLE_PAGE_TRACKING"
         ) from None
     except PermissionError as exc:
         raise NotPermitted(
-            "cannot open %s: %s. Idle page tracking needs CAP_SYS_ADMIN" % (path, exc.strerror)
+            f"cannot open {path}: {exc.strerror}. Idle page tracking needs CAP_SYS_ADMIN"
         ) from None
 
 
@@ -108,7 +108,7 @@ class IdlePages:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             raise Unavailable(
-                "there is no %s: the kernel was built without CONFIG_MEMCG" % path
+                f"there is no {path}: the kernel was built without CONFIG_MEMCG"
             ) from None
         frames: list[int] = []
         base = 0

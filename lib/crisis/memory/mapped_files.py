@@ -26,7 +26,7 @@ def process_files(pid: int, root: str = "/") -> tuple[list[tuple[str, str]], int
     leads to the same inode.  The second result counts those that cannot be reached.
     Raises Error for no such process, NotPermitted for somebody else's.
     """
-    base = os.path.join(root, "proc/%d" % pid)
+    base = os.path.join(root, f"proc/{pid}")
     found: dict[tuple[int, int], tuple[str, str]] = {}
     unreachable = 0
     try:
@@ -34,13 +34,13 @@ def process_files(pid: int, root: str = "/") -> tuple[list[tuple[str, str]], int
         with open(base + "/maps", "rb") as f:
             maps = f.read().decode("utf-8", "surrogateescape").splitlines()
     except (FileNotFoundError, ProcessLookupError):
-        raise Error("no such process: %d" % pid) from None
+        raise Error(f"no such process: {pid}") from None
     except PermissionError:
         raise NotPermitted(
-            "cannot list the files of process %d: not permitted. Run as its user or as root" % pid
+            f"cannot list the files of process {pid}: not permitted. Run as its user or as root"
         ) from None
     for number in numbers:
-        unreachable += not _add(found, "%s/fd/%s" % (base, number), None)
+        unreachable += not _add(found, f"{base}/fd/{number}", None)
     for line in maps:
         # start-end perms offset dev inode name (fs/proc/task_mmu.c, show_map_vma)
         fields = line.split(None, 5)
@@ -52,7 +52,7 @@ def process_files(pid: int, root: str = "/") -> tuple[list[tuple[str, str]], int
         key = os.makedev(int(major, 16), int(minor, 16)), int(fields[4])
         if key in found:
             continue
-        if not _add(found, "%s/map_files/%x-%x" % (base, int(start, 16), int(end, 16)), None):
+        if not _add(found, f"{base}/map_files/{int(start, 16):x}-{int(end, 16):x}", None):
             unreachable += not _add(found, name, key)
     return list(found.values()), unreachable
 

@@ -142,5 +142,5 @@ def charges(
     names = cgroup.paths([group for group in found if group], mount[0]) if mount else {}
     for group, charge in found.items():
         if group:
-            charge.cgroup = names.get(group, "id %d, removed" % group)
+            charge.cgroup = names.get(group, f"id {group}, removed")
     return sorted(found.values(), key=lambda charge: -charge.pages)

@@ -92,7 +92,7 @@ class Cache:
             try:
                 os.fdatasync(fd)
             except OSError as exc:
-                why.append("cannot be written back: %s" % exc.strerror)
+                why.append(f"cannot be written back: {exc.strerror}")
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         result = Result(max(size, os.fstat(fd).st_size), before, None)
         result.why = why
@@ -107,18 +107,18 @@ class Cache:
     def _reasons(
         self, st: os.stat_result, after: int, dirty: int | None, mapped_by: list[tuple[int, str]]
     ) -> Iterator[str]:
-        pages = "%d page%s stayed: " % (after, "s" if after > 1 else "")
+        pages = f"{after} page{'s' if after > 1 else ''} stayed: "
         if self.residency.in_memory_only(st):
             yield pages + "this file system has no other place for them"
             return
         if dirty:
             are = "s are" if dirty > 1 else " is"
-            yield "%d page%s dirty again, or cannot be written back" % (dirty, are)
+            yield f"{dirty} page{are} dirty again, or cannot be written back"
         if mapped_by:
-            named = ", ".join("%s (%d)" % (comm, pid) for pid, comm in mapped_by[:_NAMED])
+            named = ", ".join(f"{comm} ({pid})" for pid, comm in mapped_by[:_NAMED])
             rest = len(mapped_by) - _NAMED
-            more = ", and %d more" % rest if rest > 0 else ""
-            yield pages + "the file is mapped by %s%s" % (named, more)
+            more = f", and {rest} more" if rest > 0 else ""
+            yield pages + f"the file is mapped by {named}{more}"
         elif not dirty:
             yield pages + (
                 "read again, or held by the kernel; no process that can be seen has the file mapped"
@@ -149,7 +149,7 @@ class Cache:
             result = Result(size, before, before)
             result.missing = pages_of(needed)
             result.why.append(
-                "not read: %s is more than the memory available. Use --force" % table.size(needed)
+                f"not read: {table.size(needed)} is more than the memory available. Use --force"
             )
             return result
         stopped = False
@@ -164,7 +164,7 @@ class Cache:
         result.stopped = stopped
         if result.missing:
             reason = "interrupted" if stopped else "reclaimed meanwhile"
-            result.why.append("%d pages are missing: %s" % (result.missing, reason))
+            result.why.append(f"{result.missing} pages are missing: {reason}")
         return result
 
     def _verify(
@@ -180,7 +180,7 @@ class Cache:
         now = os.fstat(fd).st_size if size == st.st_size else size
         result = Result(size, before, None)
         if now < size:
-            result.why.append("truncated from %d to %d bytes meanwhile" % (size, now))
+            result.why.append(f"truncated from {size} to {now} bytes meanwhile")
         if before is None:
             result.why.append(_HIDDEN % done)
         else:
@@ -234,7 +234,7 @@ class Cache:
             lock_file(fd, size, ranges, self._advance)
         result = self._verify(fd, st, size, ranges, before, "locked")
         if result.missing:
-            result.why.append("%d pages are not in memory" % result.missing)
+            result.why.append(f"{result.missing} pages are not in memory")
         return result
 
     def _advance(self, count: int) -> None:
@@ -253,21 +253,20 @@ class Cache:
         if soft != resource.RLIM_INFINITY and not _capable(_CAP_IPC_LOCK):
             if hard != resource.RLIM_INFINITY and pages * PAGE > hard:
                 raise NotPermitted(
-                    "cannot lock %s: the limit RLIMIT_MEMLOCK is %s. Raise it (ulimit -l) or run "
-                    "as root" % (table.size(pages * PAGE), table.size(hard))
+                    f"cannot lock {table.size(pages * PAGE)}: the limit RLIMIT_MEMLOCK is "
+                    f"{table.size(hard)}. Raise it (ulimit -l) or run as root"
                 )
             resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))
         with open("/proc/sys/vm/max_map_count") as f, open("/proc/self/maps") as maps:
             limit = int(f.read()) - len(maps.readlines())
         if files > limit:
             raise Unavailable(
-                "cannot map %d files: vm.max_map_count leaves %d. Raise it with sysctl"
-                % (files, limit)
+                f"cannot map {files} files: vm.max_map_count leaves {limit}. Raise it with sysctl"
             )
         if not self._force and needed > _available():
             raise Error(
-                "cannot lock: %s must be read, which is more than the memory available. Use --force"
-                % table.size(needed)
+                f"cannot lock: {table.size(needed)} must be read, which is more than the memory "
+                f"available. Use --force"
             )
 
     def resident_runs(self, fd: int, st: os.stat_result, size: int) -> list[tuple[int, int]] | None:

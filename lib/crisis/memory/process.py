@@ -71,7 +71,7 @@ class Process:
         try:
             self.fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except (FileNotFoundError, ProcessLookupError):
-            raise Error("no such process: %d" % pid) from None
+            raise Error(f"no such process: {pid}") from None
         try:
             head, _, tail = self.read("stat").rpartition(b")")
         except BaseException:
@@ -110,12 +110,11 @@ class Process:
 
             owner = pwd.getpwuid(os.fstat(self.fd).st_uid).pw_name
         except (ImportError, KeyError, OSError):
-            owner = "uid %d" % os.fstat(self.fd).st_uid
+            owner = f"uid {os.fstat(self.fd).st_uid}"
         what = "write" if name == "clear_refs" else "read"
         return NotPermitted(
-            "cannot %s /proc/%d/%s: %s (the process belongs to %s). Run it as that user, or as "
-            "root "
-            "with CAP_SYS_PTRACE" % (what, self.pid, name, exc.strerror, owner)
+            f"cannot {what} /proc/{self.pid}/{name}: {exc.strerror} (the process belongs to "
+            f"{owner}). Run it as that user, or as root with CAP_SYS_PTRACE"
         )
 
     def probe(self) -> None:
@@ -247,7 +246,7 @@ class Process:
 
 def _no_page_monitor(name: str) -> Unavailable:
     return Unavailable(
-        "this kernel has no /proc/PID/%s: it was built without CONFIG_PROC_PAGE_MONITOR" % name
+        f"this kernel has no /proc/PID/{name}: it was built without CONFIG_PROC_PAGE_MONITOR"
     )
 
 

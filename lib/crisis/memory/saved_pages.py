@@ -58,9 +58,9 @@ def parse(line: bytes) -> Saved:
     parsed, and each type is checked.
     """
     if len(line) > MOST_LINE:
-        raise ValueError("it is longer than %s" % table.size(MOST_LINE))
+        raise ValueError(f"it is longer than {table.size(MOST_LINE)}")
     if line.count(b",") > 2 * _MOST_RANGES + 8:
-        raise ValueError("it has more than %d ranges" % _MOST_RANGES)
+        raise ValueError(f"it has more than {_MOST_RANGES} ranges")
     if line.count(b":") > 8192:  # more than a record and the name of a file can have
         raise ValueError("it has too many members")
     try:
@@ -73,7 +73,7 @@ def parse(line: bytes) -> Saved:
         raise ValueError("it is not an object")
     for key, kind in _MEMBERS:
         if type(record.get(key)) is not kind:  # not isinstance: true is no number
-            raise ValueError("%s is missing or of a wrong type" % key)
+            raise ValueError(f"{key} is missing or of a wrong type")
     name, size, unit = record["file"], record["size_bytes"], record["page_bytes"]
     if not name or b"\0" in os.fsencode(name):
         raise ValueError("the file name is empty, or contains a NUL")
@@ -108,4 +108,4 @@ def _whole(text: str) -> int:
 
 
 def _not_whole(text: str) -> NoReturn:
-    raise ValueError("%s is not a whole number" % text[:20])
+    raise ValueError(f"{text[:20]} is not a whole number")

@@ -104,7 +104,7 @@ class Survey:
     def failed(self, path: str, what: str, why: object) -> None:
         self.failures += 1
         reason = why.strerror if isinstance(why, OSError) else why
-        cli.note("failed to %s: %s: %s" % (what, path, reason))
+        cli.note(f"failed to {what}: {path}: {reason}")
 
     def run(self, paths: Iterable[tuple[str, str]]) -> None:
         """Measure all paths: (name shown, path opened) pairs."""
@@ -200,12 +200,11 @@ class Survey:
         if cli.stopping():
             cli.note("interrupted: not all files have been counted")
         if self.walk.vanished:
-            cli.verbose("%d files went away before they could be opened" % self.walk.vanished)
+            cli.verbose(f"{self.walk.vanished} files went away before they could be opened")
         if self.total.unknown:
             cli.note(
-                "%d of %d files are not counted: the kernel tells only who owns a file or may "
-                "write it. "
-                "Run as its owner or as root" % (self.total.unknown, self.total.files)
+                f"{self.total.unknown} of {self.total.files} files are not counted: the kernel "
+                f"tells only who owns a file or may write it. Run as its owner or as root"
             )
         return 1 if self.failures or self.total.unknown else 0
 

@@ -37,7 +37,7 @@ class _Child:
             if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPIPE:
                 os.kill(os.getpid(), signal.SIGPIPE)
             raise Error(
-                "cannot finish: a process of the walk was killed (status %d). Try --jobs 1" % status
+                f"cannot finish: a process of the walk was killed (status {status}). Try --jobs 1"
             )
         return marshal.loads(data)
 

@@ -26,7 +26,7 @@ CHUNK = 1 << 15  # bytes of text written at a time
 
 def _raw(text: str) -> str:
     return "".join(
-        chr(b) if 0x20 < b < 0x7F and b != 0x5C else "\\x%02x" % b
+        chr(b) if 0x20 < b < 0x7F and b != 0x5C else f"\\x{b:02x}"
         for b in text.encode("utf-8", "surrogateescape")
     )
 
@@ -207,7 +207,8 @@ class Printer:
             if value is not None and unit in ("bytes", "size"):
                 value = value if unit == "size" else value * PAGE
                 value = value if self.args.bytes else table.size(value)
-            lines.append('         "%s": %s' % (name.lower(), table.json_line(value).rstrip("\n")))
+            text = table.json_line(value).rstrip("\n")
+            lines.append(f'         "{name.lower()}": {text}')
         head = "\n      {\n" if self.first else ",{\n"
         self.first = False
         return head + ",\n".join(lines) + "\n      }"

@@ -97,7 +97,7 @@ class Watch:
             process.close()
             if pid in self.pids:
                 kind = "kernel thread" if process.kernel else "zombie"
-                raise Error("process %d is a %s: it has no memory of its own" % (pid, kind))
+                raise Error(f"process {pid} is a {kind}: it has no memory of its own")
             return None
         return process
 
@@ -134,7 +134,7 @@ class Watch:
         else:
             self.ended += 1
             if pid in self.pids and self.several:
-                cli.note("process %d has ended" % pid)
+                cli.note(f"process {pid} has ended")
         self.processes.pop(pid).close()
 
     def check(self) -> None:
@@ -145,7 +145,7 @@ class Watch:
 
     def report_end(self, pids: Sequence[int], first: bool) -> None:
         """Print that there is nothing to read any longer; raises Error when there never was."""
-        one = "process %d" % pids[0] if pids else ""
+        one = f"process {pids[0]}" if pids else ""
         if first:
             who = "every process" if self.several else one
             raise Error(who + " ended before its memory was read")
@@ -218,7 +218,7 @@ def _no_such(pid: int) -> Error:
     from ..kernel import proc
 
     where = "" if proc.in_initial_pid_namespace() else " in this PID namespace"
-    return Error("no such process%s: %d" % (where, pid))
+    return Error(f"no such process{where}: {pid}")
 
 
 class Report:
@@ -359,15 +359,15 @@ def _sampled(
 
 def _announce(args: Namespace, watch: Watch, interval: float | None) -> None:
     pids = list(watch.processes)
-    what = "PID %d" % pids[0] if len(pids) == 1 else "%d processes" % len(pids)
+    what = f"PID {pids[0]}" if len(pids) == 1 else f"{len(pids)} processes"
     if interval is None:
         how = "until Ctrl-C"
     elif args.profile:
-        how = "grow, profile beginning with %g seconds, %d steps" % (interval, args.profile)
+        how = f"grow, profile beginning with {interval:g} seconds, {args.profile} steps"
     elif args.cumulative:
-        how = "grow, output every %g seconds" % interval
+        how = f"grow, output every {interval:g} seconds"
     elif args.snapshot:
-        how = "for %g seconds, once every %g seconds" % (interval, args.snapshot)
+        how = f"for {interval:g} seconds, once every {args.snapshot:g} seconds"
     else:
-        how = "during %g seconds" % interval
-    cli.out("Watching %s page references %s...\n" % (what, how))
+        how = f"during {interval:g} seconds"
+    cli.out(f"Watching {what} page references {how}...\n")

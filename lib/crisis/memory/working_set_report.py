@@ -34,52 +34,45 @@ MB = 1 << 20
 
 def header(args: Namespace, several: bool) -> str:
     """The names of the columns."""
-    return "%s%s%-7s %10s %10s %10s %8s%s%s" % (
-        "%-8s " % "TIME" if args.timestamp else "",
-        "%-7s %-7s " % ("Slp(s)", "Dur(s)") if args.moretimes else "",
-        "Est(s)",
-        "RSS(MB)",
-        "PSS(MB)",
-        "Ref(MB)",
-        "Err(s)",
-        " %9s %9s" % ("Clear(ms)", "Read(ms)") if args.moretimes else "",
-        " %7s %s" % ("PID", "COMM") if several else "",
-    )
+    cells = ["TIME    "] if args.timestamp else []
+    if args.moretimes:
+        cells.append(f"{'Slp(s)':<7} {'Dur(s)':<7}")
+    cells.append(f"{'Est(s)':<7} {'RSS(MB)':>10} {'PSS(MB)':>10} {'Ref(MB)':>10} {'Err(s)':>8}")
+    if args.moretimes:
+        cells.append(f"{'Clear(ms)':>9} {'Read(ms)':>9}")
+    if several:
+        cells.append(f"{'PID':>7} COMM")
+    return " ".join(cells)
 
 
-def _cell(form: str, value: float | None, unit: float) -> str:
-    return "-" if value is None else form % (value / unit)
+def _cell(value: float | None, unit: float, digits: int) -> str:
+    return "-" if value is None else f"{value / unit:.{digits}f}"
 
 
 def line(args: Namespace, row: Row, slept: int, several: bool) -> str:
-    """One row of the text table."""
+    """One row of the text table.  slept: ns."""
     estimate, error, duration, clear, read = times(row)
-    return "%s%s%-7.3f %10.2f %10s %10.2f %8s%s%s" % (
-        "%-8s " % cli.timestamp() if args.timestamp else "",
-        "%-7.3f %-7.3f " % (slept / 1e9, duration / 1e9) if args.moretimes else "",
-        estimate / 1e9,
-        row["rss"] / MB,
-        _cell("%.2f", row["pss"], MB),
-        row["ref"] / MB,
-        _cell("%.4f", error, 1e9),
-        " %9s %9s" % (_cell("%.3f", clear, 1e6), _cell("%.3f", read, 1e6))
-        if args.moretimes
-        else "",
-        " %7s %s"
-        % ("-" if row["pid"] is None else row["pid"], table.escape(row["comm"]) + _range(row))
-        if several
-        else "",
-    )
+    cells = [f"{cli.timestamp():<8}"] if args.timestamp else []
+    if args.moretimes:
+        cells.append(f"{slept / 1e9:<7.3f} {duration / 1e9:<7.3f}")
+    cells.append(f"{estimate / 1e9:<7.3f} {row['rss'] / MB:10.2f} {_cell(row['pss'], MB, 2):>10}")
+    cells.append(f"{row['ref'] / MB:10.2f} {_cell(error, 1e9, 4):>8}")
+    if args.moretimes:
+        cells.append(f"{_cell(clear, 1e6, 3):>9} {_cell(read, 1e6, 3):>9}")
+    if several:
+        pid = "-" if row["pid"] is None else row["pid"]
+        cells.append(f"{pid:>7} {table.escape(row['comm'])}{_range(row)}")
+    return " ".join(cells)
 
 
 def _range(row: Row) -> str:
     """What a total may be at least and at most, where that is not its Ref."""
     if "ref_min" not in row or row["ref_min"] == row["ref_max"]:
         return ""
-    return " (%s-%s)" % tuple(
-        "%.*f" % (2 if size < 1000 * MB else 0, size / MB)
-        for size in (row["ref_min"], row["ref_max"])
+    low, high = (
+        _cell(size, MB, 2 if size < 1000 * MB else 0) for size in (row["ref_min"], row["ref_max"])
     )
+    return f" ({low}-{high})"
 
 
 def hottest(rows: Iterable[Row], top: int) -> list[tuple[int, int, int, int, int, str, str, int]]:
@@ -126,7 +119,7 @@ def render_text(args: Namespace, report: Report, first: bool) -> str:
         cells: list[Any] = [ref / MB, rss / MB, pss / MB, 100 * ref / rss if rss else None]
         if several:
             cells.append(pid)
-        rows.append([*cells, "%x-%x" % (start, end), perms, name or "[anon]"])
+        rows.append([*cells, f"{start:x}-{end:x}", perms, name or "[anon]"])
     return text + table.text(columns, rows)
 
 
@@ -141,8 +134,8 @@ def render_json(args: Namespace, report: Report) -> str:
                 "time": when,
                 "record": "mapping",
                 "pid": pid,
-                "start": "0x%x" % start,
-                "end": "0x%x" % end,
+                "start": f"0x{start:x}",
+                "end": f"0x{end:x}",
                 "perm": perms,
                 "mapping": name or None,
                 "ref_bytes": ref,
@@ -193,39 +186,34 @@ def remarks(report: Report, first: bool) -> Iterator[str]:
     if first:
         if source.name == "damon":
             if rows[0]["ref_error"]:
-                yield "sampled: the standard error of Ref is %.2f MB" % (rows[0]["ref_error"] / MB)
+                yield f"sampled: the standard error of Ref is {rows[0]['ref_error'] / MB:.2f} MB"
         elif not source.flush:
             yield "the TLBs were not flushed: Ref may be too small. Try --flush-tlb"
         huge, hugetlb = sum(r["huge"] for r in rows), sum(r["hugetlb"] for r in rows)
         if huge:
             yield (
-                "%.2f MB are mapped by huge pages: one touched byte there counts as a whole huge "
-                "page" % (huge / MB)
+                f"{huge / MB:.2f} MB are mapped by huge pages: one touched byte there counts as a "
+                f"whole huge page"
             )
         if hugetlb:
-            yield "%.2f MB of hugetlb pages are in none of the columns" % (hugetlb / MB)
+            yield f"{hugetlb / MB:.2f} MB of hugetlb pages are in none of the columns"
     if scanned:
         yield (
-            "reclaim scanned %d pages meanwhile, and cleared referenced bits: Ref may be too small"
-            % scanned
+            f"reclaim scanned {scanned} pages meanwhile, and cleared referenced bits: Ref may be "
+            f"too small"
         )
     if watch.denied:
-        yield "%d processes are missing: %s" % (
-            len(watch.denied),
-            next(iter(watch.denied.values())),
-        )
+        yield f"{len(watch.denied)} processes are missing: {next(iter(watch.denied.values()))}"
     if watch.joined:
-        yield "%d processes are missing: they joined after the clearing" % len(watch.joined)
+        yield f"{len(watch.joined)} processes are missing: they joined after the clearing"
 
 
 def details(report: Report) -> Iterator[str]:
     """What the measurement did to the target, for -v."""
     _, _, _, clear, read = max(map(times, report.rows), key=lambda t: t[3] or 0)
     if report.source.name == "clear_refs" and clear is not None and read is not None:
-        yield "the mmap lock was held for %.3f ms to clear, %.3f ms to read" % (
-            clear / 1e6,
-            read / 1e6,
-        )
+        held = f"{clear / 1e6:.3f} ms to clear, {read / 1e6:.3f} ms to read"
+        yield f"the mmap lock was held for {held}"
 
 
 def point(report: Report) -> tuple[float, int]:
@@ -254,10 +242,9 @@ def growth(args: Namespace, points: Sequence[tuple[float, int]]) -> str:
     )
     if found is None:
         return text + "knee: none\n"
-    return text + "knee: %.2f MB in %.3f s, %.0f%% of the %.2f MB touched in %.3f s\n" % (
-        points[found][1] / MB,
-        points[found][0],
-        100 * points[found][1] / (points[-1][1] or 1),
-        points[-1][1] / MB,
-        points[-1][0],
+    (seconds, size), (all_seconds, all_size) = points[found], points[-1]
+    share = 100 * size / (all_size or 1)
+    return text + (
+        f"knee: {size / MB:.2f} MB in {seconds:.3f} s, {share:.0f}% of the {all_size / MB:.2f} MB "
+        f"touched in {all_seconds:.3f} s\n"
     )

@@ -191,13 +191,13 @@ def choose(pids: Sequence[int], args: Namespace) -> ClearRefs | Idle:
             if len(pids) != 1 or args.tree:
                 raise Unavailable("for several processes it is taken on request only")
             if _too_big(pids[0]):
-                raise Unavailable("process %d is too large for it" % pids[0])
+                raise Unavailable(f"process {pids[0]} is too large for it")
         cli.verbose("source: idle")
         return source
     except (Unavailable, NotPermitted) as exc:
         if args.source:
             raise
-        cli.verbose("source: clear_refs. Not idle: %s" % exc)
+        cli.verbose(f"source: clear_refs. Not idle: {exc}")
         return ClearRefs(flush)
 
 

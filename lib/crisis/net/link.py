@@ -252,7 +252,7 @@ def namespaces(root: str = "/") -> list[str]:
     for pid in sorted(
         int(name) for name in os.listdir(os.path.join(root, "proc")) if name.isdigit()
     ):
-        path = os.path.join(root, "proc/%d/ns/net" % pid)
+        path = os.path.join(root, f"proc/{pid}/ns/net")
         with contextlib.suppress(OSError):
             found.setdefault(os.stat(path).st_ino, path)
     found.pop(own, None)

@@ -65,7 +65,7 @@ def parse(raw: bytes) -> Accounts:
     """
     (version,) = struct.unpack_from("=H", raw)
     if version == 15 and len(raw) != _SIZE_15 or version < 1:
-        raise Unavailable("taskstats version %d of %d bytes is not known" % (version, len(raw)))
+        raise Unavailable(f"taskstats version {version} of {len(raw)} bytes is not known")
     found: Accounts = {}
     for name, at in (_COUNT_AT_15 if version == 15 else _COUNT_AT).items():
         if version < _SINCE.get(name, 1) or len(raw) < at + 16:
@@ -156,9 +156,9 @@ class Taskstats:
             found = self._ask(self._family, _CMD_GET, _ATTR_TGID, struct.pack("=I", pid))
         except PermissionError as exc:
             raise NotPermitted(
-                "cannot read taskstats: %s. Run it as root or with CAP_NET_ADMIN" % exc.strerror
+                f"cannot read taskstats: {exc.strerror}. Run it as root or with CAP_NET_ADMIN"
             ) from None
         inner = attributes(found.get(_TYPE_AGGR_TGID, b""))
         if _TYPE_STATS not in inner:
-            raise Error("cannot read taskstats of process %d: the answer holds none" % pid)
+            raise Error(f"cannot read taskstats of process {pid}: the answer holds none")
         return parse(inner[_TYPE_STATS])

@@ -62,13 +62,8 @@ class Event:
         )
 
     def __repr__(self) -> str:
-        return "Event(%d, %#x, %#x, %#x, %r)" % (
-            self.type,
-            self.config,
-            self.config1,
-            self.config2,
-            self.name,
-        )
+        words = f"{self.config:#x}, {self.config1:#x}, {self.config2:#x}"
+        return f"Event({self.type}, {words}, {self.name!r})"
 
 
 def _attr(
@@ -174,7 +169,6 @@ def refusal(exc: OSError, system_wide: bool) -> Error | None:
         level = "unknown"
     needed = "at most 0" if system_wide else "at most 2 for a process that one may trace"
     return NotPermitted(
-        "cannot count events: not permitted with kernel.perf_event_paranoid at %s; it takes %s, or "
-        "CAP_PERFMON. Run as root; in a container a seccomp profile may forbid it too"
-        % (level, needed)
+        f"cannot count events: not permitted with kernel.perf_event_paranoid at {level}; it takes "
+        f"{needed}, or CAP_PERFMON. Run as root; in a container a seccomp profile may forbid it too"
     )

@@ -27,7 +27,7 @@ def pmu_type(name: str, root: str = _SYSFS) -> int:
         with open(os.path.join(root, name, "type")) as f:
             return int(f.read())
     except FileNotFoundError:
-        raise Unavailable("this kernel has no %s events" % name) from None
+        raise Unavailable(f"this kernel has no {name} events") from None
 
 
 def retprobe_bit(name: str, root: str = _SYSFS) -> int:
@@ -42,7 +42,7 @@ def pmu_cpus(pmu: str, root: str = "/") -> list[int] | None:
     """
     for name in "cpus", "cpumask":
         try:
-            return cpu_list(read(root, "sys/bus/event_source/devices/%s/%s" % (pmu, name)))
+            return cpu_list(read(root, f"sys/bus/event_source/devices/{pmu}/{name}"))
         except FileNotFoundError:
             pass
     return None
@@ -98,17 +98,15 @@ def named_event(pmu: str, name: str, root: str = _SYSFS) -> Event:
         with open(os.path.join(root, pmu, "events", name)) as f:
             terms = f.read().strip()
     except FileNotFoundError:
-        raise Unavailable("the %s PMU has no event %s here" % (pmu, name)) from None
+        raise Unavailable(f"the {pmu} PMU has no event {name} here") from None
     words, formats = {"config": 0, "config1": 0, "config2": 0}, _formats(pmu, root)
     for term in terms.split(","):
         key, _, text = term.partition("=")
         value = int(text, 0) if text else 1
         attribute, ranges = formats.get(key, (key, [(0, 64)]))
         if attribute not in words:
-            raise Unavailable(
-                "event %s of the %s PMU needs %s, which is not known" % (name, pmu, key)
-            )
+            raise Unavailable(f"event {name} of the {pmu} PMU needs {key}, which is not known")
         for low, width in ranges:
             words[attribute] |= (value & (1 << width) - 1) << low
             value >>= width
-    return Event(type_, words["config"], words["config1"], words["config2"], "%s/%s/" % (pmu, name))
+    return Event(type_, words["config"], words["config1"], words["config2"], f"{pmu}/{name}/")

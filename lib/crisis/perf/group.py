@@ -71,7 +71,7 @@ class Group:
             self.close()
             raise
         count = len(self.fds)
-        self._unpack, self._size = struct.Struct("=%dQ" % (count + 3)).unpack, 8 * (count + 3)
+        self._unpack, self._size = struct.Struct(f"={count + 3}Q").unpack, 8 * (count + 3)
 
     def enable(self) -> None:
         enable(self.fds[0])
@@ -236,7 +236,7 @@ class Counters:
         except OSError as exc:
             self.drop(key)
             if exc.errno == errno.ESRCH:
-                raise Error("no such process: %d" % pid) from None
+                raise Error(f"no such process: {pid}") from None
             if self.flags & FLAG_PID_CGROUP and exc.errno in _NO_CGROUP:
                 raise Unavailable(
                     "cannot count this cgroup: perf events do not follow its hierarchy here"

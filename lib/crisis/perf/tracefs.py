@@ -43,26 +43,24 @@ def tracepoint_file(category: str, name: str, file: str) -> str:
     Raises Unavailable when the kernel has no such tracepoint or no tracefs,
     OSError when reading it is refused.
     """
-    path = "events/%s/%s/%s" % (category, name, file)
+    path = f"events/{category}/{name}/{file}"
     for root in "/sys/kernel/tracing", "/sys/kernel/debug/tracing":
         try:
             with open(os.path.join(root, path)) as f:
                 return f.read()
         except FileNotFoundError:
             if os.path.exists(os.path.join(root, "events")):
-                raise Unavailable(
-                    "this kernel has no tracepoint %s:%s" % (category, name)
-                ) from None
+                raise Unavailable(f"this kernel has no tracepoint {category}:{name}") from None
     try:
         mount = syscalls.detached_mount("tracefs")
     except OSError as exc:
         if exc.errno in (errno.EPERM, errno.EACCES):
             raise
-        raise Unavailable("tracefs cannot be mounted: %s" % exc.strerror) from None
+        raise Unavailable(f"tracefs cannot be mounted: {exc.strerror}") from None
     try:
         fd = os.open(path, os.O_RDONLY, dir_fd=mount)
     except FileNotFoundError:
-        raise Unavailable("this kernel has no tracepoint %s:%s" % (category, name)) from None
+        raise Unavailable(f"this kernel has no tracepoint {category}:{name}") from None
     finally:
         os.close(mount)
     with os.fdopen(fd) as f:

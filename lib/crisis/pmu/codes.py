@@ -241,7 +241,7 @@ _ZEN4 = {
         "stalls_rs": ((0x0FAF, _TOKENS + "2: integer scheduler 0 to 3"),),
     },
 }
-_PART1, _PART2 = ("de_dispatch_stall_cycle_dynamic_tokens_part%d" % n for n in (1, 2))
+_PART1, _PART2 = (f"de_dispatch_stall_cycle_dynamic_tokens_part{n}" for n in (1, 2))
 _ZEN5 = dict(
     _ZEN4,
     l2_refs=(

@@ -160,7 +160,7 @@ class Printer:
         if not self.with_run and any(share is not None and share < 0.995 for share in shares):
             self.with_run, self.since_header = True, None
         if record == "total":
-            lines.append("\nTotal of %.1f s:\n" % seconds)
+            lines.append(f"\nTotal of {seconds:.1f} s:\n")
             self.since_header = None
         for ((pmu, unit), row), share in zip(rows, shares):
             if self.since_header is None or self.terminal and self.since_header >= _HEADER_EVERY:
@@ -179,17 +179,18 @@ class Printer:
                     [column.text(column.compute(counts)) for column in self.columns],
                     pmu,
                     _unit(unit),
-                    "-" if share is None else "%.1f" % (100 * share),
+                    "-" if share is None else f"{100 * share:.1f}",
                 )
             )
             self.since_header += 1
         return "".join(lines)
 
     def _line(self, cells: list[str], pmu: str | None, unit: object, share: str) -> str:
-        before = ["%-9s" % pmu] if self.session.several else []
+        before = [f"{pmu:<9}"] if self.session.several else []
         if self.args.per:
-            before.append("%-*s" % (4 if self.args.per == "cpu" else 10, unit))
-        return " ".join(before + cells + (["%5s" % share] if self.with_run else [])).rstrip() + "\n"
+            width = 4 if self.args.per == "cpu" else 10
+            before.append(str(unit).ljust(width))
+        return " ".join(before + cells + ([f"{share:>5}"] if self.with_run else [])).rstrip() + "\n"
 
 
 def _unit(unit: object) -> object:

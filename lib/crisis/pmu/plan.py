@@ -55,7 +55,8 @@ def core_pmus(root: str = "/") -> list[tuple[str, int, list[int] | None]]:
 
 def identify(pmu: str, cpus: list[int] | None, root: str = "/") -> str | None:
     """The microarchitecture's name in codes.TABLES of a core PMU, or None."""
-    path = "sys/devices/system/cpu/cpu%d/regs/identification/midr_el1" % (cpus[0] if cpus else 0)
+    cpu = cpus[0] if cpus else 0
+    path = f"sys/devices/system/cpu/cpu{cpu}/regs/identification/midr_el1"
     try:
         with open(os.path.join(root, path)) as f:
             return codes.arm_core(int(f.read(), 16))

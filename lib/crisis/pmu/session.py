@@ -39,21 +39,19 @@ class Session:
     def __init__(self, args: Namespace, clusters: Sequence[Sequence[str]]) -> None:
         self.args, self.whole = args, args.pid is None and args.command is None
         if args.per and not self.whole:
-            raise Usage("--per-%s takes no process or command" % args.per)
+            raise Usage(f"--per-{args.per} takes no process or command")
         self.wanted = cpu_list(args.cpu)
         whole_system = self.whole and self.wanted is None and args.cgroup is None and not args.per
         self.plans, unknown = plan(clusters, shared_l3=whole_system)
         if unknown:
+            which = f" ({', '.join(unknown)})" if len(self.plans) > 1 else ""
             cli.note(
-                "no event codes are known for this CPU%s: only cycles, instructions, branches and "
-                "branch misses "
-                "are counted" % (" (%s)" % ", ".join(unknown) if len(self.plans) > 1 else "")
+                f"no event codes are known for this CPU{which}: only cycles, instructions, "
+                "branches and branch misses are counted"
             )
         if not any(p.clusters for p in self.plans):
-            raise Unavailable(
-                "cannot count these events: %s has none of them that is known"
-                % " and ".join(p.kind or "this CPU" for p in self.plans)
-            )
+            kinds = " and ".join(p.kind or "this CPU" for p in self.plans)
+            raise Unavailable(f"cannot count these events: {kinds} has none of them that is known")
         self.several = len([p for p in self.plans if p.pmu != "amd_l3"]) > 1
         self.child: int | None = None
         self.gate: int | None = None
@@ -82,7 +80,7 @@ class Session:
         if self.wanted is not None:
             missing = [cpu for cpu in self.wanted if cpu not in online]
             if missing:
-                raise Error("CPU %d is not online" % missing[0])
+                raise Error(f"CPU {missing[0]} is not online")
         if args.cgroup is not None:
             self.cgroup = _open_cgroup(args.cgroup)
         for p in self.plans:
@@ -214,36 +212,22 @@ class Session:
             return 0
         if status == 0 or cli.stopping():
             return 0
-        cli.note(
-            "the command ended with %s"
-            % ("signal %d" % (status & 127) if status & 127 else "status %d" % (status >> 8))
-        )
+        end = f"signal {status & 127}" if status & 127 else f"status {status >> 8}"
+        cli.note(f"the command ended with {end}")
         return 1
 
     def _report_refused(self) -> None:
         for source in self.sources:
             cli.verbose(
-                "%s, %s: %d events in %d groups"
-                % (
-                    source.plan.pmu,
-                    source.plan.kind or "unknown CPU",
-                    len(source.counters.events),
-                    len(source.counters.groups),
-                )
+                f"{source.plan.pmu}, {source.plan.kind or 'unknown CPU'}: "
+                f"{len(source.counters.events)} events in {len(source.counters.groups)} groups"
             )
-            refused = source.counters.refused
+            refused = [
+                f"{source.counters.events[i].name} ({errno.errorcode.get(number, number)})"
+                for i, number in sorted(source.counters.refused.items())
+            ]
             if refused:
-                cli.note(
-                    "the %s PMU does not count %s"
-                    % (
-                        source.plan.pmu,
-                        ", ".join(
-                            "%s (%s)"
-                            % (source.counters.events[i].name, errno.errorcode.get(number, number))
-                            for i, number in sorted(refused.items())
-                        ),
-                    )
-                )
+                cli.note(f"the {source.plan.pmu} PMU does not count {', '.join(refused)}")
         if all(len(s.counters.refused) == len(s.counters.events) for s in self.sources):
             raise Unavailable(_DEAD_PMU)
 
@@ -277,7 +261,7 @@ class Session:
             counters, cpus = source.counters, self._cpus(source.plan, online)
             for cpu in [cpu for cpu in counters.open if cpu not in cpus or cpu in counters.dead]:
                 counters.drop(cpu)
-                cli.note("CPU %d went offline: its last counts are missing" % cpu)
+                cli.note(f"CPU {cpu} went offline: its last counts are missing")
             for cpu in cpus:
                 if cpu not in counters.open:
                     try:
@@ -300,7 +284,7 @@ def cpu_list(text: str | None) -> list[int] | None:
     except ValueError:
         cpus = []
     if not cpus or min(cpus) < 0:
-        raise Usage("'%s' is not a list of CPUs such as 0,2-3" % cli.shown(text))
+        raise Usage(f"'{cli.shown(text)}' is not a list of CPUs such as 0,2-3")
     return cpus
 
 
@@ -313,18 +297,18 @@ def _open_cgroup(path: str) -> int:
     ]
     _, _, controllers, point = cgroup.find(path)
     if v1 and point not in v1 or not v1 and controllers is not None:
+        where = v1[0] if v1 else "the cgroup v2 mount"
         raise Unavailable(
-            "cannot count cgroup %s: perf events follow the hierarchy at %s"
-            % (path, v1[0] if v1 else "the cgroup v2 mount")
+            f"cannot count cgroup {path}: perf events follow the hierarchy at {where}"
         )
     return os.open(cgroup.directory(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def _threads(pid: int) -> list[int]:
     try:
-        return sorted(int(tid) for tid in os.listdir("/proc/%d/task" % pid))
+        return sorted(int(tid) for tid in os.listdir(f"/proc/{pid}/task"))
     except FileNotFoundError:
-        raise Error("no such process: %d" % pid) from None
+        raise Error(f"no such process: {pid}") from None
 
 
 class _Affinity:
