@@ -114,6 +114,7 @@ _MINI_MEMORY, _MINI_SIZE = 80 << 20, 64 << 20      # of xz (its strongest preset
 _INLINE_SECONDS, _INLINE_OUTPUT, _INLINE_MEMORY = 30, 16 << 20, 4 << 30
 _MOST_NAME = 4096                                   # bytes of an inlined function's name
 _MOST_KEPT = 4096                                   # mappings that are gone
+_NO_MAP = [], []
 DENIED = errno.EPERM, errno.EACCES
 ADDR2LINE = "/usr/bin/addr2line"
 
@@ -333,6 +334,24 @@ class Symbols:
         found = {identity: self._modules[identity] for _, _, _, _, identity, path in self._maps.get(pid, ((), ()))[1]
                  if path.startswith("/") and identity in self._modules}
         return list(found.items())
+
+    def mapped(self, pid):
+        """The executable mappings of a process that `hold` has read, as of `mappings`; another list after a change."""
+        return self._maps.get(pid, _NO_MAP)[1]
+
+    def file(self, identity):
+        """(Elf, read) of a file that `hold` has met, or of "[vdso]": read(length, offset) returns bytes of it.
+
+        None when there is none.  Raises ValueError for a malformed file, and so does read; OSError.
+        """
+        if identity == "[vdso]":
+            own = [row for row in mappings(os.getpid()) if row[5] == "[vdso]"]
+            module = self._vdso(os.getpid(), *own[0][:2]) if own else None
+            return (module.elf, module.elf.read) if module and module.elf else None
+        module = self._modules.get(identity)
+        if module is None or module.fd is None:
+            return None
+        return Elf(module.fd), lambda length, offset: os.pread(module.fd, length, offset)
 
     def _open(self, pid, start, end, identity, path):
         """The _Module of a mapped file.  It must be a regular one: a device, such as /dev/zero, can be mapped, too."""

@@ -32,7 +32,7 @@ class End(enum.Enum):
     """Why a walk ended."""
 
     OUTERMOST = "at the outermost frame"
-    DEPTH = "after %d frames" % MOST_FRAMES
+    DEPTH = "at the largest number of frames"
     SHORT = "at the end of the copied part of the stack"
     NO_CODE = "at a return address outside of executable memory"
     NO_TABLE = "in code without frame information or frame pointer"

@@ -128,6 +128,7 @@ def tracer(blocks, targets, **changes):
     one = memleak.Tracer.__new__(memleak.Tracer)
     one.args = arguments(**dict(dict(combined_only=False, older=0, trace=False), **changes))
     one.user, one.changed, one.ended, one.attached, one._symbols = True, False, set(), set(), FakeSymbols()
+    one.sampled = one._spaces = None
     one.live, one.comms = dict.fromkeys(targets, "x"), {tgid: "x" for _, tgid in blocks}
     one.stacks, one.keys, one.reserved, one.holes, one.adjusted, one.unplaced = {}, {}, {}, {}, {}, 0
     maps = {"blocks": FakeMap((memleak.KEY.pack(*key), memleak.BLOCK.pack(*values, 0, 2))
@@ -290,7 +291,7 @@ def test_objects(wanted, right, wrong):
 
 def arguments(**changes):
     values = dict(top=None, sort="size", growth=False, folded=False, sample=None, show_allocs=False,
-                  inlines=False, min_size=0, max_size=1 << 62)
+                  inlines=False, unwind=False, min_size=0, max_size=1 << 62)
     return types.SimpleNamespace(**dict(values, **changes))
 
 
@@ -307,6 +308,9 @@ class FakeTracer:
         return {key: None if key[1] == 3 else [Frame(0x1234, "in\nner", 4, "/x/lib\x1b.so"), Frame(0x99)]
                 for key in keys}
 
+    def ends(self, stacks):
+        return {key: ("short", "at the end") if key[1] == 2 else None for key in stacks}
+
 
 GROUPS = {(7, 1): [300, 3, 0, 0, [(0x1000, 100)]], (7, 2): [100, 9, 0, 0, []], (8, 3): [200, 1, 0, 0, []]}
 
@@ -322,6 +326,7 @@ def test_text():
         r"	300 bytes in 3 allocations from stack of 7 a\x1bb"]
     assert lines[-2:] == ["\t\t0x0000000000001234\tin\\x0aner+0x4 [lib\\x1b.so]", "\t\t0x0000000000000099\t[unknown]"]
     assert "\t\t[stack information lost]" in lines and "\x1b" not in text
+    assert lines.count("\t\t[the walk ended at the end]") == 1
 
 
 def test_top_sort_and_errors():
@@ -348,5 +353,6 @@ def test_json():
     assert [r["record"] for r in records] == ["stack"] * 3 + ["total"]
     assert records[1]["stack"] is None and records[2]["stack"][0]["name"] == "in\nner"
     assert records[2]["allocs"] == [{"address": "0x1000", "bytes": 100}]
+    assert [r["stack_end"] for r in records[:3]] == ["short", None, None]
     assert records[3]["bytes"] == 600 and records[3]["lost"] == {"blocks_full": 0}
     assert all(r["bytes_error"] is None for r in records[:3])
