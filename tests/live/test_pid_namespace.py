@@ -118,6 +118,7 @@ sys.stdin.readline()
 # Runs it and memleak, and prints their PIDs, and what memleak did.
 MEMLEAK_INSIDE = r"""
 import json, os, signal, subprocess, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)            # unshare(1) of util-linux 2.36 ignores it
 leaking, tool, *more = sys.argv[1:]
 child = subprocess.Popen([sys.executable, "-c", leaking], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 assert int(child.stdout.readline()) == child.pid
