@@ -439,7 +439,8 @@ class Program:
         try:
             fd, _ = _bpf(PROG_LOAD, attr(None))
         except OSError as exc:
-            if exc.errno in _DENIED and not permitted():
+            # EPERM is never the verifier's: the process may not, or the kernel has no trampolines for fentry and fexit.
+            if exc.errno == errno.EPERM or exc.errno in _DENIED and not permitted():
                 raise
             log = ctypes.create_string_buffer(_LOG_SIZE)
             try:
