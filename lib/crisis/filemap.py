@@ -10,22 +10,13 @@ folio), include/linux/dcache.h and include/linux/xarray.h.
 """
 
 import os
-import struct
 
 from . import tasks
-from .memory.file_names import File, Mounts, Search, device, file_of      # noqa: F401
+from .memory.file_names import File, Mounts, Search, device     # noqa: F401
 
-__all__ = ["TEXT", "HAS", "NAMES_SIZE", "Mounts", "Search", "parse_name", "device", "PAGE"]
+__all__ = ["HAS", "NAMES_SIZE", "Mounts", "Search", "File", "device", "PAGE"]
 
-TEXT = '#include "page.bpf.h"\n'     # of bin/cachestat, until its C is in a file
 PAGE = os.sysconf("SC_PAGE_SIZE")
 HAS = dict(tasks.HAS, HAVE_FOLIO=("folio", "5.16"), HAVE_FOLIO_ORDER=("folio._folio_order", "99"),
            HAVE_D_ALIAS=("dentry.d_alias", "99"))
 NAMES_SIZE = 1 << 20    # bytes of the ring buffer of names: some 7,000 files between two readings
-_HEAD = struct.Struct("=QQQIIIIII")
-
-
-def parse_name(raw):        # for bin/cachestat, until it reads records
-    """(inode address, name_of() it, File) of a struct name_record."""
-    inode, ino, name, dev, _, mode, deleted, cut, length = _HEAD.unpack_from(raw)
-    return inode, name, file_of(ino, dev, mode, deleted, cut, raw[_HEAD.size:_HEAD.size + length])
