@@ -12,6 +12,7 @@ import sys
 import time
 
 import pytest
+from crisis import proc
 from helpers import (SLOW, as_nobody, attached, fails_to_write, needs_quiet_machine, peak_memory, refuses, run, stop,
                      usable)
 from pagefiles import PAGE, read, resident, rewrite
@@ -307,6 +308,23 @@ def check_prefetching(path):
     assert of_file(path, lambda: evict(path))["dropped_pages"] == there
 
 
+def test_page_faults_on_huge_pages_are_counted_or_said_to_be_missing(tmp_path):
+    path = str(tmp_path / "file")
+    with open(path, "wb") as f:
+        f.write(b"x" * (64 << 20))
+        os.fsync(f.fileno())
+    evict(path)
+    read(path, 1 << 20)
+    with open(path, "rb") as f, mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ) as memory:
+        sum(memory[::PAGE])
+        if not proc.meminfo().get("FilePmdMapped"):
+            pytest.skip("no huge page of a file is mapped: its folios are smaller, or not aligned with the mapping")
+        result = run("cachestat", ".2", "1")
+        record = json.loads(run("cachestat", "-j", ".2", "1").stdout)
+    assert ("huge pages" in result.stderr) == (record["lost"]["huge_faults"] is None)
+    assert all(len(line) <= 80 for line in result.stderr.splitlines())
+
+
 def test_a_block_device(tmp_path):
     """Its pages count as misses when they are requested, since most are added for the file system itself."""
     image = make(tmp_path / "image")
@@ -432,7 +450,6 @@ def check_large_file(path):
 
 def test_sums_agree_with_each_other_and_with_the_kernel(tmp_path):
     """Every page that enters is explained once; dirtied pages are vmstat's nr_dirtied."""
-    from crisis import proc
     path = make(tmp_path / "file")
     child = start("-j", "3600")
     before = proc.vmstat("nr_dirtied")
@@ -483,7 +500,6 @@ def reader(path, *wrap, before=None):
 
 
 def test_cgroup_filter(tmp_path):
-    from crisis import proc
     path = make(tmp_path / "file")
     other = make(tmp_path / "other")
     mounts = proc.cgroup_mounts()
