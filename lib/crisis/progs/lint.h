@@ -37,6 +37,7 @@ extern long bpf_get_stack(void *ctx, void *to, u32 size, u64 flags);
 extern long bpf_probe_read_kernel(void *to, u32 size, const void *from);
 extern long bpf_probe_read_kernel_str(void *to, u32 size, const void *from);
 #define BPF_F_USER_STACK 256
+#define BPF_RB_NO_WAKEUP 1
 
 /* Registers, whose names in struct pt_regs depend on the architecture. */
 extern unsigned long lint_register(struct pt_regs *ctx);
