@@ -772,6 +772,9 @@ def memleak(world, module, data):
         def frames(self, keys):
             return {key: frames[key[1]] for key in keys}
 
+        def ends(self, keys):
+            return dict.fromkeys(keys)
+
     def call(entry):
         kind = next(number for number, name in module.KINDS.items() if name == entry["call"])
         return (world_ns(entry["at"]), int(entry["address"], 16), entry["bytes"], numbers.get(entry.get("stack"), 0),
