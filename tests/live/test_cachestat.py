@@ -436,7 +436,7 @@ def check_large_file(path):
     hits, misses, ratio = system_wide(cat)
     assert misses == pytest.approx(BIG, rel=.01) and ratio <= 2
     hits, misses, ratio = system_wide(cat)
-    assert hits >= BIG and ratio >= 98
+    assert hits >= .99 * BIG and ratio >= 98        # total and rows are not read in the same instant
     fd = os.open(path, os.O_RDONLY)
     os.posix_fadvise(fd, BIG // 2 * PAGE, 0, os.POSIX_FADV_DONTNEED)
     os.close(fd)
