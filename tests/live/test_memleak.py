@@ -1178,7 +1178,12 @@ def test_unwind_as_gdb(tmp_path):
             " for function in [libc.getppid] * 5000 + [libc.malloc, libc.pause]: function(ctypes.c_size_t(1000003))\n"
             "print(flush=True)\nsys.stdin.readline()\n[work(n) for n in [3]]")
     with program("/usr/bin/python3", "-I", "-c", code) as child:
-        stacks, _, _ = leaks(child, "--unwind", "-s", "1", "-z", "1000003", answer=False)
+        traced = Traced("-v", "-j", "-o", "0", "--unwind", "-s", "1", "-z", "1000003", "-p", str(child.pid), "100")
+        child.stdin.write("\n")
+        child.stdin.flush()
+        # pause(2), or on arm64 ppoll(2)
+        until(lambda: open("/proc/%d/syscall" % child.pid).read().split()[0] in ("34", "73"))
+        stacks = [r for r in map(json.loads, traced.end()[0].splitlines()) if r["record"] == "stack"]
         (tmp_path / "frames.py").write_text(GDB_FRAMES)
         result = subprocess.run(["gdb", "-nx", "-q", "-batch", "-ex", "set debuginfod enabled off",
                                  "-ex", "set backtrace past-main on", "-ex", "set backtrace past-entry on",
