@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The cycle counters of CPUs, from whatever this machine has: perf's msr PMU, the msr driver, CPPC,
-cpufreq.
+"""The cycle counters of CPUs, by whichever source this machine has.
+
+The sources are perf's msr PMU, the msr driver, ACPI CPPC and cpufreq.
 
 Each source reads a Sample of one CPU.  Follows arch/x86/events/msr.c,
 drivers/acpi/cppc_acpi.c and the Intel SDM volume 3, "Performance monitoring:
@@ -91,8 +92,9 @@ class Counters:
         return sample
 
     def _has_stepped(self, last: Sample | None, sample: Sample) -> bool:
-        """True where the TSC was set between two samples: by resume, migration of the virtual
-        machine, or a write.
+        """True where the TSC was set between two samples.
+
+        That is by resume, migration of the virtual machine, or a write.
 
         A step forward is noticed where it is more than a tenth of the time between
         them; less than that can be a late reading.
@@ -147,8 +149,9 @@ class Counters:
 
 
 class _Perf(Counters):
-    """One group a CPU of perf's msr PMU: the three counters are read on the CPU itself, at one
-    instant.
+    """A group on each CPU of perf's msr PMU.
+
+    The three counters are read on the CPU itself, at one instant.
     """
 
     name = "perf"
@@ -220,8 +223,9 @@ class _Registers(Counters):
 
 
 class _Cppc(Counters):
-    """ACPI's feedback counters: AMD's and Intel's MPERF and APERF again, the activity monitors on
-    ARM.
+    """ACPI's feedback counters.
+
+    On AMD and Intel they are MPERF and APERF, on ARM the activity monitors.
     """
 
     name = "cppc"
@@ -242,8 +246,9 @@ class _Cppc(Counters):
         return Sample(time.monotonic_ns(), None, *counters) if counters else None
 
     def rate(self, base: float | None, cpu: int) -> float | None:
-        """That of the reference performance, on the scale on which nominal performance is the
-        nominal clock.
+        """The rate of the reference performance.
+
+        It is on the scale on which nominal performance is the nominal clock.
         """
         if cpu not in self._rates:  # nominal and reference performance are constants of a CPU
             values = freq.cppc(cpu, self._root)

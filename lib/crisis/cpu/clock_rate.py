@@ -55,8 +55,9 @@ def between(
     known_rate: bool = False,
     idle: bool = False,
 ) -> Rate:
-    """The Rate of a CPU between two samples; nothing is known if one is missing or a counter
-    went back.
+    """The Rate of a CPU between two samples.
+
+    Nothing is known if one is missing or a counter went back.
 
     A CPU that was idle throughout has a util of 0 and no clock.
     base: MHz of the base clock, or None.  rate: MHz at which MPERF counts, or None.

@@ -36,8 +36,9 @@ def busy_ticks(root: str = "/") -> dict[int, int]:
 
 
 def utilization(before: tuple[int, int] | None, after: tuple[int, int] | None) -> float | None:
-    """The busy share of the time between two readings of total_ticks(); None when no time has
-    passed.
+    """The busy share of the time between two readings of total_ticks().
+
+    None when no time has passed.
     """
     if not before or not after or after[1] <= before[1]:
         return None

@@ -107,8 +107,9 @@ class CStates:
         first: Sample | None,
         last: Sample | None,
     ) -> dict[str, float | None]:
-        """{column: share of the time, or None} of a CPU, between two readings and the Samples of
-        the same instants.
+        """{column: share of the time, or None} of a CPU.
+
+        before, after: what read() gave.  first, last: samples of the same instants.
         """
         ticks = 0
         if first and last and first.tsc is not None and last.tsc is not None and not last.stepped:

@@ -30,8 +30,9 @@ def current_mhz(cpu: int, root: str = "/") -> float | None:
 
 
 def cpufreq(cpu: int, root: str = "/") -> dict[str, float | None]:
-    """{name: MHz, or None} of the CPU's clock: "base", "now", "min", "max", "top"; {} without a
-    cpufreq driver.
+    """{name: MHz, or None}: base, now, min, max and top of the CPU's clock.
+
+    Empty without a cpufreq driver.
 
     min and max are the limits that are set, top is the limit of the hardware.
     """
@@ -48,8 +49,9 @@ def cpufreq(cpu: int, root: str = "/") -> dict[str, float | None]:
 
 
 def boost(root: str = "/") -> bool | None:
-    """False when turbo is switched off for the system, True when it is on, None when the kernel
-    does not show it.
+    """Whether turbo is switched on for the system.
+
+    None when the kernel does not show it.
     """
     off = sysfs.number(root, CPUS, "intel_pstate/no_turbo")
     if off is not None:
@@ -59,8 +61,9 @@ def boost(root: str = "/") -> bool | None:
 
 
 def cppc(cpu: int, root: str = "/") -> dict[str, int]:
-    """{name: integer} of /sys/devices/system/cpu/cpuN/acpi_cppc but for the counters; {}
-    without.
+    """{name: integer} of acpi_cppc but for the counters.
+
+    Empty without.
     """
     at = os.path.join(root, CPUS, f"cpu{cpu}", "acpi_cppc")
     found = {}

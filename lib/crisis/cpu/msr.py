@@ -89,8 +89,9 @@ class Registers:
 def cpuid(
     cpu: int, leaf: int, subleaf: int = 0, root: str = "/"
 ) -> tuple[int, int, int, int] | None:
-    """(eax, ebx, ecx, edx) of the CPUID leaf through /dev/cpu/N/cpuid; None without that device or
-    the right.
+    """(eax, ebx, ecx, edx) of a CPUID leaf, through /dev/cpu/N/cpuid.
+
+    None without that device or the privileges to open it.
 
     arch/x86/kernel/cpuid.c: the position is the leaf, and the subleaf in its upper half.
     """
@@ -140,8 +141,9 @@ def bus_mhz(family: int | None, model: int | None) -> float | None:
 
 
 def platform_mhz(value: int, family: int | None, model: int | None) -> float | None:
-    """Base MHz (maximum non-turbo ratio) in MSR_PLATFORM_INFO; None when it holds none (0 under
-    KVM).
+    """Base MHz (maximum non-turbo ratio) in MSR_PLATFORM_INFO.
+
+    None when it holds none (0 under KVM).
     """
     bus, ratio = bus_mhz(family, model), value >> 8 & 0xFF
     return ratio * bus if bus and ratio else None
@@ -153,8 +155,9 @@ def processor_mhz(leaf: tuple[int, int, int, int] | None) -> float | None:
 
 
 def pstate_mhz(value: int, family: int | None) -> float | None:
-    """MHz of an AMD P-state register of family 17h and later; None for one that is not enabled or
-    not known.
+    """MHz of an AMD P-state register of family 17h and later.
+
+    None for one that is not enabled or not known.
     """
     if not value >> 63:
         return None
@@ -219,15 +222,17 @@ def thermal_status(value: int) -> tuple[int | None, int]:
 
 
 def tj_max(value: int | None) -> int | None:
-    """Degrees Celsius at which the CPU throttles itself, of MSR_TEMPERATURE_TARGET; None when it
-    holds none.
+    """Degrees Celsius at which the CPU throttles itself, of MSR_TEMPERATURE_TARGET.
+
+    None when it holds none.
     """
     return value >> 16 & 0xFF or None if value else None
 
 
 def thermal_flags(flags: int) -> list[str]:
-    """Names of the set bits that limited the CPU; thresholds, which software sets for itself, are
-    left out.
+    """Names of the set bits that limited the CPU.
+
+    Thresholds, which software sets for itself, are left out.
     """
     return [
         name

@@ -118,8 +118,9 @@ def sensors(root: str = "/") -> list[Sensor]:
 
 
 def _inputs(directory: str) -> list[tuple[str, str]]:
-    """(stem, label) of each temperature of a hardware monitor; since Linux 3.15 some lie one level
-    up.
+    """(stem, label) of each temperature of a hardware monitor.
+
+    Since Linux 3.15 some are one level up.
     """
     for at in directory, os.path.join(directory, "device"):
         stems = [name[:-6] for name in _entries(at) if re.match(r"temp\d+_input$", name)]
@@ -159,8 +160,9 @@ def _coretemp(directory: str, cpus: Topology, dies: dict[tuple[int, int], int]) 
 
 
 def _amd(directory: str, name: str, cpus: Topology, packages: list[int]) -> list[Sensor]:
-    """k10temp's labels: Tctl, Tdie, Tccd1…; which CPUs a Tccd covers is unknown, so it covers
-    none.
+    """k10temp's labels: Tctl, Tdie, Tccd1 and so on.
+
+    Which CPUs a Tccd covers is unknown, so it covers none.
     """
     slot = re.match(r"[0-9a-f]{4}:[0-9a-f]{2}:([0-9a-f]{2})\.", _device(directory))
     node = int(slot.group(1), 16) - 0x18 if slot else 0
@@ -231,8 +233,9 @@ def _zones(root: str, cpus: Topology, covered: set[int | None]) -> list[Sensor]:
 
 
 def _trip(zone: str) -> float | None:
-    """Degrees of the lowest passive trip point, where the kernel begins to slow the CPUs down; None
-    without.
+    """Degrees of the lowest passive trip point, where the kernel begins to slow the CPUs down.
+
+    None without.
     """
     trips = []
     for name in _entries(zone):
@@ -253,8 +256,9 @@ def _cooled(root: str, zone: str) -> list[int]:
 
 
 def _cooling_cpus(root: str, kind: str) -> list[int]:
-    """The CPUs of a cooling device: "cpufreq-cpu4", after the first CPU of its policy
-    (cpufreq_cooling.c, Linux 5.12).
+    """The CPUs of a cooling device.
+
+    It is named "cpufreq-cpu4" after the first CPU of its policy (cpufreq_cooling.c, Linux 5.12).
 
     Before, the name was "thermal-cpufreq-1", with a number from which no CPU follows.
     """
@@ -266,8 +270,9 @@ def _cooling_cpus(root: str, kind: str) -> list[int]:
 
 
 def cooling(root: str = "/") -> dict[int, tuple[int, int]]:
-    """{CPU: (state, highest state)} of the cooling devices that limit CPU clocks; above 0 the CPU
-    is being slowed.
+    """{CPU: (state, highest state)} of the cooling devices that limit CPU clocks.
+
+    Above 0 the CPU is being slowed.
     """
     base = os.path.join(root, "sys/class/thermal")
     found: dict[int, tuple[int, int]] = {}
@@ -284,8 +289,9 @@ def cooling(root: str = "/") -> dict[int, tuple[int, int]]:
 
 
 def registers(source: msr.Registers, root: str = "/") -> list[Sensor]:
-    """[Sensor] of an Intel CPU's digital thermal sensors, read from its registers; [] of other
-    makers.
+    """The sensors of an Intel CPU that its registers show.
+
+    Empty for other makers.
 
     source: a msr.Registers.  A core's register says whether its reading is valid.
     Raises Unavailable, NotPermitted.
@@ -351,8 +357,9 @@ def best(found: Iterable[Sensor], cpus: Container[int]) -> dict[int, Sensor]:
 
 
 def throttle_counts(root: str = "/") -> dict[int, dict[str, int | None]]:
-    """{CPU: {name of THROTTLE: number since boot, or None}} of the CPUs that have the directory
-    (Intel only).
+    """{CPU: {name of THROTTLE: number since boot, or None}}.
+
+    Of the CPUs that have the directory (Intel only).
 
     Each CPU counts the events of its core and of its package for itself, so
     they must not be added up over the CPUs of a core or package.

@@ -33,8 +33,9 @@ __all__ = [
 
 
 def mounts(root: str = "/") -> list[tuple[str, str, set[str] | None]]:
-    """[(mount point, directory of the hierarchy mounted there, set of v1 controllers or None for
-    v2)].
+    """[(mount point, directory of the hierarchy mounted there, v1 controllers)].
+
+    The controllers are None for v2.
     """
     found: list[tuple[str, str, set[str] | None]] = []
     for line in read(root, "proc/self/mountinfo").splitlines():
@@ -130,8 +131,9 @@ def inodes(path: str, root: str = "/") -> set[int]:
 
 
 def controller_mount(controller: str, root: str = "/") -> tuple[str, set[str] | None] | None:
-    """(mount point, controllers or None) of the hierarchy of a controller: v1's own, else v2; None
-    without.
+    """(mount point, v1 controllers or None) of the hierarchy of a controller.
+
+    That is v1's own, else v2; None without any.
     """
     mounted = mounts(root)
     for point, _, controllers in mounted:
@@ -146,8 +148,9 @@ def controller_mount(controller: str, root: str = "/") -> tuple[str, set[str] | 
 def task_hierarchy(
     version: int | None = None, root: str = "/"
 ) -> tuple[str, set[str] | None] | None:
-    """(mount point, controllers or None) of the hierarchy into whose cgroups tasks are placed; None
-    without.
+    """(mount point, v1 controllers or None) of the hierarchy that tasks are placed in.
+
+    None without any.
 
     version: 1 for that of v1's cpu controller, 2 for v2.  By default, where both
     are mounted, the one that leaves fewer processes in its root: systemd places

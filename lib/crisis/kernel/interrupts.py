@@ -19,8 +19,9 @@ def softirqs(root: str = "/") -> list[str]:
 
 
 def counts(root: str = "/") -> dict[tuple[str, int | str, int], int]:
-    """{(kind, row, CPU): number since boot} of /proc/interrupts ("hard") and /proc/softirqs
-    ("soft"), without zeros.
+    """{(kind, row, CPU): number since boot}, without zeros.
+
+    kind: "hard" of /proc/interrupts, "soft" of /proc/softirqs.
 
     row: the number of a line, the letters of another interrupt, or the name of a
     softirq.  CAL includes TLB, which x86 takes out of it (arch_show_interrupts()).
@@ -51,8 +52,9 @@ def line_count(root: str = "/") -> int:
 
 
 def name(number: int, root: str = "/") -> str:
-    """The handlers of an interrupt line, "ahci,ehci_hcd"; "irq7" when the kernel does not show
-    them, or they have gone.
+    """The handlers of an interrupt line: "ahci,ehci_hcd".
+
+    "irq7" when the kernel does not show them, or they have gone.
     """
     try:
         return read(root, f"sys/kernel/irq/{number}/actions").strip() or f"irq{number}"

@@ -9,8 +9,9 @@ __all__ = ["mappings"]
 
 
 def mappings(pid: int, root: str = "/") -> list[tuple[int, int, bool, int, tuple[bytes, int], str]]:
-    """[(start, end, executable, file offset, (device, inode), path)] of a process, device as
-    b"fd:01".
+    """[(start, end, executable, file offset, (device, inode), path)] of a process.
+
+    device: as b"fd:01".
 
     path is str, without the kernel's " (deleted)"; "" for anonymous memory.
     Raises OSError.

@@ -86,8 +86,9 @@ def in_initial_pid_namespace(root: str = "/") -> bool:
 
 
 def kernel_option(name: str, root: str = "/") -> bool | None:
-    """Whether a CONFIG_ option is y in /boot/config-RELEASE or /proc/config.gz; None where neither
-    can be read.
+    """Whether a CONFIG_ option is y in the kernel's configuration.
+
+    That is /boot/config-RELEASE or /proc/config.gz; None where neither can be read.
     """
     for path in "boot/config-" + os.uname().release, "proc/config.gz":
         try:

@@ -75,8 +75,9 @@ class Command:
             raise OSError(code, os.strerror(code))
 
     def load(self, inspect: Callable[[], bool]) -> bool:
-        """Let the dynamic loader map the libraries; return before any of them, or the program, has
-        run.
+        """Let the dynamic loader map the libraries.
+
+        Returns before any of them, or the program, has run.
 
         inspect: called whenever the process's map may have changed; it returns
         True when the process need not be watched any longer.

@@ -61,8 +61,9 @@ def address(buffer: Any) -> int:
 
 
 def detached_mount(filesystem: str) -> int:
-    """A descriptor of a new mount that appears nowhere in the file system and ends with its last
-    user (Linux 5.2).
+    """A descriptor of a new mount that appears nowhere in the file system (Linux 5.2).
+
+    The mount ends with its last user.
 
     filesystem: "tmpfs", "tracefs".  Needs CAP_SYS_ADMIN.  Raises OSError.
     """

@@ -38,8 +38,9 @@ def read(*path: str) -> str:
 
 
 def text(*path: str) -> str | None:
-    """The stripped text of a file; None when it cannot be read (EAGAIN: a sensor that has no value
-    now).
+    """The stripped text of a file.
+
+    None when it cannot be read (EAGAIN: a sensor that has no value now).
     """
     try:
         return read(*path).strip()
@@ -98,8 +99,9 @@ def online_nodes(root: str = "/") -> list[int]:
 
 
 def lru_gen(root: str = "/") -> bool:
-    """True where the multi-generational LRU is switched on
-    (Documentation/admin-guide/mm/multigen_lru.rst).
+    """True where the multi-generational LRU is switched on.
+
+    See Documentation/admin-guide/mm/multigen_lru.rst.
     """
     try:
         return bool(int(read(root, "sys/kernel/mm/lru_gen/enabled"), 16) & 1)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How much of a process was touched, sampled by DAMON (CONFIG_DAMON_VADDR, CONFIG_DAMON_SYSFS;
-Linux 6.0).
+"""How much of a process was touched, sampled by DAMON.
+
+Needs CONFIG_DAMON_VADDR, CONFIG_DAMON_SYSFS and Linux 6.0.
 
 The resident pages are handed to DAMON as regions that it must keep, with one
 sample an aggregation: it clears the accessed bit of one page chosen at random
@@ -56,8 +57,9 @@ def regions_of(runs: Iterable[Span], most: int = REGIONS) -> list[Span]:
 
 
 def standard_error(regions: Iterable[Span], touched: int) -> float:
-    """The standard error in bytes of a sampled sum of `touched` bytes; 0.0 where every region is
-    one page.
+    """The standard error, in bytes, of a sampled sum of `touched` bytes.
+
+    0.0 where every region is one page.
     """
     sizes = [end - start for start, end in regions]
     total = sum(sizes)
@@ -139,8 +141,9 @@ class Damon:
             pass
 
     def start(self, pid: int, regions: list[Span], seconds: float) -> tuple[int, int]:
-        """Begin a window of `seconds` over the regions [(start, end)] of process `pid`.  (begin,
-        end) in ns.
+        """Begin a window of `seconds` over the regions [(start, end)] of a process.
+
+        Returns the (begin, end) of the call in ns of CLOCK_MONOTONIC.
         """
         context, us, count = (
             "0/contexts/0/",
@@ -183,8 +186,9 @@ class Damon:
         return begin, time.monotonic_ns()
 
     def result(self) -> tuple[int, int]:
-        """(bytes touched, bytes watched) of the windows that have ended, as of the kdamond's
-        last turn; (0, 0) before.
+        """(bytes touched, bytes watched) of the windows that have ended.
+
+        As of the kdamond's last turn; (0, 0) before.
 
         Blocks until the kdamond's next turn.  Raises ProcessLookupError when it has ended with its
         target.

@@ -27,8 +27,9 @@ __all__ = ["File", "file_of", "device", "Mounts", "Search"]
 
 
 class File:
-    """A file as the kernel named it.  path is from its file system's root, None when the kernel
-    has no name for it.
+    """A file as the kernel named it.
+
+    path: from its file system's root; None when the kernel has no name for it.
     """
 
     __slots__ = ("ino", "dev", "mode", "path", "deleted", "cut")
@@ -91,8 +92,9 @@ class Mounts:
         self._names: dict[str, str] = {}
 
     def _table(self, pid: int | str = "self") -> _Table:
-        """{"major:minor": [(root, mount point, type, source)]} of a process' namespace; {} when
-        it cannot be read.
+        """The mounts of a process' namespace by device.
+
+        Empty when they cannot be read.
         """
         try:
             namespace: str | None = os.readlink(os.path.join(self.root, f"proc/{pid}/ns/mnt"))
@@ -140,8 +142,9 @@ class Mounts:
         return self._names[name]
 
     def filesystem(self, dev: int) -> tuple[str | None, str | None]:
-        """(type, where it is mounted) of a file system, None where this namespace has not
-        mounted it.
+        """(type, where it is mounted) of a file system.
+
+        None and None where this namespace has not mounted it.
         """
         mounts = self._table().get(device(dev))
         if not mounts:
@@ -179,8 +182,9 @@ class Mounts:
         return whole + " (deleted)" if file.deleted else whole
 
     def _top(self, dev: int) -> tuple[str, str] | None:
-        """(where the root of a file system or what is nearest to it is mounted, what is mounted
-        there), or None.
+        """(what is mounted, where) for the root of a file system, or what is nearest to it.
+
+        None where it is not mounted.
         """
         mounts = self._table().get(device(dev))
         return (
@@ -190,8 +194,9 @@ class Mounts:
         )
 
     def find_open(self, pid: int, dev: int, ino: int) -> str | None:
-        """The name under which a process has a file open or mapped, or None: /proc/PID/fd and
-        map_files.
+        """The name under which a process has a file open or mapped, or None.
+
+        From /proc/PID/fd and map_files.
         """
         top = self._top(dev)
         try:
@@ -222,8 +227,9 @@ class Mounts:
         return None
 
     def find_inodes(self, dev: int, wanted: Iterable[int], seconds: float) -> dict[int, str]:
-        """{inode: path} of those that a walk through the mounted file system finds within
-        `seconds`.
+        """{inode: path} of those that a walk through the mounted file system finds.
+
+        It ends after `seconds`.
         """
         import time
 

@@ -60,8 +60,9 @@ def table(shown: str, constants: Mapping[str, int] | None = None) -> list[tuple[
 
 
 def names(flags: int, entries: Iterable[tuple[int, str]]) -> str:
-    """The flags as the kernel's __print_flags writes them: GFP_KERNEL|__GFP_ZERO, what has no
-    name in hexadecimal.
+    """The flags as the kernel's __print_flags writes them: GFP_KERNEL|__GFP_ZERO.
+
+    What has no name is in hexadecimal.
     """
     parts, rest = [], flags
     for mask, name in entries:

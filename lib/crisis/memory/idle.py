@@ -100,8 +100,9 @@ class IdlePages:
         return frames
 
     def cgroup_frames(self, inodes: set[int]) -> list[int]:
-        """The frames charged to the cgroups with these inode numbers (v1 memory, or v2), page
-        cache included.
+        """The frames charged to the cgroups with these inode numbers, page cache included.
+
+        Of v1's memory controller, or v2.
         """
         path = os.path.join(self.root, "proc/kpagecgroup")
         try:
@@ -125,8 +126,9 @@ class IdlePages:
                 base += len(owners)
 
     def _heads(self, frames: Iterable[int]) -> tuple[dict[int, int | None], set[int]]:
-        """{frame: head of its folio, None for one that is never tracked} and the set of heads on
-        an LRU list.
+        """The head of each frame's folio, and the heads on an LRU list.
+
+        None for a frame that is never tracked.
         """
         heads: dict[int, int | None] = {}
         on_lru: set[int] = set()

@@ -17,8 +17,9 @@ __all__ = ["process_files", "mappers"]
 
 
 def process_files(pid: int, root: str = "/") -> tuple[list[tuple[str, str]], int]:
-    """[(name, path that opens it)] of the regular files that a process has mapped or open, each
-    inode once.
+    """The regular files that a process has mapped or open, each inode once.
+
+    Returns ([(name, path that opens it)], the number of those that cannot be reached).
 
     The paths are /proc/PID/map_files and /proc/PID/fd, which reach deleted
     files and those of other mount namespaces.  Without CAP_CHECKPOINT_RESTORE,
@@ -58,8 +59,9 @@ def process_files(pid: int, root: str = "/") -> tuple[list[tuple[str, str]], int
 
 
 def mappers(root: str = "/") -> dict[tuple[int, int, int] | str, dict[int, str]]:
-    """{(major, minor, inode) and path: {pid: comm}} of all files that processes have mapped, as
-    far as one may look.
+    """{(major, minor, inode) and path: {pid: comm}} of all mapped files.
+
+    Of the processes that this user may look into.
     """
     found: dict[tuple[int, int, int] | str, dict[int, str]] = {}
     for pid in filter(str.isdigit, os.listdir(os.path.join(root, "proc"))):

@@ -101,8 +101,9 @@ def touched(mappings: Iterable[Mapping], frames: _Frames | None = None) -> tuple
 
 
 def _read(keys: _ByKey, frames: _Frames) -> dict[Any, list[_Pages]]:
-    """{key: [(frames, number of others) of each mapping]} of those mappings that may share pages
-    and can be read.
+    """{key: [(frames, number of others) of each mapping]}.
+
+    Of those mappings that may share pages and can be read.
     """
     found: dict[Any, list[_Pages]] = {}
     budget = LIMIT

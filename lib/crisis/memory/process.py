@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which memory a process has touched: /proc/PID/clear_refs, then Referenced in smaps_rollup or
-smaps.
+"""Which memory a process has touched.
+
+By /proc/PID/clear_refs, then Referenced in smaps_rollup or smaps.
 
 Follows clear_refs_write, smaps_account and show_smaps_rollup in
 fs/proc/task_mmu.c.  Sizes are bytes, times are ns of CLOCK_MONOTONIC.  Every
@@ -118,8 +119,9 @@ class Process:
         )
 
     def probe(self) -> None:
-        """Raise NotPermitted or Unavailable now, rather than after the interval, if it may not
-        be measured.
+        """Raise NotPermitted or Unavailable if the process may not be measured.
+
+        Now, rather than after the interval.
         """
         for name, flags in ("clear_refs", os.O_WRONLY), ("smaps", os.O_RDONLY):
             try:
@@ -128,16 +130,18 @@ class Process:
                 raise _no_page_monitor(name) from None
 
     def clear(self, flush: bool) -> Phase:
-        """Clear the referenced bits; with `flush` also write 4, for its flush of the TLBs.
-        (begin, end) of it.
+        """Clear the referenced bits.  Returns the (begin, end) of it.
+
+        flush: also write 4, for its flush of the TLBs.
         """
         begin = time.monotonic_ns()
         self._clear_refs(b"1", b"4" if flush else b"")
         return begin, time.monotonic_ns()
 
     def flush(self) -> None:
-        """Flush the TLBs of the process, which resets soft-dirty bits where the kernel has them:
-        see flush_is_free.
+        """Flush the TLBs of the process.
+
+        That resets soft-dirty bits where the kernel has them: see flush_is_free.
         """
         self._clear_refs(b"4")
 
@@ -178,8 +182,9 @@ class Process:
         return runs
 
     def frames(self, start: int, end: int) -> tuple[list[int], int]:
-        """(page frame numbers of the pages in [start, end) that other mappings map, too; how
-        many others are present).
+        """Frames of the pages in [start, end) that other mappings map, too.
+
+        Returns (page frame numbers, how many other pages are present).
 
         By bit 56 of pagemap, PM_MMAP_EXCLUSIVE.  Raises NotPermitted where the kernel hides the
         numbers (without CAP_SYS_ADMIN).
@@ -207,8 +212,9 @@ class Process:
         return shared, exclusive
 
     def rollup(self) -> tuple[dict[str, int], int, int]:
-        """({field of WINDOW_FIELDS: bytes}, begin, end); from smaps where Linux is older than
-        4.14.
+        """({field of WINDOW_FIELDS: bytes}, begin, end).
+
+        From smaps where Linux is older than 4.14.
         """
         begin = time.monotonic_ns()
         try:
@@ -235,8 +241,9 @@ class Process:
         return raw, begin, time.monotonic_ns()
 
     def read_memory(self, name: str) -> bytes:
-        """The bytes of /proc/PID/name, which describes its memory: ProcessLookupError when that
-        has gone (a zombie).
+        """The bytes of /proc/PID/name, which describes its memory.
+
+        Raises ProcessLookupError when that has gone (a zombie).
         """
         raw = self.read(name)
         if not raw:
@@ -326,8 +333,9 @@ def descendants(pids: Iterable[int], root: str = "/") -> list[int]:
 
 
 def reclaim_scanned(root: str = "/") -> int | None:
-    """Pages that reclaim has looked at since boot, clearing referenced bits: the sum of pgscan_*
-    in /proc/vmstat.
+    """Pages that reclaim has scanned since boot, clearing referenced bits.
+
+    The sum of pgscan_* in /proc/vmstat; None where that cannot be read.
     """
     try:
         with open(os.path.join(root, "proc/vmstat"), "rb", buffering=0) as f:

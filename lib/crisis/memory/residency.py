@@ -223,8 +223,9 @@ class Residency:
 
 
 def _count_hugetlb(fd: int, size: int) -> Counts | None:
-    """measure() of a file of huge pages: cachestat refuses, mincore knows only what the caller
-    has mapped.
+    """Residency.measure() of a file of huge pages.
+
+    cachestat refuses it, and mincore knows only what the caller has mapped.
 
     Blocks are counted as pages enter the cache (hugetlb_add_to_page_cache, mm/hugetlb.c), and
     nothing is ever written or evicted.
@@ -233,8 +234,9 @@ def _count_hugetlb(fd: int, size: int) -> Counts | None:
 
 
 def runs(vector: bytearray, value: int) -> Iterator[tuple[int, int]]:
-    """Yield (first, count) of each run of bytes `value` (0 or 1) in a bytearray of zeros and
-    ones.
+    """Yield (first, count) of each run of bytes `value` (0 or 1).
+
+    vector: of zeros and ones.
     """
     wanted, other = bytes((value,)), bytes((1 - value,))
     first = vector.find(wanted)
@@ -247,8 +249,9 @@ def runs(vector: bytearray, value: int) -> Iterator[tuple[int, int]]:
 
 
 def data_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """Yield (offset, end) of what lseek(2) calls data, below `size`; all of it where the file
-    system does not know.
+    """Yield (offset, end) of what lseek(2) calls data, below `size`.
+
+    All of it where the file system does not know.
     """
     end = 0
     while end < size:

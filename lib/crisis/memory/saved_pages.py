@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which pages of files were in memory, as JSON lines: written by pagecache save, read by
-restore.
+"""Which pages of files were in memory, as JSON lines.
+
+pagecache save writes them, and restore reads them.
 """
 
 from __future__ import annotations

@@ -32,8 +32,9 @@ MANY = 2000  # directory entries from which on more than one process is worth it
 
 
 class Sums:
-    """The sum of records: a column of which one file is not known has no sum, but residency
-    leaves such files out.
+    """The sum of records.
+
+    A column of which one file is not known has no sum, but residency leaves such files out.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The records of fincore as text, as util-linux's JSON document, or as JSON lines, in bounded
-memory.
+"""The records of fincore, printed in bounded memory.
+
+As text, as util-linux's JSON document, or as JSON lines.
 """
 
 from __future__ import annotations

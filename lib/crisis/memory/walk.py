@@ -242,8 +242,9 @@ class Walk:
 
 
 def _matcher(patterns: Sequence[str]) -> Callable[[str, str], object] | None:
-    """A function of (name, path) that is true where one of the shell patterns matches; None for
-    no patterns.
+    """A function of (name, path) that is true where a shell pattern matches.
+
+    None for no patterns.
     """
     if not patterns:
         return None

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The working set of processes: which are watched, when they are marked and read, and what is
-reported.
+"""The working set of processes.
+
+Which are watched, when they are marked and read, and what is reported.
 """
 
 from __future__ import annotations
@@ -54,8 +55,9 @@ class Watch:
         return {"ended": self.ended, "denied": len(self.denied), "joined": len(self.joined)}
 
     def find(self) -> None:
-        """Open the processes that have come; raises Error for one that was named and cannot be
-        watched.
+        """Open the processes that have come.
+
+        Raises Error for one that was named and cannot be watched.
         """
         first, self.listed = not self.listed, time.clock_gettime(time.CLOCK_BOOTTIME)
         wanted = self._candidates(first)
@@ -152,8 +154,9 @@ class Watch:
         cli.note(("every process" if self.several else one) + " has ended")
 
     def _born(self, pid: int, process: Process, listed: float) -> Phase | None:
-        """The birth of a process that came after the marking, as its mark; None for one that
-        joined.
+        """The birth of a process that came after the marking, as its mark.
+
+        None for one that joined.
 
         Whoever was born after the list was made has touched since then all that it has touched.
         """

@@ -76,8 +76,9 @@ def _range(row: Row) -> str:
 
 
 def hottest(rows: Iterable[Row], top: int) -> list[tuple[int, int, int, int, int, str, str, int]]:
-    """[(referenced, rss, pss, start, end, permissions, name, pid)] of the mappings that were
-    touched, most first.
+    """The mappings that were touched, most first.
+
+    Each is (referenced, rss, pss, start, end, permissions, name, pid).
     """
     found = [
         (ref, rss, pss, start, end, perms, name.decode("utf-8", "surrogateescape"), row["pid"])

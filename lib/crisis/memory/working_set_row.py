@@ -91,8 +91,9 @@ def times(row: Row) -> tuple[int, int | None, int, int | None, int | None]:
 
 
 def until(deadline: float, ends: cli.Ends) -> None:
-    """Sleep until a moment of the monotonic clock, a stop, or the end of the processes: ends, a
-    cli.Ends.
+    """Sleep until a moment of the monotonic clock, a stop, or the end of the processes.
+
+    deadline: seconds of CLOCK_MONOTONIC.
     """
     while not (cli.stopping() or ends.over):
         left = deadline - time.monotonic()

@@ -46,8 +46,9 @@ class ClearRefs:
         return process.clear(self.flush)
 
     def read(self, process: Process, by_mapping: bool) -> Reading:
-        """(begin, end, what to parse later, function of it that returns ({field: bytes},
-        mappings)).
+        """A Reading of the process.
+
+        by_mapping: with its mappings.
         """
         if not by_mapping:
             found, begin, end = process.rollup()

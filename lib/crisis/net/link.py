@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Network interfaces, their counters and queues by rtnetlink, and their speed by ethtool, over
-pyroute2.
+"""Network interfaces, over pyroute2.
+
+Their counters and queues come by rtnetlink, and their speed by ethtool.
 
 Follows include/uapi/linux/if_link.h (whose comments say what each counter is),
 net/core/rtnetlink.c, net/core/gen_stats.c, include/uapi/linux/ethtool.h and
@@ -238,8 +239,9 @@ def _entered(netns: str | None) -> Iterator[None]:
 
 
 def namespaces(root: str = "/") -> list[str]:
-    """The other network namespaces: those with a name of ip-netns(8), then a path for each of
-    which a process is a member.
+    """The other network namespaces.
+
+    Those with a name of ip-netns(8), then a path for each of which a process is a member.
 
     Raises OSError when /proc cannot be read.  Processes that may not be
     looked into are passed over.
@@ -260,8 +262,9 @@ def namespaces(root: str = "/") -> list[str]:
 
 
 def utilization(link: Link, changes: Mapping[str, int], seconds: float) -> float | None:
-    """The busy share of the interface's speed in the busier direction, or in both for half
-    duplex; None without speed.
+    """The busy share of the interface's speed.
+
+    In the busier direction, or in both for half duplex; None without speed.
 
     changes: {name of COUNTERS: growth}.  An Ethernet frame occupies the wire for FRAME bytes more
     than are counted.
@@ -277,8 +280,9 @@ def utilization(link: Link, changes: Mapping[str, int], seconds: float) -> float
 
 
 def softnet(root: str = "/") -> tuple[int, int]:
-    """(dropped, squeezed) of all CPUs: packets that found the backlog full, and turns that ran
-    out of budget.
+    """(dropped, squeezed) of all CPUs.
+
+    Packets that found the backlog full, and turns that ran out of budget.
     """
     dropped = squeezed = 0
     with open(os.path.join(root, "proc/net/softnet_stat")) as f:

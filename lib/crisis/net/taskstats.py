@@ -57,8 +57,9 @@ _CMD_GET, _ATTR_TGID, _TYPE_STATS, _TYPE_AGGR_TGID = 1, 2, 3, 5
 
 
 def parse(raw: bytes) -> Accounts:
-    """{delay: (count, total ns)} of a struct taskstats, (None, None) for what this kernel does
-    not keep.
+    """{delay: (count, total ns)} of a struct taskstats.
+
+    (None, None) for what this kernel does not keep.
 
     A total of 0 with a count is one that overflowed: (count, None).  Raises
     Unavailable for a layout that is not known.

@@ -151,8 +151,9 @@ def disable(event: int) -> None:
 
 
 def refusal(exc: OSError, system_wide: bool) -> Error | None:
-    """The error to raise for an OSError of perf_event_open(2) that is for lack of privileges or of
-    descriptors; None for any other.
+    """The error to raise for an OSError of perf_event_open(2), or None.
+
+    It is for lack of privileges or of descriptors.
 
     system_wide: whether the event was to be counted for all tasks.
     """

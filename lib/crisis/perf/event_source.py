@@ -37,8 +37,9 @@ def retprobe_bit(name: str, root: str = _SYSFS) -> int:
 
 
 def pmu_cpus(pmu: str, root: str = "/") -> list[int] | None:
-    """The CPUs that a PMU counts on ("cpus") or is to be read on ("cpumask"); None if it has no
-    such file.
+    """The CPUs that a PMU counts on ("cpus") or is to be read on ("cpumask").
+
+    None if it has no such file.
     """
     for name in "cpus", "cpumask":
         try:
@@ -75,8 +76,9 @@ def _formats(pmu: str, root: str) -> dict[str, tuple[str, list[tuple[int, int]]]
 def format_bits(
     pmu: str, root: str = _SYSFS, terms: Container[str] | None = None
 ) -> dict[str, int]:
-    """{"config": mask, "config1": mask, "config2": mask}: the bits that the PMU's format directory
-    names.
+    """{word: mask} of the bits that the PMU's format directory names.
+
+    The words are config, config1 and config2.
 
     terms: only of these names.
     """

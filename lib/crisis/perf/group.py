@@ -80,8 +80,9 @@ class Group:
         disable(self.fds[0])
 
     def read(self) -> tuple[int, ...] | None:
-        """(enabled ns, running ns, value, value ...) since enable(), of one instant, members in
-        their order.
+        """(enabled ns, running ns, value, value ...) since enable(), of one instant.
+
+        The members are in their order.
 
         running < enabled: the group shared the PMU with others, see scaled().
         None when the CPU went offline, which takes a group apart.
@@ -99,8 +100,9 @@ class Group:
 
 
 def scaled(value: int, enabled: int, running: int) -> float | None:
-    """The count estimated for all of `enabled` from the share `running` of it; None when it never
-    ran.
+    """The count estimated for all of `enabled` from the share `running` of it.
+
+    None when it never ran.
     """
     if not running:
         return None
@@ -108,8 +110,9 @@ def scaled(value: int, enabled: int, running: int) -> float | None:
 
 
 def _runs(events: Sequence[Event], pid: int, cpu: int, bits: int, flags: int) -> bool:
-    """Whether the PMU counts these events at once, here and now; raises OSError when it cannot open
-    them.
+    """Whether the PMU counts these events at once, here and now.
+
+    Raises OSError when it cannot open them.
     """
     group = Group(events, pid, cpu, bits, flags)
     try:
@@ -182,8 +185,9 @@ class OpenGroup:
 
 
 class Counters:
-    """Groups of events on each of many CPUs or threads, read as differences from the previous
-    reading.
+    """Groups of events on each of many CPUs or threads.
+
+    They are read as differences from the previous reading.
 
     targets: {key: (pid, cpu)} as Group takes them; add() and drop() follow
     CPUs that come and go.  An event that the PMU refuses is in `refused`
@@ -198,8 +202,9 @@ class Counters:
         flags: int = 0,
         probe: dict[str, int] | None = None,
     ) -> None:
-        """probe: keywords of layout() that say where to try the groups; the default is the caller
-        itself.
+        """probe: keywords of layout() that say where to try the groups.
+
+        The default is the caller itself.
         """
         self.events = [event for cluster in clusters for event in cluster]
         self.bits, self.flags = bits, flags
@@ -273,8 +278,9 @@ class Counters:
             opened.group.close()
 
     def read_groups(self) -> dict[Key, list[list[int] | None]]:
-        """{key: [[enabled ns, running ns, value, value ...] or None, for each of self.groups]}
-        since the last reading.
+        """The changes of each group since the last reading, by target.
+
+        [enabled ns, running ns, value, value ...], in the order of self.groups.
 
         None: the CPU went offline.
         """

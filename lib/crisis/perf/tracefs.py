@@ -37,8 +37,9 @@ def tracepoint_fields(category: str, name: str) -> tuple[dict[str, tuple[int, in
 
 
 def tracepoint_file(category: str, name: str, file: str) -> str:
-    """The text of a tracepoint's file, from tracefs wherever it is mounted, or from a mount of our
-    own.
+    """The text of a tracepoint's file.
+
+    From tracefs wherever it is mounted, or from a mount of our own.
 
     Raises Unavailable when the kernel has no such tracepoint or no tracefs,
     OSError when reading it is refused.

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The commands that read the CPUs' performance counters: event codes, what to open where, rows
-and columns.
+"""The commands that read the CPUs' performance counters.
+
+Event codes, what to open where, rows and columns.
 """

@@ -392,8 +392,9 @@ _ARM_PARTS = {
 def microarchitecture(
     vendor: str, family: int, model: int, stepping: int = 0, pmu: str = "cpu"
 ) -> str | None:
-    """The name in TABLES of an x86 CPU, as CPUID and so /proc/cpuinfo say it; None when it is
-    not known.
+    """The name in TABLES of an x86 CPU, as CPUID and so /proc/cpuinfo say it.
+
+    None when it is not known.
 
     pmu: cpu_core or cpu_atom on a hybrid CPU.
     """

@@ -37,8 +37,9 @@ class Column:
         scale: float = 1,
         optional: bool = False,
     ) -> None:
-        """scale: divides the value in text.  optional: no column in text where no PMU has the
-        counters.
+        """scale: divides the value in text.
+
+        optional: no column in text where no PMU has the counters.
         """
         self.title, self.form, self.key, self.needs, self.value = title, form, key, needs, value
         self.scale, self.optional = scale, optional
@@ -82,8 +83,9 @@ def hit(title: str, form: str, key: str, misses: str, references: str) -> Column
 
 
 def _run_ratio(row: Row) -> float | None:
-    """The smallest share of the time that a counter of this row was counted; None when nothing
-    was to be counted.
+    """The smallest share of the time that a counter of this row was counted.
+
+    None when nothing was to be counted.
     """
     shares = [min(1, running / enabled) for _, enabled, running in row.values() if enabled]
     return min(shares, default=None)

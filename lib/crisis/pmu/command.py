@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a PMC command is but for its columns: the arguments, and the report of every interval and
-of the total.
+"""What a PMC command is but for its columns.
+
+The arguments, and the report of every interval and of the total.
 """
 
 from __future__ import annotations

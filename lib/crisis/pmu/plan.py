@@ -33,8 +33,9 @@ _NO_PMU = (
 
 
 def core_pmus(root: str = "/") -> list[tuple[str, int, list[int] | None]]:
-    """[(name, type, CPUs or None for all)] of the PMUs of CPU cores: one, or one a core type on
-    a hybrid machine.
+    """[(name, type, CPUs or None for all)] of the PMUs of CPU cores.
+
+    One, or one for each core type on a hybrid machine.
 
     x86 names it cpu, or cpu_core and cpu_atom; ARM by the core.  Those of a
     core type have a file "cpus", uncore PMUs a "cpumask".

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""All that the arguments of a PMC command ask for, opened and read: CPUs, a process, a command,
-a cgroup.
+"""All that the arguments of a PMC command ask for, opened and read.
+
+CPUs, a process, a command or a cgroup.
 """
 
 from __future__ import annotations
@@ -118,8 +119,9 @@ class Session:
             self._cores.update(topology())
 
             def core(cpu: int) -> Label:
-                """(PMU, (package, die, core)), as perf stat --per-core has them: a core's number
-                is its die's own.
+                """(PMU, (package, die, core)), as perf stat --per-core has them.
+
+                A core's number is its die's own.
                 """
                 if cpu not in self._cores:
                     self._cores.update(topology())
@@ -189,8 +191,9 @@ class Session:
         return self.child
 
     def release(self) -> None:
-        """The interval begins: here what was counted during the setup is left behind, and the
-        command of -c starts.
+        """Begin the interval.
+
+        What was counted during the setup is left behind, and the command of -c starts.
         """
         if self.gate is None:
             for source in self.sources:
@@ -236,8 +239,9 @@ class Session:
         return any(counter in p.parts for p in self.plans)
 
     def read(self) -> dict[Label, Row]:
-        """{(pmu or None, CPU, core or None): {counter: (count or None, enabled ns, running ns)}}
-        of the interval.
+        """{label: {counter: (count or None, enabled ns, running ns)}} of the interval.
+
+        A label is (PMU or None, CPU or core or None).
         """
         rows: dict[Label, Row] = {}
         for source in self.sources:

@@ -34,8 +34,9 @@ class Source:
         probe: dict[str, int] | None = None,
         moving: bool = False,
     ) -> None:
-        """targets: {key: (pid, cpu)}.  label_of: the row of a key.  moving: threads, that change
-        between core types.
+        """targets: {key: (pid, cpu)}.  label_of: the row of a key.
+
+        moving: threads, that change between core types.
         """
         self.plan, self.label_of, self.moving = plan_, label_of, moving
         self.counters = Counters(plan_.clusters, targets, bits, flags, probe)
@@ -88,8 +89,9 @@ class Sums:
                     values[index] = (values[index] or 0) + (scaled(value, enabled, running) or 0)
 
     def counter(self, parts: Iterable[tuple[int, int]]) -> Count:
-        """(count or None, enabled ns, running ns) of [(index, divisor)]: the times of the part
-        that was counted least.
+        """(count or None, enabled ns, running ns) of [(index, divisor)].
+
+        The times are those of the part that was counted least.
         """
         amount: float | None = 0
         least: list[int] | None = None
