@@ -86,7 +86,7 @@ $(LINTENV)/installed: tests/tools/lint.txt
 CLEAN = $(addprefix lib/crisis/,__init__.py arguments.py child.py cli.py demangle.py elf.py errors.py perfmap.py \
     plot.py ranges.py record.py returns.py rust_v0.py table.py targetfile.py) \
     $(wildcard $(patsubst %,lib/crisis/%/*.py,kernel perf cpu pmu memory net))
-NOT_YET = B,C4,C901,E101,E501,E731,F,I001,SIM,UP,W291
+NOT_YET = C901,E101,E501,I001,UP
 
 lint-python: $(LINTENV)/installed
 	ruff check --extend-ignore $(NOT_YET)
@@ -103,7 +103,7 @@ lint-text: $(LINTENV)/installed
 
 # Rewrite all files in the project's style.
 format: $(LINTENV)/installed
-	ruff check --fix-only
+	ruff check --fix-only --select I,UP,SIM,C4,W
 	ruff format
 	clang-format -i lib/crisis/progs/*.[ch]
 

@@ -103,7 +103,7 @@ def needs_quiet_machine(test):
                 return test(*args, **kwargs)
             except (AssertionError, subprocess.TimeoutExpired) as exc:
                 failures.append("measurement %d: %s: %s" % (number, type(exc).__name__, exc))
-                warnings.warn("%s: %s" % (test.__name__, failures[-1]))
+                warnings.warn("%s: %s" % (test.__name__, failures[-1]), stacklevel=2)
         raise AssertionError("\n".join(failures))
     return measured
 

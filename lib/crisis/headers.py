@@ -60,7 +60,7 @@ class Btf:
             if kind in named:
                 if name:
                     named[kind].setdefault(name, number)
-                if kind == ENUM or kind == ENUM64:
+                if kind in (ENUM, ENUM64):
                     self.enums.append(number)
             fixed, each = extra[kind]
             position += 12 + fixed + each * (info & 0xffff)

@@ -355,7 +355,7 @@ def test_task_storage():
              for defines in ({"STORAGE": 1}, {})]
     if build[0].unusable:
         pytest.skip(build[0].unusable)
-    assert [dict((m[0], m[1]) for m in obj.maps)["mine"] for obj in build] == [29, bpf.HASH]
+    assert [{m[0]: m[1] for m in obj.maps}["mine"] for obj in build] == [29, bpf.HASH]
     prog = bpf.Program(build[0])
     prog.attach()
     for _ in range(20):

@@ -746,7 +746,7 @@ def test_growth(leaker):
         else:
             rows.append((reports, record))
     assert rows and {number for number, _ in rows} <= {2, 3}
-    for number, record in rows:
+    for _, record in rows:
         assert names(record)[0] == "main" and record["growth_bytes"] > 0 and record["growth_bytes"] % 1000 == 0
 
 

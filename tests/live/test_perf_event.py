@@ -33,7 +33,7 @@ def test_group_counts_one_instant_on_every_cpu():
     before = time.monotonic_ns()
     readings = {cpu: group.read() for cpu, group in groups.items()}
     end = time.monotonic_ns()
-    for cpu, (enabled, running, clock, _, _) in readings.items():
+    for enabled, running, clock, _, _ in readings.values():
         assert enabled == running
         assert before - started <= enabled <= end - begin
         assert before - started - 1e6 * SLOW <= clock <= end - begin + 1e6 * SLOW

@@ -280,7 +280,7 @@ def test_without_frame_numbers_the_range_is_wider_and_holds_the_truth():
         *rows, total = [json.loads(line) for line in result.stdout.splitlines()]
         for row in rows[1:]:
             os.kill(row["pid"], signal.SIGKILL)
-    assert 64 * MB <= total["ref_min_bytes"] <= 72 * MB and 128 * MB <= total["ref_max_bytes"]
+    assert 64 * MB <= total["ref_min_bytes"] <= 72 * MB and total["ref_max_bytes"] >= 128 * MB
     assert total["ref_max_bytes"] == total["ref_unweighted_bytes"] or total["ref_max_bytes"] < 144 * MB
 
 

@@ -187,7 +187,7 @@ def test_debug_shows_where_and_changes_no_status(run):
         try:
             {}["a\x1b"]
         except KeyError:
-            raise NotPermitted("not you")
+            raise NotPermitted("not you")       # noqa: B904
     result = run(main, "--debug")
     assert result.status == 77 and result.err.endswith("toy: not you\n")
     # Of what the error was made from, nothing.

@@ -126,7 +126,7 @@ class FakeSymbols:
 def tracer(blocks, targets, **changes):
     """A Tracer of processes.  blocks: {(address, tgid): (bytes, since when, stack)}; targets: {tgid: since when}."""
     one = memleak.Tracer.__new__(memleak.Tracer)
-    one.args = arguments(**dict(dict(combined_only=False, older=0, trace=False), **changes))
+    one.args = arguments(**{"combined_only": False, "older": 0, "trace": False, **changes})
     one.user, one.changed, one.ended, one.attached, one._symbols = True, False, set(), set(), FakeSymbols()
     one.sampled = one._spaces = None
     one.live, one.comms = dict.fromkeys(targets, "x"), {tgid: "x" for _, tgid in blocks}
@@ -147,7 +147,7 @@ def test_blocks_belong_to_a_process_and_not_to_a_pid():
         (7, 1): [10, 1], (8, 1): [30, 1], (9, 2): [40, 1]}
     assert {memleak.KEY.unpack(key)[0] for key in one.program.maps["blocks"]} == {1, 4}
     assert set(one.comms) == {7, 8, 9} and one._symbols.forgotten == []         # 9 is in this report
-    assert {key for key in one.outstanding()} == {(7, 1), (8, 1)}
+    assert set(one.outstanding()) == {(7, 1), (8, 1)}
     assert set(one.comms) == {7, 8} and one._symbols.forgotten == [9]
 
 
@@ -290,8 +290,8 @@ def test_objects(wanted, right, wrong):
 
 
 def arguments(**changes):
-    values = dict(top=None, sort="size", growth=False, folded=False, sample=None, show_allocs=False,
-                  inlines=False, unwind=False, min_size=0, max_size=1 << 62)
+    values = {"top": None, "sort": "size", "growth": False, "folded": False, "sample": None, "show_allocs": False,
+              "inlines": False, "unwind": False, "min_size": 0, "max_size": 1 << 62}
     return types.SimpleNamespace(**dict(values, **changes))
 
 

@@ -47,9 +47,7 @@ def some_words(parser, chance):
         name = chance.choice(action.option_strings)
         value = [str(chance.choice(list(action.choices)))] if action.choices and chance.random() < .9 else \
             [chance.choice(WORDS)]
-        if action.nargs == 0:
-            value = []
-        elif action.nargs == "?" and chance.random() < .5:
+        if action.nargs == 0 or action.nargs == "?" and chance.random() < .5:
             value = []
         elif name.startswith("--") and chance.random() < .3:
             name, value = "%s=%s" % (name, value[0]), []

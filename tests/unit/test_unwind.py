@@ -11,7 +11,7 @@ import pytest
 from crisis import stacks, unwind
 from crisis.eh_frame import AARCH64, MACHINE, X86_64
 from crisis.unwind import AddressSpace, End
-from elf_image import CODE, FRAME, FRAMES, HEADER, JIT, LOADED, PROGRAMS, SIZE, Image, reader, table_of
+from elf_image import CODE, FRAME, FRAMES, HEADER, JIT, LOADED, PROGRAMS, SIZE, Image, table_of
 from helpers import SLOW
 
 TRIES = int(os.environ.get("CRISIS_TRIES", "2000"))
@@ -172,8 +172,10 @@ ARM = [(0, 0x20, b"\x2d"), (0x20, 0x20, b"\x2d\x0e\x20\x9d\x04\x9e\x03"), (0x60,
 MASK = unwind.address_mask(0xffffe8a21000)
 CODED = 0x2a << 48              # a pointer authentication code
 
+ARM_IP, ARM_RETURN = at(4), at(0x28)
 
-def arm_walk(words, x29=0, x30=at(0x28), ip=at(4), **options):
+
+def arm_walk(words, x29=0, x30=ARM_RETURN, ip=ARM_IP, **options):
     saved = (0,) * 10 + (x29, x30)
     return unwind.unwind(Image(ARM, machine=AARCH64).space(AARCH64), ip, SP, saved, stack(words), machine=AARCH64,
                          mask=MASK, **options)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The unwinder: whole files against readelf, stacks of programs against gdb and against what they are."""
 
+import functools
 import json
 import os
 import re
@@ -156,13 +157,17 @@ class Process:
         return found
 
 
-def function(path, address, cache={}):
+@functools.lru_cache(None)
+def functions(path):
+    """[(virtual address, name)] of the functions of a file, by nm."""
+    rows = subprocess.run(["nm", "-n", path], stdout=subprocess.PIPE, check=True, universal_newlines=True).stdout
+    return [(int(row[0], 16), row[2]) for row in map(str.split, rows.splitlines())
+            if len(row) == 3 and row[1] in "tTwW"]
+
+
+def function(path, address):
     """The name of the function at a virtual address, by nm."""
-    if path not in cache:
-        rows = subprocess.run(["nm", "-n", path], stdout=subprocess.PIPE, check=True, universal_newlines=True).stdout
-        cache[path] = [(int(row[0], 16), row[2]) for row in map(str.split, rows.splitlines())
-                       if len(row) == 3 and row[1] in "tTwW"]
-    return [name for start, name in cache[path] if start <= address][-1]
+    return [name for start, name in functions(path) if start <= address][-1]
 
 
 def captured(command, path, machine):

@@ -25,7 +25,7 @@ def test_names_of_a_list(tmp_path):
                            (b"d@" * 90000, ["d"] * 90000), (b"\xff@", ["\udcff"])):
             (tmp_path / "list").write_bytes(raw.replace(b"@", end))
             assert list(names_from(path, null)) == names
-    for path in "/dev/zero", path:
+    for name in "/dev/zero", path:
         (tmp_path / "list").write_bytes(b"x" * 200000)
         with pytest.raises(Error, match="more than 65536 bytes"):
-            list(names_from(path, False))
+            list(names_from(name, False))

@@ -53,7 +53,7 @@ Referenced:            0 kB
 AnonHugePages:         0 kB
 Private_Hugetlb:    2048 kB
 VmFlags: rd wr sh mr mw me ms de ht sd
-"""
+"""  # noqa: W291
 
 
 def test_mappings_of_new_and_old_kernels():

@@ -35,9 +35,7 @@ _ALL_BITS = "Linux's lists set all bits; those that libpfm4 does not name are re
 _MORE_MASKS = "Linux's list names unit masks that libpfm4 does not"
 DIFFERENT = {("Haswell", "0xc424"): _HIT_BITS, ("Broadwell", "0xc424"): _HIT_BITS,
              **{(kind, hex(code)): _ALL_BITS for kind in ("Zen 1", "Zen 2") for code in (0xff70, 0xff71, 0xff72)},
-             **{(kind, code): _MORE_MASKS for kind, code in (
-                 ("Zen 2", "0x5faf"), ("Zen 2", "0x20af"), ("Zen 3", "0xf960"), ("Zen 3", "0x19ae"),
-                 ("Zen 3", "0x1faf"))}}
+             **dict.fromkeys((("Zen 2", "0x5faf"), ("Zen 2", "0x20af"), ("Zen 3", "0xf960"), ("Zen 3", "0x19ae"), ("Zen 3", "0x1faf")), _MORE_MASKS)}
 
 
 class Pfm:
