@@ -299,8 +299,7 @@ static __always_inline u64 use(u64 file, u64 index, u64 end, int fault, const u6
 {
 	u64 number = index / CHUNK, more = (end - 1) / CHUNK - number, count = file;
 
-	/* Counts up from a number unknown to the verifier, so that all turns look the same to it.
-	 */
+	/* From a number unknown to the verifier, so that all turns look the same to it. */
 	barrier_var(count);
 	count += use_chunk(file, number, index, end, fault);
 	if (more)
@@ -318,8 +317,7 @@ static __always_inline u64 reads_of_current(void)
 #endif
 }
 
-/* The number of page faults that it has completed, in which one that was tried again counts once.
- */
+/* The number of page faults that it has completed.  One that was tried again counts once. */
 static __always_inline u64 faults_of_current(void)
 {
 	return CURRENT_LOAD(maj_flt) + CURRENT_LOAD(min_flt);
@@ -348,7 +346,7 @@ static __always_inline int was_read(struct inode *inode, u64 index, u64 end, int
 		return 0;
 	if (first)
 		ADD(read, end - index);
-	fresh = use(file_of(inode), index, end, 0, READ_CHUNKS);
+	fresh = use(file_of(inode), index, end, 0, READ_CHUNKS + 1);
 	if (!fresh)
 		return 0;
 	ADD(read_fresh, fresh);
