@@ -11,6 +11,8 @@ A symbol table has no inlined functions; `Symbols.inlined` asks addr2line(1)
 for them, which needs debugging information.
 """
 
+from __future__ import annotations
+
 import errno
 import os
 import struct
@@ -20,6 +22,11 @@ from bisect import bisect_left, bisect_right
 from . import targetfile
 from .elf import Elf, Functions, NotElf
 from .errors import Unavailable
+
+TYPE_CHECKING = False                               # mypy takes it for true
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 __all__ = ["Frame", "Symbols", "Elf", "mappings", "folded", "line", "without_tracing"]
 
@@ -90,7 +97,7 @@ def folded(frames, root=None):
     return ";".join(escape(name).replace(";", ":") for name in names)
 
 
-def mappings(pid, root="/"):
+def mappings(pid: int, root: str = "/") -> list[tuple[int, int, bool, int, Any, str]]:
     """[(start, end, executable, file offset, (device, inode), path)] of a process.
 
     path is str, without the kernel's " (deleted)"; "" for anonymous memory.
@@ -301,7 +308,7 @@ class Symbols:
 
     # Processes
 
-    def hold(self, pid):
+    def hold(self, pid: int) -> None:
         """Read a process's map, and open its executable files, so that addresses can be named after its end.
 
         Raises OSError when there is no such process.
@@ -335,11 +342,11 @@ class Symbols:
                  if path.startswith("/") and identity in self._modules}
         return list(found.items())
 
-    def mapped(self, pid):
+    def mapped(self, pid: int) -> list[tuple[int, int, bool, int, Any, str]]:
         """The executable mappings of a process that `hold` has read, as of `mappings`; another list after a change."""
         return self._maps.get(pid, _NO_MAP)[1]
 
-    def file(self, identity):
+    def file(self, identity: Any) -> tuple[Elf, Callable[[int, int], bytes]] | None:
         """(Elf, read) of a file that `hold` has met, or of "[vdso]": read(length, offset) returns bytes of it.
 
         None when there is none.  Raises ValueError for a malformed file, and so does read; OSError.

@@ -181,7 +181,8 @@ class _Walker:
     behind a frame record of arm64; call: whether the instruction pointer is a return address.
     """
 
-    def __init__(self, machine: Machine, ip: int, sp: int, saved: Sequence[int], stack: bytes, call: bool) -> None:
+    def __init__(self, machine: Machine, ip: int, sp: int, saved: Sequence[int], stack: Union[bytes, memoryview],
+                 call: bool) -> None:
         self.machine, self.call, self.low, self.base = machine, call, sp, sp
         self.values = {machine.link: ip, machine.stack: sp}     # on arm64 `saved` has the link register
         self.values.update(zip(machine.saved, saved))
@@ -275,8 +276,8 @@ class _Walker:
         return self.words[at + 1]
 
 
-def unwind(space: AddressSpace, ip: int, sp: int, saved: Sequence[int], stack: bytes, call: bool = True,
-           mask: int = WORD, machine: Machine = MACHINE, limit: int = MOST_FRAMES) -> Walk:
+def unwind(space: AddressSpace, ip: int, sp: int, saved: Sequence[int], stack: Union[bytes, memoryview],
+           call: bool = True, mask: int = WORD, machine: Machine = MACHINE, limit: int = MOST_FRAMES) -> Walk:
     """The frames of a stack.
 
     ip, sp, saved: the instruction pointer, the stack pointer and the registers

@@ -101,7 +101,7 @@ def main():
         candidates = {"ours": ([OURS], {}), "ours, --source multi": ([OURS, "--source", "multi"], {}),
                       "ours, --source perf": ([OURS, "--source", "perf"], {}),
                       "ours, --combined-only": ([OURS, "--combined-only"], {}),
-                      "ours, -S 512K": ([OURS, "-S", "512K"], {})}
+                      "ours, -S 512K": ([OURS, "-S", "512K"], {}), "ours, --unwind": ([OURS, "--unwind"], {})}
         if os.access("/usr/sbin/memleak-bpfcc", os.X_OK):
             full_header_tree(os.path.join(directory, "tree"))
             candidates["bcc"] = ["/usr/sbin/memleak-bpfcc"], {"BCC_KERNEL_SOURCE": os.path.join(directory, "tree")}
