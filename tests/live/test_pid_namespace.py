@@ -154,6 +154,7 @@ def leaking_inside(*options):
     assert status == 0, err
     records = [json.loads(line) for line in out.splitlines()]
     rows = [(r["pid"], r["bytes"], r["comm"]) for r in records if r["record"] == "stack"]
+    assert all(r["stack"] for r in records if r["record"] == "stack")
     assert pid < 10 and records[-1]["lost"]["untracked"] == 0
     return pid, child, sorted(rows)
 
@@ -164,6 +165,12 @@ def test_memleak(source):
     pid, child, rows = leaking_inside("--source", source, "-p", "PID")
     assert [(who, nbytes) for who, nbytes, _ in rows] == [(pid, 1000003)] and rows[0][2].startswith("python")
     pid, child, rows = leaking_inside("--source", source, "--follow", "-p", "PID")
+    assert [(who, nbytes) for who, nbytes, _ in rows] == [(pid, 1000003), (child, 3000003)]
+
+
+def test_memleak_that_unwinds():
+    """The copies of the stacks have the namespace's numbers, too."""
+    pid, child, rows = leaking_inside("--unwind", "-s", "1", "--follow", "-p", "PID")
     assert [(who, nbytes) for who, nbytes, _ in rows] == [(pid, 1000003), (child, 3000003)]
 
 
