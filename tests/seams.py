@@ -776,7 +776,7 @@ def memleak(world, module, data):
             return dict.fromkeys(keys)
 
     def call(entry):
-        kind = next(number for number, name in module.KINDS.items() if name == entry["call"])
+        kind = next(number for number, name in module.CALLS.items() if name == entry["call"])
         return (world_ns(entry["at"]), int(entry["address"], 16), entry["bytes"], numbers.get(entry.get("stack"), 0),
                 entry["pid"], entry["tid"], kind, entry.get("free", False), text(entry["comm"]))
 

@@ -99,8 +99,6 @@ class Source:
 
     def __init__(self, name, file=None, points=(), params=(), counters=(), defines=None, has=None,
                  requires=(), constants=(), arguments=(), kfuncs=(), probes=(), text=None):
-        if file is not None and "\n" in file:       # bin/memleak, until its C is in a file
-            file, text = None, '#define NO_SUBSYS 255\n#include "crisis.bpf.h"\n#include "hist.bpf.h"\n' + file
         self.name, self.file, self._text, self.points = name, file, text, points
         self.params, self.counters = tuple(params), tuple(counters)
         self.defines, self.has = defines or {}, has or {}

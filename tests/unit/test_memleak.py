@@ -220,7 +220,7 @@ def test_memory_is_what_mprotect_makes_of_a_reservation():
     page = os.sysconf("SC_PAGE_SIZE")
     assert one._map(event(200, memleak.RESERVED, 0x100000, 64 * page)) == []
     made = one._map(event(300, memleak.MPROTECT, 0x100000 + 8 * page, 2 * page - 5, 2))
-    assert [(e[1], e[2], e[3], memleak.KINDS[e[6]]) for e in made] == [(0x100000 + 8 * page, 2 * page, 2, "mprotect")]
+    assert [(e[1], e[2], e[3], memleak.CALLS[e[6]]) for e in made] == [(0x100000 + 8 * page, 2 * page, 2, "mprotect")]
     assert one._map(event(310, memleak.MPROTECT, 0x100000 + 8 * page, page, 3)) == []           # it was already
     assert one._map(event(320, memleak.MPROTECT, 0x900000, page, 3)) == []                      # no reservation
     one.args.min_size = page + 1

@@ -46,4 +46,5 @@ extern unsigned long lint_register(struct pt_regs *ctx);
 #define PT_REGS_PARM3(ctx) lint_register(ctx)
 #define PT_REGS_PARM4(ctx) lint_register(ctx)
 #define PT_REGS_SP(ctx) lint_register(ctx)
+#define PT_REGS_IP(ctx) lint_register(ctx)
 #define PT_REGS_RC(ctx) lint_register(ctx)
