@@ -3,9 +3,9 @@
 
 import struct
 
-from crisis import stacks
-from crisis.eh_frame import AARCH64, X86_64, Table
-from crisis.unwind import AddressSpace
+from crisis.symbols import stacks
+from crisis.symbols.eh_frame import AARCH64, X86_64, Table
+from crisis.symbols.unwind import AddressSpace
 
 REGISTERS = {
     X86_64: {name: number for number, name in enumerate("rax rdx rcx rbx rsi rdi rbp rsp".split())},

@@ -732,7 +732,7 @@ def memleak(world, module, data):
     if data is None:
         return
     from crisis import cli
-    from crisis.stacks import Frame
+    from crisis.symbols.stacks import Frame
     numbers = {name: number for number, name in enumerate(data["stacks"], 1)}
 
     def frame(fields):

@@ -1121,7 +1121,7 @@ def test_unwind_through_libraries_loaded_since(built, tmp_path):
 
 def test_unwind_of_hostile_tables(built):
     """A process that writes random bytes into the .eh_frame and .eh_frame_hdr of the libraries that it calls."""
-    from crisis.stacks import Elf
+    from crisis.symbols.stacks import Elf
     library = built("late.so", LATE_LIBRARY, "gcc", "-shared", "-fPIC", "-fomit-frame-pointer")
     path = built("late", LATE, "gcc", "-fomit-frame-pointer", "-ldl")
     with open(library, "rb") as f:

@@ -8,9 +8,9 @@ import os
 import types
 
 import pytest
-from crisis import probes
-from crisis.sampling import Sampling
-from crisis.stacks import Frame
+from crisis.alloc import probes
+from crisis.alloc.sampling import Sampling
+from crisis.symbols.stacks import Frame
 from helpers import load
 
 memleak = load("memleak")

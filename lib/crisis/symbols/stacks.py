@@ -21,7 +21,7 @@ from bisect import bisect_left, bisect_right
 
 from . import targetfile
 from .elf import Elf, Functions, NotElf
-from .errors import Unavailable
+from ..errors import Unavailable
 
 TYPE_CHECKING = False                               # mypy takes it for true
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Frame:
 
 def line(frame):
     """A frame as bcc prints it: "name+0x1d [module]", or "name (inlined) [module]", escaped."""
-    from .table import escape
+    from ..table import escape
     text = "[unknown]" if frame.name is None else escape(frame.name)
     if frame.inlined:
         text += " (inlined)"
@@ -87,7 +87,7 @@ def folded(frames, root=None):
     frames: innermost first; root: a name to put in front, such as the command's.
     A ';' or line break in a name would make it another frame, and is replaced.
     """
-    from .table import escape
+    from ..table import escape
     names = [] if root is None else [root]
     for frame in reversed(frames):
         name = frame.name
@@ -210,7 +210,7 @@ class _Module:
 
         addr2line reads the file as its owner, who could have written what it reads.
         """
-        from . import child
+        from .. import child
         places = {}
         for offset in offsets:
             address = self.elf.address(offset) if self.elf else None

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from crisis import eh_frame, stacks
-from crisis.eh_frame import AARCH64, X86_64, Table
+from crisis.symbols import eh_frame, stacks
+from crisis.symbols.eh_frame import AARCH64, X86_64, Table
 from elf_image import BASE, CODE, FRAME, FRAMES, HEADER, PROGRAMS, RA, SIZE, Image, encoded, reader, shown, uleb
 from helpers import SLOW
 

@@ -12,7 +12,7 @@ pointer and memory as they were at the entry.  Elsewhere it stays at the entry.
 
 import os
 
-from .returns import length
+from ..symbols.returns import length
 
 __all__ = ["place", "jumps"]
 

@@ -17,8 +17,9 @@ import time
 import pytest
 from helpers import ROOT, SLOW
 
-from crisis import elf, probes, returns
-from crisis.elf import Elf, Functions, NotElf
+from crisis.alloc import probes
+from crisis.symbols import elf, returns
+from crisis.symbols.elf import Elf, Functions, NotElf
 
 sys.path.insert(0, os.path.join(ROOT, "tests/cases"))
 import hostile_elf                      # noqa: E402
@@ -144,7 +145,7 @@ def read_places(source):
 
 
 def read_functions(source):
-    from crisis.stacks import _Module
+    from crisis.symbols.stacks import _Module
     module = _Module(source, "/no/such/directory/file", os.getpid())
     module.load(0)
     for offset in 0, 0x400, 0x480, 1 << 62, 1 << 63, (1 << 64) - 1:
@@ -215,7 +216,7 @@ print(faults, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, time.
 
 def cost(path):
     """(number of faults, KB, seconds) of what memleak reads of a file."""
-    code = CODE % [os.path.join(ROOT, part) for part in ("lib", "tests", "tests/unit")]
+    code = CODE % [os.path.join(ROOT, part) for part in ("lib", "tests", "tests/unit/symbols")]
     text = subprocess.run([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, check=True,
                           universal_newlines=True).stdout
     faults, size, seconds = text.split()

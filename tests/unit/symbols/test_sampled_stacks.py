@@ -5,10 +5,10 @@ import struct
 
 import pytest
 
-from crisis import sampled_stacks
-from crisis.sampled_stacks import SampledStacks, Spaces
-from crisis.stacks import Frame
-from crisis.unwind import End, Walk
+from crisis.symbols import sampled_stacks
+from crisis.symbols.sampled_stacks import SampledStacks, Spaces
+from crisis.symbols.stacks import Frame
+from crisis.symbols.unwind import End, Walk
 
 
 class FakeSymbols:

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from crisis import stacks, unwind
-from crisis.eh_frame import AARCH64, MACHINE, X86_64
-from crisis.unwind import AddressSpace, End
+from crisis.symbols import stacks, unwind
+from crisis.symbols.eh_frame import AARCH64, MACHINE, X86_64
+from crisis.symbols.unwind import AddressSpace, End
 from elf_image import CODE, FRAME, FRAMES, HEADER, JIT, LOADED, PROGRAMS, SIZE, Image, table_of
 from helpers import SLOW
 

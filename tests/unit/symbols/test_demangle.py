@@ -9,8 +9,8 @@ import time
 import pytest
 from helpers import ROOT, SLOW
 
-from crisis import rust_v0
-from crisis.demangle import Demangler
+from crisis.symbols import rust_v0
+from crisis.symbols.demangle import Demangler
 
 sys.path.insert(0, os.path.join(ROOT, "tests/cases"))
 from demangler_bomb import bomb         # noqa: E402

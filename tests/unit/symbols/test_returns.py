@@ -10,8 +10,8 @@ import subprocess
 
 import pytest
 
-from crisis import returns
-from crisis.stacks import Elf
+from crisis.symbols import returns
+from crisis.symbols.stacks import Elf
 
 
 def library(name):

@@ -10,9 +10,9 @@ import sys
 import pytest
 from helpers import ROOT, SLOW
 
-from crisis import stacks
-from crisis.perfmap import PerfMap
-from crisis.stacks import Frame
+from crisis.symbols import stacks
+from crisis.symbols.perfmap import PerfMap
+from crisis.symbols.stacks import Frame
 
 KALLSYMS = """\
 ffffffff81000000 T _stext
@@ -215,7 +215,7 @@ def test_a_perf_map_without_a_line_break(tmp_path):
 COST = """
 import resource, sys, time
 sys.path.insert(0, %r)
-from crisis.perfmap import PerfMap
+from crisis.symbols.perfmap import PerfMap
 before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
 found = PerfMap(sys.argv[1])
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, time.monotonic() - begin,

@@ -20,7 +20,7 @@ from array import array
 from bisect import bisect_right
 from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
-from .stacks import Elf
+from .elf import Elf
 
 __all__ = ["WORD", "Machine", "X86_64", "AARCH64", "MACHINE", "Rule", "Rules", "Table", "evaluate"]
 

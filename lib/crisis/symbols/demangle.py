@@ -81,7 +81,7 @@ class Demangler:
         """Demangle C++ names that are not known yet."""
         import time
 
-        from . import child
+        from .. import child
 
         new = [name for name in names if name not in self._known and _is_sane(name)]
         if not new or not self._works:

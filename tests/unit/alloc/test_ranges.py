@@ -4,7 +4,7 @@
 import random
 
 import pytest
-from crisis.ranges import Ranges, punched
+from crisis.alloc.ranges import Ranges, punched
 
 
 def test_ranges():

@@ -11,9 +11,9 @@ import subprocess
 
 import pytest
 
-from crisis import stacks, unwind
-from crisis.eh_frame import AARCH64, MACHINE, X86_64, Table
-from crisis.unwind import AddressSpace, End
+from crisis.symbols import stacks, unwind
+from crisis.symbols.eh_frame import AARCH64, MACHINE, X86_64, Table
+from crisis.symbols.unwind import AddressSpace, End
 from elf_image import REGISTERS, reader, shown, table_of
 from helpers import ROOT, SLOW
 

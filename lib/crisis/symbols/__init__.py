@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Addresses to names: symbol tables, unwind tables, and stacks of the kernel and of processes."""
