@@ -12,7 +12,9 @@ import errno
 import os
 import struct
 
-from . import perf_event, syscalls
+from .kernel import rlimit, syscalls
+from .perf import event as perf_event
+from .perf import event_source, tracefs
 from .errors import Error, NotPermitted, Unavailable, file_limit
 from .record import Layouts
 
@@ -386,7 +388,7 @@ class Program:
         self.maps, self.layouts, self.taken, self.refused = {}, Layouts(obj.layouts), [], []
         self._loaded, self._links, self._targets = {}, [], {}
         _raise_memlock()
-        syscalls.room_for(len(obj.maps) + 2 * len(obj.points) + len(obj.probes), "BPF maps, programs and events")
+        rlimit.raise_open_files(len(obj.maps) + 2 * len(obj.points) + len(obj.probes), "BPF maps, programs and events")
         for name, type_, key_size, value_size, max_entries, flags, key, value in obj.maps:
             size = (maps or {}).get(name, {})
             if "elements" in size:
@@ -514,11 +516,11 @@ class Program:
         elif kind == "raw_tp":
             link = _bpf(RAW_TRACEPOINT_OPEN, struct.pack("=QI", syscalls.address(name), fd))[0]
         elif kind == "tracepoint":
-            number = _open(perf_event.tracepoint_id, *target.split(":", 1))
+            number = _open(tracefs.tracepoint_id, *target.split(":", 1))
             link = self._event(fd, perf_event.TYPE_TRACEPOINT, number, cpu=0)
         elif kind in ("kprobe", "kretprobe"):
-            pmu = _open(perf_event.pmu_type, "kprobe")
-            config = _open(perf_event.retprobe_bit, "kprobe") if kind == "kretprobe" else 0
+            pmu = _open(event_source.pmu_type, "kprobe")
+            config = _open(event_source.retprobe_bit, "kprobe") if kind == "kretprobe" else 0
             link = self._event(fd, pmu, config, cpu=0, config1=syscalls.address(name))
         else:
             raise ValueError("%s is attached by its own method" % kind)
@@ -561,8 +563,8 @@ class Program:
         """
         name = ctypes.create_string_buffer(os.fsencode(path))
         kind = "uretprobe" if returning else "uprobe"
-        pmu = _open(perf_event.pmu_type, "uprobe")
-        config = _open(perf_event.retprobe_bit, "uprobe") if returning else 0
+        pmu = _open(event_source.pmu_type, "uprobe")
+        config = _open(event_source.retprobe_bit, "uprobe") if returning else 0
         attributes = pmu, config, pid, 0 if pid < 0 else -1, syscalls.address(name), offset
         constant = any(name == "cookie" for _, name in self._object.functions[function][2])
         program = self.load(function, kind, cookie=cookie if constant else 0)

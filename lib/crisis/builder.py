@@ -17,7 +17,8 @@ import tempfile
 
 sys.path.insert(1, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 from crisis import compile as compiler      # noqa: E402
-from crisis import headers, record, syscalls        # noqa: E402
+from crisis import headers, record     # noqa: E402
+from crisis.kernel import syscalls     # noqa: E402
 from crisis.child import die_with_parent    # noqa: E402
 from crisis.errors import Error, Unavailable                    # noqa: E402
 

@@ -9,7 +9,8 @@ upid, include/linux/pid.h.
 
 import os
 
-from . import bpf, compile, proc
+from . import bpf, compile
+from .kernel import proc
 from .errors import Unavailable
 
 __all__ = ["kernel_tids", "place"]

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the commands that filter tasks by PID and cgroup share: what task.bpf.h needs, and the checks of the options."""
 
-from . import compile, proc
+from . import compile
+from .kernel import cgroup as cgroups
+from .kernel import proc
 from .errors import Error, Unavailable
 
 __all__ = ["DEFINES", "HAS", "PARAMS", "CONSTANTS", "NO_SUBSYS", "subsys", "filters", "warn_of_foreign_pids"]
@@ -38,7 +40,7 @@ def warn_of_foreign_pids(note):
 def filters(pid=None, tid=None, cgroup=None, build=compile.build):
     """A function from a compiled Object to the values of PARAMS.
 
-    pid: a process; tid: a thread; both as this PID namespace numbers them.  cgroup: as for proc.find_cgroup.
+    pid: a process; tid: a thread; both as this PID namespace numbers them.  cgroup: as for kernel.cgroup.find.
     build: from a compile.Source to its Object.
     Raises Error when there is no such process, thread or cgroup, Unavailable where PIDs cannot be translated.
     """
@@ -48,7 +50,7 @@ def filters(pid=None, tid=None, cgroup=None, build=compile.build):
         proc.check_thread(tid)
     if (pid or tid) and not proc.in_initial_pid_namespace():
         pid, tid = _translate(pid, tid, build)
-    number, level, controllers, _ = proc.find_cgroup(cgroup) if cgroup is not None else (0, 0, None, None)
+    number, level, controllers, _ = cgroups.find(cgroup) if cgroup is not None else (0, 0, None, None)
 
     def params(obj):
         return {"tgid": pid or 0, "tid": tid or 0, "cgroup": number, "cgroup_level": level,

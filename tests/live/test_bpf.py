@@ -12,7 +12,8 @@ import sys
 import time
 
 import pytest
-from crisis import bpf, headers, perf_event
+from crisis import bpf, headers
+from crisis.perf import event_source
 from crisis import compile as compiler
 from crisis.errors import Unavailable
 
@@ -316,7 +317,7 @@ def test_pruned_header_puts_members_where_btf_says():
 
 def test_pmu_that_is_not_there():
     with pytest.raises(Unavailable):
-        perf_event.pmu_type("no-such-pmu")
+        event_source.pmu_type("no-such-pmu")
 
 
 def test_variables_may_be_called_as_the_kernel_calls_constants():

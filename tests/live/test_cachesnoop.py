@@ -260,15 +260,15 @@ def test_text_and_summary(tmp_path):
 
 
 def test_a_name_is_searched_where_the_kernel_has_none(tmp_path):
-    from crisis import filemap
+    from crisis.memory import file_names
     path = make(tmp_path / "file")
     info = os.stat(path)
     dev = os.major(info.st_dev) << 20 | os.minor(info.st_dev)
-    mounts = filemap.Mounts()
+    mounts = file_names.Mounts()
     with open(path):
         assert mounts.find_open(os.getpid(), dev, info.st_ino) == path
     assert mounts.find_open(os.getpid(), dev, info.st_ino) is None
-    search = filemap.Search(mounts)
+    search = file_names.Search(mounts)
     assert search.ask(dev, info.st_ino) is None
     search.wait(30)
     found = search.ask(dev, info.st_ino)

@@ -13,7 +13,7 @@ import sys
 import time
 
 import pytest
-from crisis import proc
+from crisis.kernel import cgroup, proc
 from helpers import (SLOW, as_nobody, attached, fails_to_write, needs_quiet_machine, peak_memory, refuses, run, stop)
 from pagefiles import PAGE, read, resident, rewrite
 
@@ -515,7 +515,7 @@ def reader(path, *wrap, before=None):
 def test_cgroup_filter(tmp_path):
     path = make(tmp_path / "file")
     other = make(tmp_path / "other")
-    mounts = proc.cgroup_mounts()
+    mounts = cgroup.mounts()
     if not mounts:
         pytest.skip("no cgroup file system is mounted")
     for point, _, controllers in mounts:

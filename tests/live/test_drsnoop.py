@@ -14,7 +14,7 @@ import pytest
 from helpers import (GUEST, ROOT, SLOW, as_nobody, fails_to_write, load, memory_cgroup, remove_cgroup, run, tracing,
                      until)
 
-from crisis import proc
+from crisis.kernel import cgroup
 
 SOURCES = ("typed", "format")
 LIMIT = 32 << 20
@@ -201,7 +201,7 @@ def test_filters_take_theirs_and_nothing_else(file, second_file):
 
 
 def test_a_cgroup_of_a_v1_hierarchy_without_the_memory_controller(file, second_file):
-    mounts = [point for point, _, controllers in proc.cgroup_mounts()
+    mounts = [point for point, _, controllers in cgroup.mounts()
               if controllers and not controllers & {"memory", "cpuset"}]
     if not mounts:
         pytest.skip("no such hierarchy is mounted")

@@ -10,7 +10,8 @@ import subprocess
 import time
 
 import pytest
-from crisis import bpf, compile as compiler, proc
+from crisis import bpf, compile as compiler
+from crisis.kernel import interrupts, sysfs
 from helpers import (SLOW, as_nobody, attached, cpu_time, load, needs_quiet_machine, run, stop, tool, until, usable,
                      workload)
 
@@ -179,7 +180,7 @@ def side_by_side():
 
 def test_time_against_another_tool():
     """Its window is shorter than ours, so that the load must be steady: once in five is enough."""
-    if len(proc.online_cpus()) < 2:
+    if len(sysfs.online_cpus()) < 2:
         pytest.skip("the load wants a CPU to itself")
     usable("irqtime", "vectors", "0.01", "1")
     if not PEER:
@@ -198,7 +199,7 @@ def test_no_cpu_has_more_time_than_there_is():
     with workload(FLOOD):
         result = run("irqtime", "-j", "-P", "1", "3")
     records = [json.loads(line) for line in result.stdout.splitlines()]
-    cpus = proc.online_cpus()
+    cpus = sysfs.online_cpus()
     assert {r["cpu"] for r in records if r["record"] == "irq"} <= set(cpus)
     records = [r for r in records if r["total_ns"] is not None]         # of the others none was seen
     for cpu in cpus:
@@ -248,8 +249,8 @@ def test_lines_have_the_names_of_their_handlers():
     if not busy:
         pytest.skip("no interrupt line of this machine is in use")
     for number in busy:
-        assert proc.irq_name(int(number)) == open("/sys/kernel/irq/%s/actions" % number).read().strip()
-    assert proc.irq_name(10**6) == "irq1000000"
+        assert interrupts.name(int(number)) == open("/sys/kernel/irq/%s/actions" % number).read().strip()
+    assert interrupts.name(10**6) == "irq1000000"
 
 
 def test_a_full_table_is_told():

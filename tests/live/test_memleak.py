@@ -675,7 +675,7 @@ def test_sampling_is_within_its_error(leaker, source, sampling):
 
 
 def test_follow_and_cgroup_see_children(leaker):
-    from crisis import proc
+    from crisis.kernel import cgroup
     with program(leaker, "fork", str(AMOUNT)) as child:
         stacks, _, _ = leaks(child, "--follow")
         found = {r["pid"] == child.pid: r["bytes"] for r in stacks if names(r) and "main" in names(r)}
@@ -683,7 +683,7 @@ def test_follow_and_cgroup_see_children(leaker):
     with program(leaker, "fork", str(AMOUNT)) as child:
         stacks, _, _ = leaks(child)
         assert {r["pid"] for r in stacks} == {child.pid}            # not without it
-    points = [point for point, _, _ in proc.cgroup_mounts()]
+    points = [point for point, _, _ in cgroup.mounts()]
     if not points:
         pytest.skip("no cgroup file system is mounted")
     directory = "%s/crisis-memleak-%d" % (points[-1], os.getpid())

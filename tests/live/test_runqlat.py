@@ -158,8 +158,8 @@ def test_nothing_is_measured_from_before_the_start():
 
 
 def cgroup_mount():
-    from crisis import proc
-    for point, _, controllers in sorted(proc.cgroup_mounts(), key=lambda m: m[2] is not None):
+    from crisis.kernel import cgroup
+    for point, _, controllers in sorted(cgroup.mounts(), key=lambda m: m[2] is not None):
         if controllers is None or "cpu" in controllers:
             yield point
 
@@ -187,8 +187,8 @@ def test_cgroup_filter_sees_only_its_tasks():
 
 def test_by_cgroup_names_the_path():
     """In each hierarchy that is mounted, by its version; and by itself in the one where most processes are placed."""
-    from crisis import proc
-    mounts = {version: proc.task_hierarchy(version) for version in (1, 2)}
+    from crisis.kernel import cgroup
+    mounts = {version: cgroup.task_hierarchy(version) for version in (1, 2)}
     if not any(mounts.values()):
         pytest.skip("no cgroup file system is mounted")
     for version, mount in mounts.items():
@@ -207,7 +207,7 @@ def test_by_cgroup_names_the_path():
             assert names["/crisis-by-%d" % os.getpid()] > 10
         finally:
             remove_cgroup(directory)
-    best = proc.task_hierarchy()
+    best = cgroup.task_hierarchy()
     assert "by the cgroups of %s... " % best[0] in run("runqlat", "--by", "cgroup", ".1", "1").stderr
 
 

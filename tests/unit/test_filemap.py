@@ -3,7 +3,7 @@
 
 import pytest
 
-from crisis import filemap
+from crisis.memory import file_names
 from crisis.record import Record
 from helpers import load
 
@@ -20,14 +20,14 @@ def test_named():
 
     def named(path, mode=FILE, deleted=0, cut=0):
         record = layout((0xffff888000000000, 12, 34, dev(8, 1), 0, mode, deleted, cut, len(path), path + b"rest"))
-        return filemap.File.named(record)
+        return file_names.File.named(record)
 
     file = named(b"file\xff\0dir\0", deleted=1)
     assert (file.ino, file.dev) == (12, dev(8, 1))
     assert file.path == "/dir/file\udcff" and file.deleted and not file.cut
     assert named(b"").path is None
     assert named(b"", mode=DIRECTORY).path == "/"
-    assert filemap.device(file.dev) == "8:1"
+    assert file_names.device(file.dev) == "8:1"
 
 
 def test_counts():

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     # (root, mount point, type, source) by "major:minor"
     _Table = dict[str, list[tuple[str, str, str, str]]]
 
-__all__ = ["File", "file_of", "device", "Mounts", "Search"]
+__all__ = ["File", "device", "Mounts", "Search"]
 
 
 class File:
@@ -55,7 +55,7 @@ class File:
     @classmethod
     def named(cls, record: Any) -> File:
         """The File of a record of struct name_record."""
-        return file_of(
+        return _file(
             record.ino,
             record.dev,
             record.mode,
@@ -65,7 +65,7 @@ class File:
         )
 
 
-def file_of(ino: int, dev: int, mode: int, deleted: int, cut: int, names: bytes) -> File:
+def _file(ino: int, dev: int, mode: int, deleted: int, cut: int, names: bytes) -> File:
     """The File with the path that names make: the last component first, each with its NUL."""
     parts = names.split(b"\0")[:-1]
     path = None

@@ -22,6 +22,7 @@ from bisect import bisect_left, bisect_right
 from . import targetfile
 from .elf import Elf, Functions, NotElf
 from ..errors import Unavailable
+from ..kernel.maps import mappings
 
 TYPE_CHECKING = False                               # mypy takes it for true
 if TYPE_CHECKING:
@@ -95,26 +96,6 @@ def folded(frames, root=None):
             name = "[%s]" % (os.path.basename(frame.module) if frame.module else "unknown")
         names.append(name)
     return ";".join(escape(name).replace(";", ":") for name in names)
-
-
-def mappings(pid: int, root: str = "/") -> list[tuple[int, int, bool, int, Any, str]]:
-    """[(start, end, executable, file offset, (device, inode), path)] of a process.
-
-    path is str, without the kernel's " (deleted)"; "" for anonymous memory.
-    Raises OSError.
-    """
-    with open(os.path.join(root, "proc/%d/maps" % pid), "rb") as f:
-        text = f.read()
-    found = []
-    for row in text.splitlines():
-        fields = row.split(None, 5)
-        start, _, end = fields[0].partition(b"-")
-        path = fields[5].decode("utf-8", "surrogateescape") if len(fields) > 5 else ""
-        if path.endswith(" (deleted)"):
-            path = path[:-10]
-        found.append((int(start, 16), int(end, 16), fields[1][2:3] == b"x", int(fields[2], 16),
-                      (fields[3], int(fields[4])), path.replace("\\012", "\n")))
-    return found
 
 
 _MINI_MEMORY, _MINI_SIZE = 80 << 20, 64 << 20      # of xz (its strongest preset takes 65 MB) and of what it unpacks

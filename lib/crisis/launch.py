@@ -1,4 +1,0 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
-"""The former names of what is in packages now, for commands that are still to change over."""
-
-from .kernel.ptrace import (Command)  # noqa: F401
