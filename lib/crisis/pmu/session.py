@@ -11,7 +11,7 @@ import os
 
 from .. import cli
 from ..errors import Error, NotPermitted, Unavailable, Usage
-from ..kernel import cgroup, proc, sysfs
+from ..kernel import proc, sysfs
 from ..perf.event import ENABLE_ON_EXEC, EXCLUDE_HV, EXCLUDE_KERNEL, FLAG_PID_CGROUP, INHERIT
 from . import codes
 from .plan import plan
@@ -294,6 +294,8 @@ def cpu_list(text: str | None) -> list[int] | None:
 
 def _open_cgroup(path: str) -> int:
     """A descriptor of the cgroup's directory, in the hierarchy that perf_event belongs to."""
+    from ..kernel import cgroup
+
     v1 = [
         point
         for point, _, controllers in cgroup.mounts()
