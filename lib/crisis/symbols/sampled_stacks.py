@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
 
-    from .bpf import RingBuffer
+    from ..bpf import RingBuffer
     from .stacks import Frame, Symbols
     from .unwind import Walk
 
