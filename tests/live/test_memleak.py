@@ -1062,7 +1062,7 @@ int main(int argc, char **argv)
 		for (int k = 3; k + 1 < argc; k += 2)
 			spoil(path, atol(argv[k]), atol(argv[k + 1]));
 		if (!load(path, 1000003 + i)) return 1;
-		usleep(20000);
+		usleep(atol(getenv("PAUSE")));
 	}
 	puts("done");
 	fflush(stdout);
@@ -1102,6 +1102,7 @@ def test_unwind_from_any_stack_pointer(built):
     path = built("anywhere", ANYWHERE, "gcc", "-pthread", "-fomit-frame-pointer")
     with program(path) as child:
         stacks, _ = unwound(child)
+    stacks = [r for r in stacks if r["stack"][0]["name"] == "innermost"]        # of others, one makes a thread's arena
     assert [r["allocations"] for r in stacks] == [256], stacks
     (found, end), = shown(stacks)
     assert found[:2] == ["innermost", "thread"] and len(found) == 4 and end is None       # start_thread, clone3
@@ -1112,7 +1113,8 @@ def test_unwind_through_libraries_loaded_since(built, tmp_path):
     """Each is mapped, and called, between two reports."""
     library = built("late.so", LATE_LIBRARY, "gcc", "-shared", "-fPIC", "-fomit-frame-pointer")
     path = built("late", LATE, "gcc", "-fomit-frame-pointer", "-ldl")
-    with program(path, library, "5") as child:
+    # The map is read at most 1/20 of the time.
+    with program(path, library, "5", env={"PAUSE": str(50000 * SLOW)}) as child:
         stacks, said = unwound(child)
     assert said == "done\n" and len(stacks) == 5
     for found, end in shown(stacks):
@@ -1128,7 +1130,7 @@ def test_unwind_of_hostile_tables(built):
         sections = Elf(f.read()).sections
     places = [str(n) for name in (b".eh_frame", b".eh_frame_hdr") for n in sections[name][1:3]]
     for parts in places, places[:2], places[2:]:
-        with program(path, library, "30", *parts) as child:
+        with program(path, library, "30", *parts, env={"PAUSE": "20000"}) as child:
             stacks, said = unwound(child)
         assert said == "done\n" and sum(r["allocations"] for r in stacks) == 30
         ends = [end for found, end in shown(stacks) if found[0] == "inner"]
