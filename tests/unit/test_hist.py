@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 import random
 
+from types import SimpleNamespace
+
 import pytest
 from crisis import hist
 
@@ -66,3 +68,44 @@ def test_log2_rows_and_lines_have_the_classic_shape():
 
 def test_merge_pads():
     assert hist.merge([1], [0, 2], []) == [1, 2]
+
+
+def test_figures_of_a_histogram():
+    """Times of 1, 2, 4 and 1000 us, as the program would have counted them, in microseconds and in milliseconds."""
+    times = [1000, 2000, 4000, 1000000]
+    for unit, ns in ("us", 1000), ("ms", 1000000):
+        slots = [0] * hist.slots(4, 20 + hist.FRACTION)
+        for time in times:
+            slots[hist.bucket((time << hist.FRACTION) // ns, 4)] += 1
+        sums = SimpleNamespace(count=4, total=sum(times), max=max(times), slots=slots)
+        found = hist.Histogram(sums, 4, unit)
+        figures, record = found.figures(), found.record()
+        assert list(figures) == ["p50", "p90", "p99", "p99.9", "max", "avg"]
+        # Within a bucket, which is at least a 1024th of the unit wide.
+        assert figures["p50"] == pytest.approx(2000 / ns, rel=1 / 16, abs=2 / 1024)
+        assert figures["p90"] == figures["max"] == 1000000 / ns
+        assert figures["avg"] == 251750 / ns
+        assert (record["count"], record["total_ns"], record["max_ns"], record["steps"]) == (4, 1007000, 1000000, 16)
+        assert record["avg_" + unit] == figures["avg"] and record["p999_" + unit] == figures["p99.9"]
+        assert sum(bucket["count"] for bucket in record["buckets"]) == 4
+        assert all(bucket["lo_" + unit] <= bucket["hi_" + unit] for bucket in record["buckets"])
+    found.add(found)
+    assert (found.count, found.total, found.max, sum(found.slots)) == (8, 2014000, 1000000, 8)
+    assert found.figures()["avg"] == figures["avg"]
+
+
+def test_text_of_a_histogram():
+    slots = [0] * hist.slots(0, 10 + hist.FRACTION)
+    slots[hist.bucket(5 << hist.FRACTION, 0)] = 3
+    found = hist.Histogram(SimpleNamespace(count=3, total=15000, max=5000, slots=slots), 0)
+    lines = found.text("{:.1f}".format).splitlines()
+    assert lines[0] == "     usecs               : count     distribution"
+    assert lines[3].split() == ["4", "->", "7", ":", "3", "|" + "*" * 40 + "|"]
+    assert lines[-1].endswith(", max = 5.0, avg = 5.0 usecs, count: 3") and lines[-1].startswith("p50 = ")
+
+
+def test_a_histogram_of_nothing_has_no_figures():
+    found = hist.Histogram(SimpleNamespace(count=0, total=0, max=0, slots=[0] * 9), 0)
+    assert set(found.figures().values()) == {None} and found.record()["max_ns"] is None
+    assert found.record()["buckets"] == []
+    assert found.text(str) == "p50 = None, p90 = None, p99 = None, p99.9 = None, max = None, avg = None usecs, count: 0\n"
