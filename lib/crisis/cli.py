@@ -53,6 +53,12 @@ __all__ = [
     "shown",
     "positive_float",
     "positive_int",
+    "add_source",
+    "add_pid",
+    "add_tid",
+    "add_cgroup",
+    "add_timestamp",
+    "note_losses",
     "timestamp",
     "iso_time",
 ]
@@ -179,6 +185,48 @@ def _without_interval(every: float | None) -> str:
     if every is None:
         return "one report at Ctrl-C"
     return f"{every:g}" if every else "one report now"
+
+
+def add_source(p: ArgumentParser, sources: Iterable[str], purpose: str = "measure") -> None:
+    """Add --source.  sources: the names that it takes, those of the command's SOURCES."""
+    p.add_argument(
+        "--source",
+        choices=tuple(sources),
+        help=f"use only this way to {purpose}; see -v and the man page",
+    )
+
+
+def add_pid(p: ArgumentParser, what: str = "this process") -> None:
+    """Add -p.  what: what it restricts the command to."""
+    p.add_argument(
+        "-p", "--pid", type=positive_int, metavar="PID", help=f"only {what}, until it ends"
+    )
+
+
+def add_tid(p: ArgumentParser, more: str = "") -> None:
+    """Add -t.  more: the end of its help."""
+    p.add_argument(
+        "-t",
+        "--tid",
+        type=positive_int,
+        metavar="TID",
+        help=f"only this thread, until it ends{more}",
+    )
+
+
+def add_cgroup(p: ArgumentParser, what: str = "tasks in this cgroup or below it") -> None:
+    """Add -c.  what: what it restricts the command to."""
+    p.add_argument(
+        "-c",
+        "--cgroup",
+        metavar="CGROUP",
+        help=f"only {what}: a directory, or a path in the hierarchy",
+    )
+
+
+def add_timestamp(p: ArgumentParser, how: str = " with each report") -> None:
+    """Add -T.  how: the end of its help."""
+    p.add_argument("-T", "--timestamp", action="store_true", help=f"print the time{how}")
 
 
 def parse(get_parser: Callable[[], Any], words: list[str]) -> Any:
@@ -487,6 +535,18 @@ def verbose(text: str) -> None:
     """As note(), but only under -v."""
     if _verbose:
         note(text)
+
+
+def note_losses(
+    lost: dict[str, int], texts: dict[str, str], tell: Callable[[str], None] = note
+) -> None:
+    """Tell, by note() or `tell`, of each kind of loss that occurred.
+
+    lost: {kind: number}; texts: {kind: what was lost, as it follows the number}.
+    """
+    for kind, number in lost.items():
+        if number:
+            tell(f"{number} {texts[kind]}")
 
 
 def _printable(text: str) -> str:
