@@ -108,6 +108,7 @@ class Program:
         """maps: {name: FakeMap, or Ring}.  counters: [(seconds, {name: total})]."""
         self.maps, self.taken, self.params, self.sizes, self.name = maps, list(taken), {}, {}, ""
         self._counters, self._constants = dict.fromkeys(getattr(module, "COUNTERS", ()), 0), constants or {}
+        self._reported = dict(self._counters)
         for seconds, values in counters:
             world.at(seconds, lambda values=values: self._counters.update(values))
         from crisis import bpf, record
@@ -149,6 +150,11 @@ class Program:
 
     def counters(self):
         return dict(self._counters)
+
+    def lost(self):
+        now, before = self.counters(), self._reported
+        self._reported = now
+        return {name: now[name] - before[name] for name in now}
 
     def constants(self):
         return dict(self._constants)

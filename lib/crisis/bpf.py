@@ -13,13 +13,11 @@ import os
 import struct
 
 from .kernel import rlimit, syscalls
-from .perf import event as perf_event
-from .perf import event_source, tracefs
 from .errors import Error, NotPermitted, Unavailable, file_limit
 from .record import Layouts
 
 __all__ = ["Program", "Map", "RingBuffer", "Refused", "first", "check", "permitted", "check_permission",
-           "possible_cpus", "grace_period"]
+           "possible_cpus", "grace_period", "load", "field_places", "Banks"]
 
 (MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY, PROG_LOAD) = range(6)
 RAW_TRACEPOINT_OPEN, BTF_LOAD, LINK_CREATE, ITER_CREATE = 17, 18, 28, 33
@@ -372,7 +370,8 @@ class Program:
     """An Object's maps created, and its functions loaded as they are attached.
 
     obj: a compile.Object.
-    params: {name: whole number} for each PARAM of the text, unsigned 64-bit.
+    params: {name: value} for each PARAM of the text: a whole number, unsigned 64-bit, or a tuple of names of
+        enumeration constants, the first of which that the kernel has is the value.
     maps: {name: {"max_entries" | "elements" | "value_size" | "flags": number}} to size a map for this run; elements:
         how many the array has that is the last member of the value.
     Attributes: maps {name: Map}; layouts: the Layouts of structs by their names in C, of those that are in a map or
@@ -384,7 +383,9 @@ class Program:
     def __init__(self, obj, params=None, maps=None):
         if obj.unusable:
             raise Unavailable(obj.unusable)
-        self.name, self._object, self._params = obj.name, obj, params or {}
+        self.name, self._object = obj.name, obj
+        self._params = {name: self._value(value) for name, value in (params or {}).items()}
+        self._reported = dict.fromkeys(obj.counters, 0)
         self.maps, self.layouts, self.taken, self.refused = {}, Layouts(obj.layouts), [], []
         self._loaded, self._links, self._targets = {}, [], {}
         _raise_memlock()
@@ -403,6 +404,15 @@ class Program:
                     raise _denied("create BPF maps", exc) from None
                 raise Error("cannot create the BPF map %s of %d entries: %s"
                             % (name, size.get("max_entries", max_entries), exc.strerror)) from None
+
+    def _value(self, value):
+        """The number of a parameter."""
+        if not isinstance(value, tuple):
+            return value
+        for name in value:
+            if name in self._object.constants:
+                return self._object.constants[name]
+        raise Unavailable("this kernel's BTF has no %s" % " or ".join(value))
 
     def load(self, function, kind, target="", cookie=0):
         """The descriptor of a function loaded as a program of that kind.  Raises OSError, Unavailable, Refused.
@@ -516,9 +526,11 @@ class Program:
         elif kind == "raw_tp":
             link = _bpf(RAW_TRACEPOINT_OPEN, struct.pack("=QI", syscalls.address(name), fd))[0]
         elif kind == "tracepoint":
+            from .perf import event as perf_event, tracefs
             number = _open(tracefs.tracepoint_id, *target.split(":", 1))
             link = self._event(fd, perf_event.TYPE_TRACEPOINT, number, cpu=0)
         elif kind in ("kprobe", "kretprobe"):
+            from .perf import event_source
             pmu = _open(event_source.pmu_type, "kprobe")
             config = _open(event_source.retprobe_bit, "kprobe") if kind == "kretprobe" else 0
             link = self._event(fd, pmu, config, cpu=0, config1=syscalls.address(name))
@@ -529,6 +541,7 @@ class Program:
     @staticmethod
     def _event(program, *arguments, **options):
         """The descriptor of an event, as perf_event.open_event makes it, that runs a program."""
+        from .perf import event as perf_event
         event = _open(perf_event.open_event, *arguments, **options)
         try:
             perf_event.attach(event, program)
@@ -561,6 +574,7 @@ class Program:
         cookie: what bpf_get_attach_cookie gives the program (Linux 5.15), or what PARAM(cookie) is where the
         function reads that.
         """
+        from .perf import event as perf_event, event_source
         name = ctypes.create_string_buffer(os.fsencode(path))
         kind = "uretprobe" if returning else "uprobe"
         pmu = _open(event_source.pmu_type, "uprobe")
@@ -595,6 +609,7 @@ class Program:
 
     def attach_software(self, function, config, cpu, period=0, frequency=0):
         """Attach to a software event (PERF_COUNT_SW_*: 0 is the CPU clock) of one CPU."""
+        from .perf import event as perf_event
         self._links.append(self._event(self.load(function, "perf_event"), perf_event.TYPE_SOFTWARE, config, -1, cpu,
                                        period=period, frequency=frequency))
 
@@ -602,16 +617,18 @@ class Program:
         """{name: value} of all the enumeration constants that the source asked for and the kernel has."""
         return dict(self._object.constants)
 
-    def constant(self, name):
-        """The value of an enumeration constant that the source asked for, or None."""
-        return self._object.constants.get(name)
-
     def counters(self):
         """{name: total since the start} of what the text counted with COUNT: losses, full maps."""
         if not self._object.counters:
             return {}
         values = dict(self.maps["counters"].records())
         return {name: values[i] for i, name in enumerate(self._object.counters)}
+
+    def lost(self):
+        """{name: growth since the last call} of what counters() returns."""
+        now, before = self.counters(), self._reported
+        self._reported = now
+        return {name: now[name] - before[name] for name in now}
 
     def close(self):
         """Detach, and free the programs and maps."""
@@ -651,6 +668,96 @@ def check(obj):
         program.close()
 
 
+class Banks:
+    """The two banks of a program's maps: it writes one while the other is read and cleared.
+
+    So nothing is lost or counted twice between the two.  The text takes the number of the bank to write from the
+    map `bank`.
+    """
+
+    def __init__(self, program):
+        self._maps, self._written = program.maps, 0
+        self._old, self._final = 1, False
+
+    def switch(self, final):
+        """Let the program write the other bank, and read from this one from now on.
+
+        final: this is the last time, so that nothing needs to be cleared, nor to wait for a program in flight.
+        """
+        self._old, self._final = self._written, final
+        self._written = 1 - self._written
+        self._maps["bank"].write(0, self._written)
+        if not final:
+            grace_period()
+
+    def array(self, name, number):
+        """The values of an array map that has `number` entries for each bank."""
+        found, map_ = [], self._maps[name]
+        for key in range(self._old * number, (self._old + 1) * number):
+            raw = map_.lookup(map_.key_layout.pack(key))
+            if not self._final and raw.strip(b"\0"):
+                map_.clear(key)
+            found.append(map_.value_layout.unpack(raw))
+        return found
+
+    def hash(self, name):
+        """[(key, value)] of a hash map, whose keys have the bank's number as a member `bank`."""
+        map_ = self._maps[name]
+        found = [(key, value) for key, value in map_.records() if key.bank == self._old]
+        if not self._final:
+            for key, _ in found:
+                map_.remove(key)
+        return found
+
+
+def field_places(source):
+    """{parameter: offset << 8 | size, 0 without it} of each of a Source's `fields`, from the format files of tracefs.
+
+    Raises Unavailable for one that the kernel must have and has not.
+    """
+    from .perf import tracefs
+    found = {}
+    for param, text in source.fields.items():
+        tracepoint, _, field = text.partition(".")
+        category, _, name = tracepoint.rstrip("?").partition(":")
+        try:
+            fields = tracefs.tracepoint_fields(category, name)[0]
+        except Unavailable:
+            if not tracepoint.endswith("?"):
+                raise
+            found[param] = 0
+            continue
+        offset, size = fields.get(field.rstrip("?"), (0, 0))
+        if not size and not field.endswith("?"):
+            raise Unavailable("this kernel's tracepoint %s:%s has no field %s" % (category, name, field))
+        found[param] = offset << 8 | size
+    return found
+
+
+def load(sources, args, params=None, sizes=None):
+    """The Program of the first of a command's sources that compiles, loads and attaches on this kernel.
+
+    sources: {name: Source} in order of preference; args.source, of --source, chooses one of them.
+    args: what cli.parse() returned.  Where the programs filter tasks, args.pid, args.tid and args.cgroup are what
+        they filter by, as far as the command has these options.
+    params: {name: value} of the other parameters, as for Program; those that are missing are 0.
+    sizes: of maps, as for Program.
+    Raises Error for a filter that fits no task, NotPermitted, and Unavailable with the last reason when no source works.
+    """
+    from . import cli, compile
+
+    def build(source):
+        return compile.build(source, not args.no_cache, cli.note)
+
+    chosen = [sources[args.source]] if args.source else list(sources.values())
+    values = {name: 0 for source in chosen for name in source.params}
+    if "tgid" in values:
+        from . import tasks
+        values.update(tasks.filters(args, build))
+    values.update(params or {})
+    return first(chosen, build, values, sizes, cli.verbose)
+
+
 def first(sources, build, params=None, maps=None, verbose=lambda text: None):
     """The Program of the first source that compiles, loads and attaches on this kernel.
 
@@ -664,7 +771,10 @@ def first(sources, build, params=None, maps=None, verbose=lambda text: None):
         program = None
         try:
             obj = build(source)
-            program = Program(obj, params(obj) if callable(params) else params, maps)
+            values = params(obj) if callable(params) else params
+            if source.fields:
+                values = dict(values, **field_places(source))
+            program = Program(obj, values, maps)
             program.attach()
         except NotPermitted:
             raise

@@ -93,14 +93,18 @@ class Source:
     kfuncs: kernel functions that the text declares by KFUNC(result type, name, argument types...); and calls.
         The kernel must have all of them but those that end in "?": where it lacks one, the macro KFUNC_name is
         not defined.
+    fields: "category:tracepoint.field" strings; the parameter tracepoint_field is where that field is in the
+        tracepoint's record, for read_field() of field.bpf.h.  The kernel must have all of them but those that end in
+        "?", and those of tracepoints that do: the parameter is 0 for one that it lacks.
     probes: "kind:function" strings, of functions that the command itself attaches when it runs, with
         Program.attach_uprobe and the like; `Program.attach` loads them.
     """
 
     def __init__(self, name, file=None, points=(), params=(), counters=(), defines=None, has=None,
-                 requires=(), constants=(), arguments=(), kfuncs=(), probes=(), text=None):
+                 requires=(), constants=(), arguments=(), kfuncs=(), probes=(), text=None, fields=()):
         self.name, self.file, self._text, self.points = name, file, text, points
-        self.params, self.counters = tuple(params), tuple(counters)
+        self.fields = {text.replace("?", "").partition(":")[2].replace(".", "_"): text for text in fields}
+        self.params, self.counters = (*params, *self.fields), tuple(counters)
         self.defines, self.has = defines or {}, has or {}
         self.requires, self.constants = requires, tuple(constants)
         self.arguments, self.kfuncs, self.probes = tuple(arguments), tuple(kfuncs), tuple(probes)

@@ -10,8 +10,8 @@ upid, include/linux/pid.h.
 import os
 
 from . import bpf, compile
-from .kernel import proc
 from .errors import Unavailable
+from .kernel import proc
 
 __all__ = ["kernel_tids", "place"]
 

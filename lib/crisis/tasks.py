@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the commands that filter tasks by PID and cgroup share: what task.bpf.h needs, and the checks of the options."""
 
-from . import compile
-from .kernel import cgroup as cgroups
-from .kernel import proc
 from .errors import Error, Unavailable
+from .kernel import proc
 
 __all__ = ["DEFINES", "HAS", "PARAMS", "CONSTANTS", "NO_SUBSYS", "subsys", "filters", "warn_of_foreign_pids"]
 
@@ -19,16 +17,18 @@ _CONTROLLERS["blkio"] = "io_cgrp_id"
 CONSTANTS = tuple(sorted(_CONTROLLERS.values()))
 
 
-def subsys(obj, controllers):
-    """The index of css_set.subsys for a v1 hierarchy with these controllers; NO_SUBSYS for None, which is v2."""
+def subsys(controllers):
+    """The value of a parameter that is an index of css_set.subsys: of a v1 hierarchy with these controllers.
+
+    controllers: their names; None for v2, which is NO_SUBSYS.  Raises Unavailable for a hierarchy without any.
+    """
     if controllers is None:
         return NO_SUBSYS
-    for name in sorted(controllers):
-        number = obj.constants.get(_CONTROLLERS.get(name))
-        if number is not None:
-            return number
-    raise Unavailable("cannot find the tasks of a cgroup v1 hierarchy without a controller (%s)"
-                      % ",".join(sorted(controllers)))
+    known = tuple(_CONTROLLERS[name] for name in sorted(controllers) if name in _CONTROLLERS)
+    if not known:
+        raise Unavailable("cannot find the tasks of a cgroup v1 hierarchy without a controller (%s)"
+                          % ",".join(sorted(controllers)))
+    return known
 
 
 def warn_of_foreign_pids(note):
@@ -37,25 +37,27 @@ def warn_of_foreign_pids(note):
         note("this is a container's PID namespace: PIDs and TIDs in the output are those of the host")
 
 
-def filters(pid=None, tid=None, cgroup=None, build=compile.build):
-    """A function from a compiled Object to the values of PARAMS.
+def filters(args, build):
+    """{parameter: value} of PARAMS.
 
-    pid: a process; tid: a thread; both as this PID namespace numbers them.  cgroup: as for kernel.cgroup.find.
+    args: has, or has not, pid: a process; tid: a thread; both as this PID namespace numbers them; cgroup: as for
+        kernel.cgroup.find.  None for no filter.
     build: from a compile.Source to its Object.
     Raises Error when there is no such process, thread or cgroup, Unavailable where PIDs cannot be translated.
     """
+    pid, tid, path = (getattr(args, name, None) for name in ("pid", "tid", "cgroup"))
     if pid:
         proc.check_process(pid)
     if tid:
         proc.check_thread(tid)
     if (pid or tid) and not proc.in_initial_pid_namespace():
         pid, tid = _translate(pid, tid, build)
-    number, level, controllers, _ = cgroups.find(cgroup) if cgroup is not None else (0, 0, None, None)
-
-    def params(obj):
-        return {"tgid": pid or 0, "tid": tid or 0, "cgroup": number, "cgroup_level": level,
-                "cgroup_subsys": subsys(obj, controllers)}
-    return params
+    number, level, controllers = 0, 0, None
+    if path is not None:
+        from .kernel import cgroup
+        number, level, controllers, _ = cgroup.find(path)
+    return {"tgid": pid or 0, "tid": tid or 0, "cgroup": number, "cgroup_level": level,
+            "cgroup_subsys": subsys(controllers)}
 
 
 def _translate(pid, tid, build):

@@ -403,7 +403,7 @@ def test_node_reclaim(tmp_path):
     if not [kind for kind, *_ in truth if kind == "node"]:
         assert not [r for r in records if r["kind"] == "node"]
         pytest.skip("the kernel itself traced no node reclaim, of %d nodes: %s" % (
-            len(load("drsnoop").proc.online_nodes()),
+            len(load("drsnoop").sysfs.online_nodes()),
             {name: value for name, value in grown.items() if value and name.startswith(("zone_rec", "allocstall"))}))
     same_as_trace(records, truth)
 
@@ -415,7 +415,7 @@ def test_kernel_headers_serve_where_there_is_no_btf(file):
     drsnoop = load("drsnoop")
     obj = compiler.build(drsnoop.SOURCES["format"], cache=False, headers="kernel")
     params = dict.fromkeys(drsnoop.PARAMS, 0)
-    params.update(drsnoop._places(), kinds=7, around=1, nodes=1, online=1)
+    params.update(bpf.field_places(drsnoop.SOURCES["format"]), kinds=7, around=1, nodes=1, online=1)
     program = bpf.Program(obj, params, {"starts": {"max_entries": 4096}, "events": {"max_entries": 1 << 20}})
     program.attach()
     ring = bpf.RingBuffer(program.maps["events"], program.layouts["event"])

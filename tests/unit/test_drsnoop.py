@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 from crisis.errors import Error
+from crisis.memory.reclaim_summary import Summary
 from helpers import load, run
 
 drsnoop = load("drsnoop")
@@ -62,7 +63,7 @@ def test_text():
             return []
     args = drsnoop.get_parser().parse_args(["-T", "-U", "-e"])
     head = drsnoop.header(args).split()
-    line = drsnoop.render_text(args, drsnoop.Reclaim(record(free=1000), lru_gen=True), 4000000000, Names(), False)
+    line = drsnoop.render_text(args, drsnoop.Reclaim(record(free=1000), lru_gen=True), 4000000000, Names())
     assert head == ["TIME(s)", "UID", "COMM", "PID", "LAT(ms)", "PAGES", "FREE(KB)", "KIND", "ORDER", "SCANNED",
                     "KSWAPD", "CGROUP", "GFP_FLAGS"]
     assert line.split(None, 11) == ["1.000000000", "12", "a\\x1bb", "10", "1.23", "32",
@@ -71,8 +72,10 @@ def test_text():
 
 
 def test_summary_of_nothing():
-    args = drsnoop.get_parser().parse_args(["--summary"])
-    found = {kind: ([0] * 100, 0, 0, 0) for kind in drsnoop.KINDS}
-    assert drsnoop.render_summary(args, 1.0, found, [], False) == "\nno direct reclaim in 1.0 s\n"
-    for line in drsnoop.render_summary_json(args, 1.0, found, [], False, {}).splitlines():
+    nothing = SimpleNamespace(count=0, total=0, max=0, slots=[0] * 100)
+    summary = Summary(1.0, [nothing] * len(drsnoop.KINDS), [], False)
+    assert summary.text(False) == "\nno direct reclaim in 1.0 s\n"
+    lines = summary.json(None, {}).splitlines()
+    assert len(lines) == len(drsnoop.KINDS)
+    for line in lines:
         assert '"count":0' in line and '"max_ns":null' in line and '"p99_us":null' in line

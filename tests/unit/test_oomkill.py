@@ -2,6 +2,8 @@
 from types import SimpleNamespace
 
 import pytest
+from crisis.memory import PAGE, oom_kill
+from crisis.memory.oom_log import Log
 from helpers import load, run
 
 oomkill = load("oomkill")
@@ -22,7 +24,7 @@ shmem-rss:0kB, UID:0 pgtables:104kB oom_score_adj:0"""
 
 
 def fed(text):
-    log = oomkill.Log()
+    log = Log()
     for line in text.splitlines():
         log.feed(line)
     return log
@@ -72,22 +74,25 @@ def test_what_is_unknown_is_a_dash():
     class Names:
         def gfp(self, flags):
             return None
-    unknown = dict.fromkeys(("anon", "file", "shmem", "swap", "total_vm", "pgtables"), oomkill.UNKNOWN)
+
+        def stack(self, addresses):
+            return []
+    unknown = dict.fromkeys(("anon", "file", "shmem", "swap", "total_vm", "pgtables"), oom_kill.UNKNOWN)
     event = SimpleNamespace(ts=1, tgid=10, tid=10, by_tgid=20, by_tid=20, by_comm=b"by", cgroup=0, flags=0,
                             stack_size=0, stack=(), limit_flags=0, **unknown)
-    kill = oomkill.Kill(event, {})
+    kill = oom_kill.Kill(event, {})
     text = oomkill.render_text(kill, "00:00:00", "0 0 0 1/1 1", Names())
     assert text.splitlines() == [
         '00:00:00 Triggered by PID 20 ("by"), OOM kill of PID 10 (-), - pages, loadavg: 0 0 0 1/1 1',
         "    RSS - kB: anon -, file -, shmem -; swap - kB, page tables - kB, total VM - kB, UID -, oom_score_adj -",
         "    limit: -; victim in -; order -, -"]
     kill.learn(fed(REPORT).victims[29432])
-    assert kill.comm == "python3" and kill.anon == 20224 * 1024 // oomkill.PAGE and kill.limit == "memcg"
+    assert kill.comm == "python3" and kill.anon == 20224 * 1024 // PAGE and kill.limit == "memcg"
 
 
 def test_paths():
     def path(*names, levels=None):
-        return oomkill._path(len(names) if levels is None else levels, b"".join(
-            n.ljust(oomkill.NAME, b"\0") for n in names).ljust(oomkill.LEVELS * oomkill.NAME, b"\0"))
+        return oom_kill.cgroup_path(len(names) if levels is None else levels, b"".join(
+            n.ljust(oom_kill.NAME, b"\0") for n in names).ljust(oom_kill.LEVELS * oom_kill.NAME, b"\0"))
     assert path() == "/" and path(b"sub", b"oomt") == "/oomt/sub"
     assert path(*[b"x"] * 12, levels=13) == "..." + "/x" * 12
