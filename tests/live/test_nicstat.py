@@ -27,6 +27,16 @@ print(sent)
 """
 
 
+def wait_until_it_sleeps(child):
+    """Return when the command has read the counters for the first time, and waits in poll(2) for its interval to end."""
+    deadline, seen = time.monotonic() + 20 * SLOW, 0
+    while seen < 3:                         # not only for a moment, as for an answer of the kernel's
+        assert time.monotonic() < deadline and child.poll() is None
+        with open("/proc/%d/wchan" % child.pid) as f:
+            seen = seen + 1 if "poll" in f.read() else 0
+        time.sleep(.02)
+
+
 class Namespace:
     """A network namespace with a pair of virtual interfaces, va and vb."""
 
@@ -57,7 +67,7 @@ class Namespace:
     def during(self, action, *words):
         """({name: record}, softnet record) of one interval in which the action was taken."""
         child = self.start("-j", *words)
-        time.sleep(.3 * SLOW)               # until it has read the counters for the first time
+        wait_until_it_sleeps(child)
         action()
         child.send_signal(signal.SIGINT)
         out, err = child.communicate(timeout=60 * SLOW)
@@ -140,7 +150,7 @@ def test_intervals_add_up_to_proc_net_dev(namespace):
 
 def test_rates_in_text(namespace):
     child = namespace.start("-T", "100")
-    time.sleep(.3 * SLOW)
+    wait_until_it_sleeps(child)
     namespace.send("va", 1000, 1000)
     child.send_signal(signal.SIGINT)
     out, err = child.communicate(timeout=60 * SLOW)
@@ -196,7 +206,8 @@ def test_other_namespaces(namespace):
                              stderr=subprocess.PIPE, universal_newlines=True)
     one = subprocess.Popen([tool("nicstat"), "--netns", path, "100"], stdout=subprocess.PIPE,
                            stderr=subprocess.PIPE, universal_newlines=True)
-    time.sleep(1.5 * SLOW)
+    for process in child, one:
+        wait_until_it_sleeps(process)
     namespace.send("va", 1000, 500)
     for process in child, one:
         process.send_signal(signal.SIGINT)
