@@ -189,9 +189,9 @@ def test_kernel_functions_that_this_kernel_lacks():
 BPF_ARRAY(seen, u64, 1);
 int on_fork(void *ctx) { return 0; }
 """
-    obj = compiler.build(compiler.Source("test.optional", text, kfuncs=("no_such_function?",)), cache=False)
+    obj = compiler.build(compiler.Source("test.optional", text=text, kfuncs=("no_such_function?",)), cache=False)
     assert obj.unusable is None and "on_fork" in obj.functions
-    obj = compiler.build(compiler.Source("test.missing", text, kfuncs=("no_such_function",)), cache=False)
+    obj = compiler.build(compiler.Source("test.missing", text=text, kfuncs=("no_such_function",)), cache=False)
     assert obj.unusable == "this kernel has no no_such_function"
 
 

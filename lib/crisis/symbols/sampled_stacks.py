@@ -20,11 +20,18 @@ from .unwind import AddressSpace, End, address_mask, unwind
 TYPE_CHECKING = False  # mypy takes it for true
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from typing import Any
+    from typing import Any, Protocol
 
-    from ..bpf import RingBuffer
     from .stacks import Frame, Symbols
     from .unwind import Walk
+
+    class Ring(Protocol):
+        """A ring buffer, such as bpf.RingBuffer."""
+
+        fd: int
+
+        def read(self) -> list[bytes]: ...
+
 
 __all__ = ["SampledStacks", "Spaces"]
 
@@ -109,7 +116,7 @@ class SampledStacks:
     the End of the walk.
     """
 
-    def __init__(self, ring: RingBuffer, symbols: Symbols, depth: int) -> None:
+    def __init__(self, ring: Ring, symbols: Symbols, depth: int) -> None:
         self.ring, self._symbols, self._depth = ring, symbols, depth
         self._spaces = Spaces(symbols)
         self.addresses: dict[int, tuple[int, ...]] = {}
