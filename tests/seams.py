@@ -737,8 +737,11 @@ def memleak(world, module, data):
     "losses"}.  A frame: {"address", "name", "offset", "module", "file_offset", "build_id", "inlined"}."""
     if data is None:
         return
-    from crisis import cli
+    from crisis import cli, record
+    from crisis.alloc.blocks import Group
+    from crisis.alloc.kinds import CALLS
     from crisis.symbols.stacks import Frame
+    event = record.Layouts(LAYOUTS["memleak"]["structs"])["event"]
     numbers = {name: number for number, name in enumerate(data["stacks"], 1)}
 
     def frame(fields):
@@ -763,11 +766,14 @@ def memleak(world, module, data):
 
         def outstanding(self):
             now = [report for report in data["reports"] if report["at"] <= world.seconds()][-1]
-            return {(group["pid"], numbers[group["stack"]]): [
-                group["bytes"], group["count"], group.get("bytes_variance", 0), group.get("count_variance", 0),
-                [(int(block["address"], 16), block["bytes"])
-                 for block in group.get("blocks", ()) if self._args.show_allocs]]
-                for group in now["groups"]}
+            return {(group["pid"], numbers[group["stack"]]): self._group(group) for group in now["groups"]}
+
+        def _group(self, fields):
+            made = Group(fields["bytes"], fields["count"])
+            made.bytes_variance, made.count_variance = fields.get("bytes_variance", 0), fields.get("count_variance", 0)
+            if self._args.show_allocs:
+                made.blocks = [(int(block["address"], 16), block["bytes"]) for block in fields.get("blocks", ())]
+            return made
 
         def comm(self, pid):
             return data["comms"].get(str(pid))
@@ -782,9 +788,10 @@ def memleak(world, module, data):
             return dict.fromkeys(keys)
 
     def call(entry):
-        kind = next(number for number, name in module.CALLS.items() if name == entry["call"])
-        return (world_ns(entry["at"]), int(entry["address"], 16), entry["bytes"], numbers.get(entry.get("stack"), 0),
-                entry["pid"], entry["tid"], kind, entry.get("free", False), text(entry["comm"]))
+        kind = next(number for number, name in CALLS.items() if name == entry["call"])
+        return event.make(ns=world_ns(entry["at"]), address=int(entry["address"], 16), size=entry["bytes"],
+                          stack=numbers.get(entry.get("stack"), 0), tgid=entry["pid"], tid=entry["tid"], kind=kind,
+                          freed=entry.get("free", False), comm=text(entry["comm"]))
 
     def collect(args):
         tracer, new = Tracer(args), since(world, data.get("calls", []))

@@ -18,6 +18,7 @@ from operator import itemgetter
 
 TYPE_CHECKING = False  # mypy takes it for true; typing itself would cost a start milliseconds
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 __all__ = ["Layout", "Layouts", "Record", "describe"]
@@ -107,6 +108,10 @@ class Record(tuple[object, ...]):
         members = {field: property(itemgetter(index)) for index, field in enumerate(fields)}
         return type(name, (cls,), {**members, "__slots__": (), "_fields": tuple(fields)})
 
+    def replace(self, **changes: object) -> Record:
+        """The record with other values of some members."""
+        return type(self)(changes.get(name, value) for name, value in zip(self._fields, self))
+
     def __repr__(self) -> str:
         values = ", ".join(f"{name}={value!r}" for name, value in zip(self._fields, self))
         return f"{type(self).__name__}({values})"
@@ -136,6 +141,7 @@ class Layout:
             codes.append(f"{struct.calcsize('=' + code)}s" if len(code) > 1 else code)
             last = code
         self._codes = tuple(codes)
+        self._columns: dict[tuple[str, ...], struct.Struct] = {}
         self._struct = struct.Struct("=" + "".join(codes))
         self.size = self._struct.size
         self.fields = tuple(fields) if fields[0] else ()
@@ -167,6 +173,30 @@ class Layout:
         """The records that lie end to end, one by one, of a struct without arrays of numbers."""
         assert self._make is not None, "not of a number"
         return map(self._make, self._struct.iter_unpack(data))
+
+    def columns(self, data: bytes, *names: str) -> Iterator[tuple[Any, ...]]:
+        """Tuples of these members of the records that lie end to end.
+
+        For millions of records: it costs less than `unpack_all`.
+        names: in the order of the struct.
+        """
+        if names not in self._columns:
+            left, codes = list(names), []
+            fields = iter(self.fields)
+            for code in self._codes:
+                if code[-1] != "x" and next(fields) in left[:1]:
+                    codes.append(code)
+                    del left[0]
+                else:
+                    codes.append(f"{struct.calcsize('=' + code)}x")
+            assert not left, f"no {left[0]}, or not in the order of the struct"
+            self._columns[names] = struct.Struct("=" + "".join(codes))
+        return self._columns[names].iter_unpack(data)
+
+    def make(self, **values: int | bytes) -> Any:
+        """The record with these values of its members."""
+        assert self._make is not None, "not of a number"
+        return self._make(values[name] for name in self.fields)
 
     def pack(self, *values: int | bytes) -> bytes:
         """The bytes of a number, or of a struct without arrays of numbers from its fields."""

@@ -636,7 +636,7 @@ def test_nothing_is_kept_of_threads_that_ended(leaker):
     memleak = load("memleak")
     with program(leaker, "threads", "1") as child:
         args = memleak.get_parser().parse_args(["--source", "functions", "-p", str(child.pid)])
-        tracer = memleak.Tracer(args, True, False)
+        tracer = memleak.start(args, True, False)
         tracer.add(child.pid)
         tracer.discover(child.pid)
         child.stdin.write("\n")

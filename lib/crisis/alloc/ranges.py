@@ -9,7 +9,7 @@ TYPE_CHECKING = False  # typing's own takes longer to import than this module
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["Ranges", "punched"]
+__all__ = ["Range", "Ranges", "punched"]
 
 Range = tuple[int, int]
 

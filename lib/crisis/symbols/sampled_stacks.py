@@ -10,7 +10,6 @@ Also tells where a walk by frame pointers, which is the kernel's, is known to ha
 from __future__ import annotations
 
 import os
-import struct
 import time
 
 from .eh_frame import MACHINE, Table
@@ -30,16 +29,12 @@ if TYPE_CHECKING:
 
         fd: int
 
-        def read(self) -> list[bytes]: ...
+        def records(self) -> list[Any]: ...
 
 
 __all__ = ["SampledStacks", "Spaces"]
 
-# A record, which the copy of the stack follows: number, instruction pointer, stack pointer, the
-# preserved registers in the order of Machine.saved (12 words, of which x86-64 uses 6), process,
-# bytes copied.  The number is ktime << 8 | CPU & 255: one CPU makes one sample at a time.
-_RECORD = struct.Struct("=3Q12QII")
-_TIME = (1 << 56) - 1  # what remains of ktime in a number: 2.2 years
+_TIME = (1 << 56) - 1  # of ktime in a number, which is ktime << 8 | CPU & 255: 2.2 years
 _SHARE = 20  # at most 1/20 of the time is spent on reading the map of a process again
 _FIRST = {"_start", "main", "start_thread", "clone", "__clone", "clone3", "__clone3"}
 
@@ -111,9 +106,9 @@ def _starts(frames: Sequence[Frame]) -> bool:
 class SampledStacks:
     """The stacks of the samples that a program has submitted.
 
-    ring: the buffer of the records; symbols: holds the maps of the processes; depth: the most
-    frames of a stack.  addresses, ends: of each key, the addresses from the innermost frame and
-    the End of the walk.
+    ring: the buffer of the records, struct sample of memleak.bpf.c; symbols: holds the maps of the
+    processes; depth: the most frames of a stack.
+    addresses, ends: of each key, the addresses from the innermost frame and the End of the walk.
     """
 
     def __init__(self, ring: Ring, symbols: Symbols, depth: int) -> None:
@@ -127,12 +122,12 @@ class SampledStacks:
         highest = max(row[1] for row in mappings(os.getpid()) if row[5] == "[stack]")
         self._mask = address_mask(highest)
 
-    def add(self, records: Iterable[bytes]) -> None:
+    def add(self, samples: Iterable[Any]) -> None:
         """Unwind records of the ring."""
-        for raw in records:
-            number, ip, sp, *registers, pid, size = _RECORD.unpack_from(raw)
-            saved = registers[: len(MACHINE.saved)]
-            copy = memoryview(raw)[_RECORD.size : _RECORD.size + size]
+        for sample in samples:
+            number, pid, ip, sp = sample.number, sample.tgid, sample.ip, sample.sp
+            saved = sample.registers[: len(MACHINE.saved)]
+            copy = memoryview(sample.copy)[: sample.size]
             walk = self._walk(pid, ip, sp, saved, copy)
             # A library may have been loaded since.
             if walk.end is End.NO_CODE and self._read_again(pid):

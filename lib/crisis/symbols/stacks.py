@@ -53,7 +53,7 @@ class Frame:
         self.inlined = False
 
 
-def line(frame):
+def line(frame: Frame) -> str:
     """A frame as bcc prints it: "name+0x1d [module]", or "name (inlined) [module]", escaped."""
     from ..table import escape
     text = "[unknown]" if frame.name is None else escape(frame.name)
@@ -82,7 +82,7 @@ def without_tracing(frames):
             if not (frame.name or "").startswith("bpf_trampoline_")]
 
 
-def folded(frames, root=None):
+def folded(frames: list[Frame], root: str | None = None) -> str:
     """A stack as flamegraph.pl takes it: names from the outermost in, joined by ';' (without the count).
 
     frames: innermost first; root: a name to put in front, such as the command's.
@@ -227,7 +227,7 @@ class Symbols:
     ALL_FUNCTIONS = 1 << 26                     # 8 bytes each
     NOTES = 20
 
-    def __init__(self, root="/", note=None):
+    def __init__(self, root: str = "/", note: Callable[[str], None] | None = None) -> None:
         self._root, self._note, self._notes = root, note or (lambda text: None), 0
         self._kernel = {}
         self._modules = {}      # (device, inode) -> _Module

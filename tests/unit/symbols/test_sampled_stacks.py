@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Samples of stacks: how they become keys, and when a map is read again.  The walks themselves: test_unwind.py."""
 
-import struct
-
 import pytest
 
+from crisis import record
 from crisis.symbols import sampled_stacks
 from crisis.symbols.sampled_stacks import SampledStacks, Spaces
 from crisis.symbols.stacks import Frame
 from crisis.symbols.unwind import End, Walk
+
+from seams import LAYOUTS
+
+SAMPLE = record.Layouts(LAYOUTS["memleak"]["structs"])["sample"]
 
 
 class FakeSymbols:
@@ -56,7 +59,7 @@ def stacks(monkeypatch):
 
 
 def sample(number, ip, sp=1, pid=7):
-    return struct.pack("=3Q12QII", number, ip, sp, *range(12), pid, 16) + bytes(40)
+    return SAMPLE.make(number=number, ip=ip, sp=sp, registers=tuple(range(12)), tgid=pid, size=16, copy=bytes(40))
 
 
 def test_equal_stacks_of_a_process_have_one_key(stacks):
