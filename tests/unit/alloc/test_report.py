@@ -11,8 +11,8 @@ from crisis.symbols.stacks import Frame
 
 
 def arguments(**changes):
-    values = dict(top=None, sort="size", growth=False, folded=False, sample=None, show_allocs=False,
-                  inlines=False, unwind=False, min_size=0, max_size=1 << 62)
+    values = {"top": None, "sort": "size", "growth": False, "folded": False, "sample": None, "show_allocs": False,
+                  "inlines": False, "unwind": False, "min_size": 0, "max_size": 1 << 62}
     return types.SimpleNamespace(**dict(values, **changes))
 
 

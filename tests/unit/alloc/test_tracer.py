@@ -79,8 +79,8 @@ def tracer(monkeypatch):
     is not in targets has ended.
     """
     def make(blocks, targets, **changes):
-        options = dict(combined_only=False, older=0, trace=False, obj=None, symbols_prefix=None, sample=None,
-                       show_allocs=False, min_size=0, max_size=1 << 62)
+        options = {"combined_only": False, "older": 0, "trace": False, "obj": None, "symbols_prefix": None, "sample": None,
+                       "show_allocs": False, "min_size": 0, "max_size": 1 << 62}
         maps = {name: FakeMap(name) for name in ("blocks", "targets", "stacks")}
         program = types.SimpleNamespace(name="memleak.session", maps=maps, counters=lambda: {"blocks_full": 2})
         one = module.Tracer(types.SimpleNamespace(**dict(options, **changes)), True, False, program, FakeRing())
