@@ -156,9 +156,11 @@ class Layout:
 
     def unpack(self, data: bytes) -> Any:
         """The record, or number, in bytes.  A last array has as many elements as there are."""
-        values = self._head.unpack_from(data)
         if self._make is None:
-            return values[0]
+            return self._head.unpack_from(data)[0]
+        if not self._arrays and len(data) >= self.size:
+            return self._make(self._struct.unpack_from(data))
+        values = self._head.unpack_from(data)
         if self._element:
             values = (*values, data[self._head.size : self._end])
         if not self._arrays:

@@ -13,6 +13,7 @@ from .kinds import CALLS, UNMAPPED
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Iterator
     from typing import Any
 
     from ..symbols.stacks import Frame
@@ -198,7 +199,7 @@ def render_events(args: Namespace, tracer: Tracer, events: list[Any]) -> str:
     """--trace: a line or a record for each call."""
     offset = time.time() - time.monotonic()
     if not args.json:
-        return "".join(_event_line(event, offset) for event in events)
+        return "".join(_event_lines(events, offset))
     keys = list({(event.tgid, event.stack) for event in events if not event.freed})
     tracer.learn(keys)
     stacks = tracer.frames(keys)
@@ -220,15 +221,25 @@ def render_events(args: Namespace, tracer: Tracer, events: list[Any]) -> str:
     return "".join(parts)
 
 
-def _event_line(event: Any, offset: float) -> str:
-    """The line of a call; offset: of the wall clock from the monotonic one, in seconds."""
-    call = CALLS[event.kind]
-    if event.freed and event.kind != UNMAPPED:
-        call = "free of " + call
-    stamp = event.ns / 1e9 + offset
-    clock = time.strftime("%H:%M:%S", time.localtime(stamp))
-    comm = table.escape(table.decode(event.comm))
-    return (
-        f"{clock}.{int(stamp % 1 * 1e6):06d} {event.tgid:<7d} {event.tid:<7d} {comm:<16} "
-        f"{call:<24} {event.size:12d} 0x{event.address:x}\n"
-    )
+def _event_lines(events: list[Any], offset: float) -> Iterator[str]:
+    """The line of each call; offset: of the wall clock from the monotonic one, in seconds.
+
+    There may be 100,000 in a second, so that equal times and names are made text once.
+    """
+    clocks: dict[int, str] = {}
+    comms: dict[bytes, str] = {}
+    for event in events:
+        kind, comm = event.kind, event.comm
+        call = CALLS[kind]
+        if event.freed and kind != UNMAPPED:
+            call = "free of " + call
+        stamp = event.ns / 1e9 + offset
+        second = int(stamp)
+        if second not in clocks:
+            clocks[second] = time.strftime("%H:%M:%S", time.localtime(second))
+        if comm not in comms:
+            comms[comm] = table.escape(table.decode(comm))
+        yield (
+            f"{clocks[second]}.{int((stamp - second) * 1e6):06d} {event.tgid:<7} {event.tid:<7} "
+            f"{comms[comm]:<16} {call:<24} {event.size:12} 0x{event.address:x}\n"
+        )

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Tracer"]
 
+# Events that say what processes and their mappings are; the others are allocations and frees.
+_STATE = frozenset((FORKED, EXECED, EXITED, UNMAPPED, RESERVED, MPROTECT))
 _GONE = errno.ENOENT, errno.ESRCH
 _DENIED = errno.EPERM, errno.EACCES
 
@@ -151,17 +153,18 @@ class Tracer:
         # Read before the events: the exec or fork that a sample follows is among them.
         samples = self.sampled.ring.records() if self.sampled else ()
         for event in self._events.records():
-            if event.kind in (FORKED, EXECED):
+            kind = event.kind
+            if kind not in _STATE:
+                found.append(event)
+            elif kind in (FORKED, EXECED):
                 # What is left after the deadline is for the next report.
                 self._begin(event, time.monotonic() < deadline)
-            elif event.kind == EXITED:
+            elif kind == EXITED:
                 self.live.pop(event.tgid, None)
                 self.mappings.forget(event.tgid)
                 self._changed = True
-            elif event.kind in (UNMAPPED, RESERVED, MPROTECT):
-                found += self._map(event)
             else:
-                found.append(event)
+                found += self._map(event)
         if samples and self.sampled:
             self.sampled.add(samples)
         return found
