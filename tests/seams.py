@@ -740,7 +740,7 @@ def memleak(world, module, data):
     from crisis import cli, record
     from crisis.alloc.blocks import Group
     from crisis.alloc.kinds import CALLS
-    from crisis.symbols.stacks import Frame
+    from crisis.symbols.frame import Frame
     event = record.Layouts(LAYOUTS["memleak"]["structs"])["event"]
     numbers = {name: number for number, name in enumerate(data["stacks"], 1)}
 

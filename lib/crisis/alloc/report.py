@@ -7,7 +7,7 @@ import math
 import time
 
 from .. import cli, table
-from ..symbols.stacks import folded, line
+from ..symbols.frame import folded, line
 from .kinds import CALLS, UNMAPPED
 
 TYPE_CHECKING = False
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from ..symbols.stacks import Frame
+    from ..symbols.frame import Frame
     from .blocks import Group, Groups, StackKey
     from .stack_table import End
     from .tracer import Tracer
@@ -206,7 +206,7 @@ def render_events(args: Namespace, tracer: Tracer, events: list[Any]) -> str:
     parts = []
     for event in events:
         frames = None if event.freed else stacks[event.tgid, event.stack]
-        record = {
+        record: dict[str, Any] = {
             "time": event.ns / 1e9 + offset,
             "record": "free" if event.freed else "alloc",
             "call": CALLS[event.kind],
@@ -215,7 +215,7 @@ def render_events(args: Namespace, tracer: Tracer, events: list[Any]) -> str:
             "comm": table.decode(event.comm),
             "address": f"0x{event.address:x}",
             "bytes": event.size,
-            "stack": frames and [frame.name for frame in frames],
+            "stack": None if frames is None else [frame.name for frame in frames],
         }
         parts.append(table.json_line(record))
     return "".join(parts)

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
     from typing import Any
 
+    from ..symbols.frame import Frame
     from ..symbols.sampled_stacks import SampledStacks, Spaces
-    from ..symbols.stacks import Frame
     from .blocks import Groups, StackKey
 
     Addresses = tuple[int, ...]

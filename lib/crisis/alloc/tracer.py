@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from typing import Any
 
+    from ..symbols.frame import Frame
     from ..symbols.sampled_stacks import SampledStacks
-    from ..symbols.stacks import Frame
     from .blocks import Groups, Since, StackKey
     from .stack_table import End
 

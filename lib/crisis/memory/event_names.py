@@ -65,10 +65,10 @@ class EventNames:
         """Lines of the form symbol+0x1d, without the frames of the tracing itself."""
         if not addresses:
             return []
-        from ..symbols import stacks as module
+        from ..symbols import frame
+        from ..symbols.stacks import Symbols
 
-        stacks: Any = module  # without types
         if self._symbols is None:
-            self._symbols = stacks.Symbols()
-        frames = stacks.without_tracing(self._symbols.kernel(addresses))
-        return [stacks.line(frame) for frame in frames]
+            self._symbols = Symbols()
+        frames = frame.without_tracing(self._symbols.kernel(addresses))
+        return [frame.line(one) for one in frames]

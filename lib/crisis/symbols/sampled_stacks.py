@@ -12,8 +12,8 @@ from __future__ import annotations
 import os
 import time
 
+from ..kernel.maps import mappings
 from .eh_frame import MACHINE, Table
-from .stacks import mappings
 from .unwind import AddressSpace, End, address_mask, unwind
 
 TYPE_CHECKING = False  # mypy takes it for true
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any, Protocol
 
-    from .stacks import Frame, Symbols
+    from .frame import Frame
+    from .stacks import Symbols
     from .unwind import Walk
 
     class Ring(Protocol):

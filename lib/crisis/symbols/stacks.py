@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Addresses to symbols, for the kernel and for processes, and stacks as folded lines.
+"""Addresses to symbols, for the kernel and for processes.
 
 Follows /proc/kallsyms, proc_pid_maps(5), the ELF specification, GDB's rules
 for separate debug files (build id, then .gnu_debuglink), and perf's map files
@@ -21,6 +21,7 @@ from bisect import bisect_left, bisect_right
 
 from . import targetfile
 from .elf import Elf, Functions, NotElf
+from .frame import KERNEL, Frame, call_site, moved
 from ..errors import Unavailable
 from ..kernel.maps import mappings
 
@@ -29,74 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["Frame", "Symbols", "Elf", "mappings", "folded", "line", "without_tracing"]
-
-KERNEL = "kernel"       # the module name of what is built in
-
-
-class Frame:
-    """One address of a stack.
-
-    address; name: the function, demangled, or None; offset: bytes from its
-    start, or None; module: "kernel", a kernel module, or the path of the file
-    that is mapped there, None when nothing is; file_offset: of the address in
-    that file, or None; build_id: the file's, in hexadecimal, or None; inlined:
-    True for a function that the compiler put into the one of the next frame.
-    Names are str with surrogateescape, unescaped: they are as hostile as their file.
-    """
-
-    __slots__ = ("address", "name", "offset", "module", "file_offset", "build_id", "inlined")
-
-    def __init__(self, address, name=None, offset=None, module=None, file_offset=None, build_id=None):
-        self.address, self.name, self.offset, self.module = address, name, offset, module
-        self.file_offset, self.build_id = file_offset, build_id
-        self.inlined = False
-
-
-def line(frame: Frame) -> str:
-    """A frame as bcc prints it: "name+0x1d [module]", or "name (inlined) [module]", escaped."""
-    from ..table import escape
-    text = "[unknown]" if frame.name is None else escape(frame.name)
-    if frame.inlined:
-        text += " (inlined)"
-    elif frame.offset is not None:
-        text += "+0x%x" % frame.offset
-    if frame.module is None:
-        return text
-    base = escape(os.path.basename(frame.module) or frame.module)
-    if frame.name is None and frame.file_offset is not None:
-        base += "+0x%x" % frame.file_offset
-    return "%s [%s]" % (text, base)
-
-
-# Functions between a tracepoint or probe and a BPF program there.
-_TRACING = ("bpf_prog_", "bpf_trace_run", "__bpf_trace_", "__traceiter_", "trace_call_bpf",
-            "perf_trace_", "kprobe_perf_func", "kprobe_ftrace_handler")
-
-
-def without_tracing(frames):
-    """A kernel stack, innermost first, less the frames that exist only because it is traced."""
-    own = [i for i, frame in enumerate(frames[:8]) if (frame.name or "").startswith(_TRACING)]
-    # Further out, fexit leaves its trampoline between a function and its caller.
-    return [frame for frame in frames[max(own, default=-1) + 1:]
-            if not (frame.name or "").startswith("bpf_trampoline_")]
-
-
-def folded(frames: list[Frame], root: str | None = None) -> str:
-    """A stack as flamegraph.pl takes it: names from the outermost in, joined by ';' (without the count).
-
-    frames: innermost first; root: a name to put in front, such as the command's.
-    A ';' or line break in a name would make it another frame, and is replaced.
-    """
-    from ..table import escape
-    names = [] if root is None else [root]
-    for frame in reversed(frames):
-        name = frame.name
-        if name is None:
-            name = "[%s]" % (os.path.basename(frame.module) if frame.module else "unknown")
-        names.append(name)
-    return ";".join(escape(name).replace(";", ":") for name in names)
-
+__all__ = ["Symbols"]
 
 _MINI_MEMORY, _MINI_SIZE = 80 << 20, 64 << 20      # of xz (its strongest preset takes 65 MB) and of what it unpacks
 _INLINE_SECONDS, _INLINE_OUTPUT, _INLINE_MEMORY = 30, 16 << 20, 4 << 30
@@ -283,9 +217,9 @@ class Symbols:
         addresses: innermost first, as a stack map gives them.
         first_is_return: the innermost is a return address too (from a probe's return).
         """
-        looked = [_call_site(a, i or first_is_return) for i, a in enumerate(addresses)]
+        looked = [call_site(a, i or first_is_return) for i, a in enumerate(addresses)]
         self.learn_kernel(looked)
-        return [_moved(self._kernel[at], address) for at, address in zip(looked, addresses)]
+        return [moved(self._kernel[at], address) for at, address in zip(looked, addresses)]
 
     # Processes
 
@@ -447,11 +381,11 @@ class Symbols:
                 self._maps[pid] = [], []
         frames = []
         for i, address in enumerate(addresses):
-            at = _call_site(address, i or first_is_return)
+            at = call_site(address, i or first_is_return)
             frame = cache.get(at)
             if frame is None:
                 frame = cache[at] = self._user(pid, at)
-            frames.append(_moved(frame, address))
+            frames.append(moved(frame, address))
         return frames
 
     def _find(self, module, file_offset, pid):
@@ -509,7 +443,7 @@ class Symbols:
             for i, frame in enumerate(frames):
                 if (frame.module, frame.build_id) in modules and frame.file_offset is not None:
                     wanted.setdefault((frame.module, frame.build_id), set()).add(
-                        _call_site(frame.file_offset, i or first_is_return))
+                        call_site(frame.file_offset, i or first_is_return))
         names, deadline = {}, time.monotonic() + _INLINE_SECONDS
         for key, offsets in wanted.items():
             if time.monotonic() < deadline:
@@ -526,7 +460,7 @@ class Symbols:
             result.append([])
             for i, frame in enumerate(frames):
                 found = names.get((frame.module, frame.build_id), {}).get(
-                    _call_site(frame.file_offset or 0, i or first_is_return), ())
+                    call_site(frame.file_offset or 0, i or first_is_return), ())
                 for name in found:
                     extra = Frame(frame.address, name, None, frame.module, frame.file_offset, frame.build_id)
                     extra.inlined = True
@@ -585,17 +519,3 @@ def _nearest(rows, before, keys, first, best):
         row = rows[at] if at >= 0 else before
         if row[:16] > best[i][:16]:
             best[i] = row
-
-
-def _call_site(address, is_return):
-    """Where to look: the call may be the last instruction of its function."""
-    return address - 1 if is_return and address else address
-
-
-def _moved(frame, address):
-    """The frame of `frame.address` as that of a nearby address."""
-    by = address - frame.address
-    if not by:
-        return frame
-    return Frame(address, frame.name, None if frame.offset is None else frame.offset + by, frame.module,
-                 None if frame.file_offset is None else frame.file_offset + by, frame.build_id)

@@ -131,7 +131,7 @@ class AddressSpace:
         self.rows: Dict[int, Union[_Row, End]] = {}
 
     def update(self, mappings: Sequence[Tuple[int, int, bool, int, Hashable, str]]) -> None:
-        """Take the mappings as stacks.mappings returns them; call it when they have changed."""
+        """Take the mappings as kernel.maps.mappings returns them; call it when they have changed."""
         old, self._mappings = self._mappings, sorted(row for row in mappings if row[2])
         self._starts = [row[0] for row in self._mappings]
         # uprobe_get_trampoline_vaddr() in kernel/events/uprobes.c: a uretprobe puts this in the return address's place.

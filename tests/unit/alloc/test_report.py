@@ -7,7 +7,7 @@ import types
 from crisis.alloc import report
 from crisis.alloc.blocks import Group
 from crisis.alloc.sampling import Sampling
-from crisis.symbols.stacks import Frame
+from crisis.symbols.frame import Frame
 
 
 def arguments(**changes):

@@ -6,7 +6,7 @@ import pytest
 from crisis import record
 from crisis.symbols import sampled_stacks
 from crisis.symbols.sampled_stacks import SampledStacks, Spaces
-from crisis.symbols.stacks import Frame
+from crisis.symbols.frame import Frame
 from crisis.symbols.unwind import End, Walk
 
 from seams import LAYOUTS

@@ -12,7 +12,8 @@ from helpers import ROOT, SLOW
 
 from crisis.symbols import stacks
 from crisis.symbols.perfmap import PerfMap
-from crisis.symbols.stacks import Frame
+from crisis.symbols.frame import Frame, folded
+from crisis.symbols.frame import line as frame_line
 
 KALLSYMS = """\
 ffffffff81000000 T _stext
@@ -33,14 +34,14 @@ def kernel(tmp_path, text=KALLSYMS):
 
 def test_kernel_symbols(tmp_path):
     frames = kernel(tmp_path).kernel([0xffffffff81000013, 0xffffffff81000020, 0xffffffffc0001004, 0xffffffffc0002009])
-    assert [stacks.line(f) for f in frames] == ["first+0x3 [kernel]", "first+0x10 [kernel]",     # a return address
+    assert [frame_line(f) for f in frames] == ["first+0x3 [kernel]", "first+0x10 [kernel]",     # a return address
                                                 "earlier+0x4 [mod]", "later+0x9 [mod]"]
 
 
 def test_hidden_kernel_addresses_name_nothing(tmp_path):
     rows = "".join("0000000000000000" + row[16:] + "\n" for row in KALLSYMS.splitlines())
     frame = kernel(tmp_path, rows).kernel([0xffffffff81000013])[0]
-    assert (frame.name, frame.offset, stacks.line(frame)) == (None, None, "[unknown] [kernel]")
+    assert (frame.name, frame.offset, frame_line(frame)) == (None, None, "[unknown] [kernel]")
 
 
 def test_kernel_symbols_in_many_blocks(tmp_path):
@@ -54,8 +55,8 @@ def test_kernel_symbols_in_many_blocks(tmp_path):
 
 def test_folded_is_one_line():
     frames = [Frame(3, "in;ner\n"), Frame(2, "\x1b[31m"), Frame(1, None, module="/bin/x y"), Frame(0)]
-    assert stacks.folded(frames) == r"[unknown];[x y];\x1b[31m;in:ner\x0a"
-    assert stacks.folded(frames[:1], "a;b") == r"a:b;in:ner\x0a"
+    assert folded(frames) == r"[unknown];[x y];\x1b[31m;in:ner\x0a"
+    assert folded(frames[:1], "a;b") == r"a:b;in:ner\x0a"
 
 
 def test_this_process():
@@ -70,7 +71,7 @@ def test_a_process_that_is_gone():
     child = subprocess.Popen([sys.executable, "-c", "pass"])
     child.wait()
     symbols = stacks.Symbols()
-    assert stacks.line(symbols.user(child.pid, [0x1234])[0]) == "[unknown]"
+    assert frame_line(symbols.user(child.pid, [0x1234])[0]) == "[unknown]"
     with pytest.raises(OSError):
         symbols.hold(child.pid)
 
@@ -346,7 +347,7 @@ def test_inlined_functions(built):
         assert [f.name for f in frames] == ["outer"]
         frames = symbols.inlined([frames])[0]
         assert [(f.name, f.inlined) for f in frames] == [("middle", True), ("outer", False)]
-        assert stacks.line(frames[0]) == "middle (inlined) [inl]"
+        assert frame_line(frames[0]) == "middle (inlined) [inl]"
     finally:
         child.kill()
         child.communicate()

@@ -109,7 +109,7 @@ def test_files_of_arm64():
 # Stacks of programs
 
 def mappings(text):
-    """The rows of /proc/PID/maps, as stacks.mappings returns them."""
+    """The rows of /proc/PID/maps, as kernel.maps.mappings returns them."""
     found = []
     for row in text.splitlines():
         span, flags, offset, device, inode, *path = row.split(None, 5)
