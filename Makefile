@@ -83,8 +83,10 @@ $(LINTENV)/installed: tests/tools/lint.txt
 	touch $@
 
 # These files follow all the rules; the others are exempt from those of NOT_YET, which must become empty.
-CLEAN = $(addprefix lib/crisis/,__init__.py arguments.py child.py cli.py errors.py hist.py plot.py record.py table.py) \
-    $(addprefix lib/crisis/symbols/,__init__.py demangle.py elf.py frame.py perfmap.py returns.py rust_v0.py sampled_stacks.py targetfile.py) \
+CLEAN = $(addprefix lib/crisis/,__init__.py arguments.py child.py cli.py errors.py hist.py plot.py table.py) \
+    $(addprefix lib/crisis/symbols/,__init__.py demangle.py elf.py frame.py perfmap.py returns.py rust_v0.py \
+        sampled_stacks.py targetfile.py) \
+    $(addprefix lib/crisis/bpf/,__init__.py record.py) \
     $(wildcard $(patsubst %,lib/crisis/%/*.py,kernel perf cpu pmu memory net alloc))
 NOT_YET = C901,E101,E501,I001,UP
 

@@ -111,7 +111,8 @@ class Program:
         self._reported = dict(self._counters)
         for seconds, values in counters:
             world.at(seconds, lambda values=values: self._counters.update(values))
-        from crisis import bpf, record
+        from crisis import bpf
+        from crisis.bpf import loader, map, record
         from crisis.kernel import syscalls
         described = LAYOUTS[module.__name__.partition("_")[2]]
         self.layouts = record.Layouts(described["structs"])
@@ -145,7 +146,7 @@ class Program:
 
         def no_mount(filesystem):
             raise OSError(19, "No such device")
-        bpf.first, bpf.grace_period, bpf.RingBuffer = first, lambda: None, reader
+        loader.first, map.grace_period, bpf.RingBuffer = first, lambda: None, reader
         syscalls.detached_mount = no_mount
 
     def counters(self):
@@ -661,7 +662,8 @@ def crisis_warm(world, module, data):
     """data: {"programs": {"NAME": {"state": cached, compiled, failed or refused, "why"}}}."""
     if data is None:
         return
-    from crisis import bpf, compile, errors
+    from crisis import bpf, errors
+    from crisis.bpf import cache, compiler, object
 
     def entry(source):
         return data["programs"].get(source.name, {"state": "cached"})
@@ -683,9 +685,9 @@ def crisis_warm(world, module, data):
             raise errors.Unavailable(found["why"])
         return found.get("not_taken", [])
     bpf.check_permission, bpf.check = lambda: None, check
-    compile.cached = lambda source, note: source if entry(source)["state"] in ("cached", "refused", "unavailable") else None
-    compile.Compiler, compile.wait = Compiler, lambda running: running[0]
-    compile.keep, compile.unpack = lambda source, data: entry(source).get("not_kept"), lambda data: data
+    cache.cached = lambda source, note: source if entry(source)["state"] in ("cached", "refused", "unavailable") else None
+    compiler.Compiler, compiler.wait = Compiler, lambda running: running[0]
+    cache.keep, object.unpack = lambda source, data: entry(source).get("not_kept"), lambda data: data
 
 
 def wss(world, module, data):

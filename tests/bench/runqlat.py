@@ -18,7 +18,7 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "lib"))
-from crisis import headers      # noqa: E402
+from crisis.bpf import btf      # noqa: E402
 
 RUNS = 12
 OURS = os.path.join(ROOT, "bin/runqlat")
@@ -29,14 +29,14 @@ LAUNCH = ("import os,sys\npid=os.posix_spawn(sys.argv[1],sys.argv[1:],dict(os.en
 
 def full_header_tree(directory):
     """What one would write without pruning: the whole of bpftool's dump, for bcc unchanged."""
-    dump = subprocess.check_output(["bpftool", "btf", "dump", "file", headers.VMLINUX, "format", "c"], text=True)
+    dump = subprocess.check_output(["bpftool", "btf", "dump", "file", btf.VMLINUX, "format", "c"], text=True)
     dump = re.sub(r"#pragma clang attribute.*|#ifndef BPF_NO_PRESERVE_ACCESS_INDEX|#endif", "", dump)
     dump = dump.replace("#ifndef __VMLINUX_H__", "").replace("#define __VMLINUX_H__", "")
-    prune, headers.prune = headers.prune, lambda btf, text: "#define _UAPI__LINUX_BPF_H__\n" + dump
+    prune, btf.prune = btf.prune, lambda btf, text: "#define _UAPI__LINUX_BPF_H__\n" + dump
     try:
-        headers.write_tree(directory, open("/usr/sbin/runqlat-bpfcc").read(), None)
+        btf.write_tree(directory, open("/usr/sbin/runqlat-bpfcc").read(), None)
     finally:
-        headers.prune = prune
+        btf.prune = prune
 
 
 def timed(command, env=None):

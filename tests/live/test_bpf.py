@@ -12,10 +12,13 @@ import sys
 import time
 
 import pytest
-from crisis import bpf, headers
+from crisis import bpf
+from crisis.bpf import btf as types
+from crisis.bpf import cache, compiler, object
+from crisis.bpf.map import HASH
 from crisis.perf import event_source
-from crisis import compile as compiler
 from crisis.errors import Unavailable
+from helpers import ROOT
 
 TEXT = r"""
 #include "crisis.bpf.h"
@@ -57,7 +60,7 @@ int on_clock(struct bpf_perf_event_data *ctx)
 
 
 def source(name, *points):
-    return compiler.Source("test." + name, None, [(p,) for p in points], ("pid",), ("dropped",), text=TEXT)
+    return bpf.Source("test." + name, None, [(p,) for p in points], ("pid",), ("dropped",), text=TEXT)
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +69,9 @@ def build():
 
     def build(src):
         if "obj" not in cache:
-            cache["obj"] = compiler._compile(
+            cache["obj"] = compiler.compiled(
                 source("all", "tp_btf/sched_switch:on_typed", "fentry/vfs_read:on_fentry"), "auto")
-        obj = compiler.unpack(cache["obj"])
+        obj = object.unpack(cache["obj"])
         obj.name, obj.points = src.name, src.points
         return obj
     return build
@@ -109,7 +112,7 @@ def test_attach(build, point, index):
 @pytest.mark.guest
 def test_a_cookie_may_be_a_constant():
     """Where the helper is missing, before Linux 5.15, each cookie makes a program of its own."""
-    prog = bpf.Program(compiler.build(compiler.Source("test.constant", params=("cookie",), text=CONSTANT), cache=False))
+    prog = bpf.Program(cache.build(bpf.Source("test.constant", params=("cookie",), text=CONSTANT), cache=False))
     places = {libc_symbol("getppid"): 1, libc_symbol("getpgrp"): 1 << 40}
     for (path, offset), cookie in places.items():
         prog.attach_uprobe("on_entry", path, offset, os.getpid(), False, cookie)
@@ -189,9 +192,9 @@ def test_kernel_functions_that_this_kernel_lacks():
 BPF_ARRAY(seen, u64, 1);
 int on_fork(void *ctx) { return 0; }
 """
-    obj = compiler.build(compiler.Source("test.optional", text=text, kfuncs=("no_such_function?",)), cache=False)
+    obj = cache.build(bpf.Source("test.optional", text=text, kfuncs=("no_such_function?",)), cache=False)
     assert obj.unusable is None and "on_fork" in obj.functions
-    obj = compiler.build(compiler.Source("test.missing", text=text, kfuncs=("no_such_function",)), cache=False)
+    obj = cache.build(bpf.Source("test.missing", text=text, kfuncs=("no_such_function",)), cache=False)
     assert obj.unusable == "this kernel has no no_such_function"
 
 
@@ -200,7 +203,7 @@ def test_many_uprobes_with_cookies(how):
     extra = {"defines": {"SESSION": 1}, "kfuncs": ("bpf_session_is_return",), "requires": ("return_consumer",)} \
         if how == "session" else {"requires": ("BPF_FUNC_get_attach_cookie",)}
     try:
-        prog = bpf.Program(compiler.build(compiler.Source("test.cookies_" + how, text=COOKIES, **extra), cache=False))
+        prog = bpf.Program(cache.build(bpf.Source("test.cookies_" + how, text=COOKIES, **extra), cache=False))
     except Unavailable as exc:
         pytest.skip(str(exc))
     places = {libc_symbol("getppid"): 1, libc_symbol("getpgrp"): 2}
@@ -274,19 +277,18 @@ def test_ring_buffer_wraps_and_counts_what_did_not_fit(build):
 
 def test_headers_agree_with_bpftool():
     """Offsets of members, against an independent reader of the same BTF."""
-    if not os.path.exists(headers.VMLINUX):
+    if not os.path.exists(types.VMLINUX):
         pytest.skip("this kernel has no BTF")
-    btf = headers.Btf(open(headers.VMLINUX, "rb").read())
+    btf = types.Btf(open(types.VMLINUX, "rb").read())
     if not shutil.which("bpftool"):
         pytest.skip("bpftool is not installed")
-    dump = subprocess.run(["bpftool", "-j", "btf", "dump", "file", headers.VMLINUX], stdout=subprocess.PIPE)
+    dump = subprocess.run(["bpftool", "-j", "btf", "dump", "file", types.VMLINUX], stdout=subprocess.PIPE)
     if dump.returncode:
         pytest.skip("this bpftool cannot read this kernel's BTF")       # Debian 11's, that of 6.18
-    types = json.loads(dump.stdout)["types"]
     checked = 0
-    for item in types:
+    for item in json.loads(dump.stdout)["types"]:
         if item["kind"] == "STRUCT" and item["name"] in ("task_struct", "sock", "page", "rq", "file", "bio"):
-            mine = btf.find(item["name"], headers.STRUCT)
+            mine = btf.find(item["name"], types.STRUCT)
             offsets = {m[0]: m[2] for m in btf.members(mine)}
             for member in item["members"]:
                 if member["name"] != "(anon)":
@@ -298,16 +300,16 @@ def test_headers_agree_with_bpftool():
 
 def test_pruned_header_puts_members_where_btf_says():
     """The compiler's offsetof on the pruned header, read back from the instructions, against BTF."""
-    if not os.path.exists(headers.VMLINUX):
+    if not os.path.exists(types.VMLINUX):
         pytest.skip("this kernel has no BTF")
-    btf = headers.Btf(open(headers.VMLINUX, "rb").read())
-    members = {m[0]: m[2] // 8 for m in btf.members(btf.find("task_struct", headers.STRUCT)) if not m[3]}
+    btf = types.Btf(open(types.VMLINUX, "rb").read())
+    members = {m[0]: m[2] // 8 for m in btf.members(btf.find("task_struct", types.STRUCT)) if not m[3]}
     names = [n for n in ("pid", "tgid", "comm", "mm", "signal", "cgroups", "start_time", "on_cpu") if n in members]
     body = "".join("v = __builtin_offsetof(struct task_struct, %s); out.update(&k, &v); k++;" % n for n in names)
-    src = compiler.Source("test.offsets", points=(("raw_tp/sched_switch:on_switch",),),
+    src = bpf.Source("test.offsets", points=(("raw_tp/sched_switch:on_switch",),),
                           text="#include <linux/sched.h>\nBPF_ARRAY(out, u64, 16);\n"
                           "int on_switch(void *ctx) { int k = 0; u64 v; %s return 0; }" % body)
-    prog = bpf.Program(compiler.build(src, cache=False))
+    prog = bpf.Program(cache.build(src, cache=False))
     prog.attach()
     time.sleep(.2)
     values = [struct.unpack("=Q", v)[0] for _, v in prog.maps["out"].items()]
@@ -322,7 +324,7 @@ def test_pmu_that_is_not_there():
 
 def test_variables_may_be_called_as_the_kernel_calls_constants():
     """Enumerations of the kernel have names like all and none; a macro of them would break a program's variables."""
-    obj = compiler.build(compiler.Source(
+    obj = cache.build(bpf.Source(
         "test.names", text="int on_raw(u64 *ctx) { int all = ctx[0], none = ctx[1]; return all + none; }"), cache=False)
     assert list(obj.functions) == ["on_raw"]
 
@@ -351,12 +353,12 @@ int on_switch(u64 *ctx)
 
 def test_task_storage():
     """A value of each task, by a map that bcc does not know; a hash of the same name stays one."""
-    build = [compiler.build(compiler.Source("test.storage", None, (("tp_btf/sched_switch:on_switch",),), text=STORAGE,
+    build = [cache.build(bpf.Source("test.storage", None, (("tp_btf/sched_switch:on_switch",),), text=STORAGE,
                                             defines=defines, requires=("BPF_FUNC_task_storage_get",)), cache=False)
              for defines in ({"STORAGE": 1}, {})]
     if build[0].unusable:
         pytest.skip(build[0].unusable)
-    assert [{m[0]: m[1] for m in obj.maps}["mine"] for obj in build] == [29, bpf.HASH]
+    assert [{m[0]: m[1] for m in obj.maps}["mine"] for obj in build] == [29, HASH]
     prog = bpf.Program(build[0])
     prog.attach()
     for _ in range(20):
@@ -396,7 +398,7 @@ int on_switch(void *ctx)
 
 def test_records():
     """Keys and values by the names of the C structs, of a map whose last array was made shorter and of a ring buffer."""
-    obj = compiler.build(compiler.Source("test.records", None, (("raw_tp/sched_switch:on_switch",),), text=RECORDS),
+    obj = cache.build(bpf.Source("test.records", None, (("raw_tp/sched_switch:on_switch",),), text=RECORDS),
                          cache=False)
     assert sorted(m[0] for m in obj.maps) == ["bank", "events", "serials", "table"]     # record_event has been dropped
     assert obj.layouts == {"key": "cpu:I bank:B 3x", "event": "serial:Q path:32s",
@@ -426,11 +428,12 @@ def test_records():
 LIMITED = r"""
 import resource, sys
 sys.path.insert(0, sys.argv[1])
-from crisis import bpf, compile
+from crisis import bpf
+from crisis.bpf import cache
 from crisis.errors import Error
 soft, hard, uprobes = map(int, sys.argv[2:5])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-obj = compile.build(compile.Source("test.limit", None, (("raw_tp/sched_switch:on_switch",),), probes=("uprobe:on_call",),
+obj = cache.build(bpf.Source("test.limit", None, (("raw_tp/sched_switch:on_switch",),), probes=("uprobe:on_call",),
                                    text="int on_switch(void *ctx) { return 0; }\n"
                                         "int on_call(struct pt_regs *ctx) { return 0; }"), cache=False)
 try:
@@ -450,7 +453,7 @@ except Error as exc:
     (64, 99, 100, "1 cannot open another file: the limit of 64 on open files is reached. Raise it with ulimit -Sn")])
 def test_limit_of_open_files(soft, hard, uprobes, why):
     path, offset = libc_symbol("getppid")
-    lib = os.path.dirname(os.path.dirname(compiler.__file__))
+    lib = os.path.join(ROOT, "lib")
     words = map(str, (lib, soft, hard, uprobes, path, offset))
     result = subprocess.run([sys.executable, "-I", "-c", LIMITED, *words], stderr=subprocess.PIPE, text=True)
     assert result.stderr.startswith(why) if why else result.returncode == 0, result.stderr
@@ -461,17 +464,17 @@ def test_without_sys():
     hide = ["unshare", "-m", "sh", "-c", 'umount -l /sys && exec "$@"', "-"]
     if subprocess.call(hide + ["true"]):
         pytest.skip("/sys cannot be unmounted here")
-    program = "import sys; sys.path.insert(0, sys.argv[1])\nfrom crisis import compile\n" \
-        "try: compile.build(compile.Source('test.sys', text='int f(void *ctx) { return 0; }'), cache=False)\n" \
+    program = "import sys; sys.path.insert(0, sys.argv[1])\nfrom crisis import bpf\nfrom crisis.bpf import cache\n" \
+        "try: cache.build(bpf.Source('test.sys', text='int f(void *ctx) { return 0; }'), cache=False)\n" \
         "except Exception as exc: print(exc)"
-    lib = os.path.dirname(os.path.dirname(compiler.__file__))
+    lib = os.path.join(ROOT, "lib")
     text = subprocess.check_output(hide + [sys.executable, "-I", "-c", program, lib], text=True)
     assert text == "cannot compile the BPF program: /sys is not mounted. Mount it: mount -t sysfs sysfs /sys\n"
 
 
 def test_without_btf():
     """What needs BTF is not for this kernel, whether it has headers or not; the remedy is named."""
-    obj = compiler.build(compiler.Source("test.btf", text="int f(void *ctx) { return 0; }", requires=("task_struct",)),
+    obj = cache.build(bpf.Source("test.btf", text="int f(void *ctx) { return 0; }", requires=("task_struct",)),
                          cache=False, headers="kernel")
     assert obj.unusable == ("this kernel has no BTF in /sys/kernel/btf/vmlinux, which the program needs. Boot a kernel "
                             "with CONFIG_DEBUG_INFO_BTF=y")

@@ -6,9 +6,10 @@ import subprocess
 import threading
 
 import pytest
-from crisis import compile as compiler
+from crisis import bpf
+from crisis.bpf import cache as programs
 
-SOURCE = compiler.Source("test.cache", None, (("raw_tp/sched_switch:on_switch",),),
+SOURCE = bpf.Source("test.cache", None, (("raw_tp/sched_switch:on_switch",),),
                          text="int on_switch(void *ctx) { return 0; }")
 
 
@@ -20,10 +21,10 @@ def cache(tmp_path):
 
     def build():
         del warnings[:]
-        obj = compiler.build(SOURCE, warn=warnings.append, path=path)
+        obj = programs.build(SOURCE, warn=warnings.append, path=path)
         assert "on_switch" in obj.functions
     build()
-    entry = os.path.join(path, compiler.key(SOURCE))
+    entry = os.path.join(path, programs.key(SOURCE))
     assert os.stat(path).st_mode & 0o7777 == 0o700 and os.stat(entry).st_mode & 0o7777 == 0o600
     build()
     assert not warnings
@@ -96,7 +97,7 @@ def test_two_first_starts_at_once(tmp_path):
 
     def one():
         warnings = []
-        obj = compiler.build(SOURCE, warn=warnings.append, path=path)
+        obj = programs.build(SOURCE, warn=warnings.append, path=path)
         results.append((sorted(obj.functions), warnings))
     threads = [threading.Thread(target=one) for _ in range(2)]
     for thread in threads:
@@ -104,7 +105,7 @@ def test_two_first_starts_at_once(tmp_path):
     for thread in threads:
         thread.join()
     assert results == [(["on_switch"], [])] * 2
-    assert os.listdir(path) == [compiler.key(SOURCE)]
+    assert os.listdir(path) == [programs.key(SOURCE)]
 
 
 def test_full_disk_only_warns(tmp_path):
@@ -117,7 +118,7 @@ def test_full_disk_only_warns(tmp_path):
         with open(small + "/fill", "wb") as f:
             f.write(b"x" * 4096)
         warnings = []
-        assert compiler.build(SOURCE, warn=warnings.append, path=small).functions
+        assert programs.build(SOURCE, warn=warnings.append, path=small).functions
         assert warnings
     finally:
         subprocess.check_call(["umount", small])

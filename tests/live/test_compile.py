@@ -16,7 +16,8 @@ import time
 
 import helpers
 import pytest
-from crisis import compile as compiler
+from crisis import bpf
+from crisis.bpf import cache, compiler
 from crisis.errors import Error
 
 ROOT = helpers.ROOT
@@ -27,9 +28,9 @@ import hashlib, sys
 sys.dont_write_bytecode = True
 sys.path[:0] = sys.argv[1] + "/lib", sys.argv[1] + "/tests"
 import helpers
-from crisis import compile
+from crisis.bpf import compiler
 for command, variant in ("memleak", "perf"), ("runqlat", "raw"), ("cachesnoop", "raw"):
-    print(hashlib.sha256(compile._compile(helpers.load(command).SOURCES[variant], "auto")).hexdigest())
+    print(hashlib.sha256(compiler.compiled(helpers.load(command).SOURCES[variant], "auto")).hexdigest())
 """
 
 
@@ -50,7 +51,7 @@ def checkout():
         copy = shutil.copytree if os.path.isdir(os.path.join(ROOT, name)) else shutil.copy
         os.makedirs(os.path.dirname(os.path.join(directory, name)), exist_ok=True)
         copy(os.path.join(ROOT, name), os.path.join(directory, name))
-    edit(directory, "lib/crisis/compile.py", '"/var/cache/crisis-tools"', '"%s/cache"' % directory)
+    edit(directory, "lib/crisis/bpf/cache.py", '"/var/cache/crisis-tools"', '"%s/cache"' % directory)
     subprocess.check_call(["chmod", "-R", "a+rX", directory])
     yield directory
     shutil.rmtree(directory)
@@ -130,13 +131,13 @@ def test_the_compiler_dies_with_a_command_that_is_killed():
     helpers.until(lambda: not children(child.pid), 5)
 
 
-SMALL = compiler.Source("test.small", text="int on_switch(void *ctx) { return 0; }")
+SMALL = bpf.Source("test.small", text="int on_switch(void *ctx) { return 0; }")
 
 
 def test_a_compiler_that_hangs_is_ended(monkeypatch):
     monkeypatch.setattr(compiler, "_TIME_LIMIT", .05)
     with pytest.raises(Error) as caught:
-        compiler.build(SMALL, cache=False)
+        cache.build(SMALL, cache=False)
     assert str(caught.value).startswith("cannot compile test.small: the compiler had not ended after")
     assert not children(os.getpid()) and not scratch(os.getpid())
 
@@ -240,7 +241,7 @@ def test_warm_without_rights_compiles_nothing(checkout):
 
 def test_without_bcc(checkout):
     """One line with the remedy."""
-    hide = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs tmpfs "$0" && exec "$@"', compiler.bcc_directory()]
+    hide = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs tmpfs "$0" && exec "$@"', cache.bcc_directory()]
     if subprocess.call(hide + ["true"]):
         pytest.skip("bcc cannot be hidden by a mount here")
     result = warm(checkout, wrap=hide)

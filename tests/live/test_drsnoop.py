@@ -409,11 +409,12 @@ def test_node_reclaim(tmp_path):
 
 
 def test_kernel_headers_serve_where_there_is_no_btf(file):
-    from crisis import bpf, compile as compiler
+    from crisis import bpf
+    from crisis.bpf import cache
     if not os.path.isdir("/lib/modules/%s/build" % os.uname().release):
         pytest.skip("no headers of kernel %s are installed" % os.uname().release)
     drsnoop = load("drsnoop")
-    obj = compiler.build(drsnoop.SOURCES["format"], cache=False, headers="kernel")
+    obj = cache.build(drsnoop.SOURCES["format"], cache=False, headers="kernel")
     params = dict.fromkeys(drsnoop.PARAMS, 0)
     params.update(bpf.field_places(drsnoop.SOURCES["format"]), kinds=7, around=1, nodes=1, online=1)
     program = bpf.Program(obj, params, {"starts": {"max_entries": 4096}, "events": {"max_entries": 1 << 20}})
@@ -426,7 +427,7 @@ def test_kernel_headers_serve_where_there_is_no_btf(file):
     program.close()
     assert len(found) >= 5 and {(r.kind, r.comm) for r in found} == {("memcg", "drs-headers")}
     assert all(r.free > 0 and re.fullmatch("[RSD?]", r.kswapd) for r in found)
-    assert compiler.build(drsnoop.SOURCES["typed"], cache=False, headers="kernel").unusable.startswith("this kernel has no BTF in ")
+    assert cache.build(drsnoop.SOURCES["typed"], cache=False, headers="kernel").unusable.startswith("this kernel has no BTF in ")
 
 
 def test_without_root():

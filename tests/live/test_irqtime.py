@@ -10,7 +10,8 @@ import subprocess
 import time
 
 import pytest
-from crisis import bpf, compile as compiler
+from crisis import bpf
+from crisis.bpf import cache
 from crisis.kernel import interrupts, sysfs
 from helpers import (SLOW, as_nobody, attached, cpu_time, load, needs_quiet_machine, run, stop, tool, until, usable,
                      workload)
@@ -115,7 +116,7 @@ def test_what_the_programs_do_not_see_is_counted_and_its_time_estimated(tmp_path
     text = text.replace("\tif (s) {\n\t\ts->stolen = 0;", "\tif (s && (bpf_get_prandom_u32() & 7)) {\n\t\ts->stolen = 0;")
     assert text.count("bpf_get_prandom_u32") == 3       # lines, vectors and softirqs
     args = command.get_parser().parse_args(["-j", "--source", "vectors", "--no-cache"])
-    command.SOURCES["lossy"] = compiler.Source("irqtime.lossy", None, whole.points, whole.params, whole.counters,
+    command.SOURCES["lossy"] = bpf.Source("irqtime.lossy", None, whole.points, whole.params, whole.counters,
                                                whole.defines, text=text)
     lossy, exact = command.Tracer(argparse.Namespace(**dict(vars(args), source="lossy"))), command.Tracer(args)
     with workload(FLOOD):
@@ -256,7 +257,7 @@ def test_lines_have_the_names_of_their_handlers():
 def test_a_full_table_is_told():
     """The table with room for two of them, on a kernel that has a dozen."""
     command = load("irqtime")
-    obj = compiler.build(command.SOURCES["lines"])
+    obj = cache.build(command.SOURCES["lines"])
     if obj.unusable:
         pytest.skip(obj.unusable)
     program = bpf.Program(obj, {"slots": 0}, {"states": {"max_entries": bpf.possible_cpus()},

@@ -13,7 +13,7 @@ if __name__ == "__main__":
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     sys.path[:0] = [here, os.path.join(os.path.dirname(here), "lib")]
 
-from crisis import compile as compiler
+from crisis.bpf import cache
 from helpers import ROOT, load
 
 
@@ -22,7 +22,7 @@ def layouts():
     found = {}
     for command in sorted(os.listdir(os.path.join(ROOT, "bin"))):
         for source in getattr(load(command), "SOURCES", {}).values():
-            obj = compiler.build(source)
+            obj = cache.build(source)
             entry = found.setdefault(command, {"structs": {}, "maps": {}})
             entry["structs"].update(obj.layouts)
             entry["maps"].update((name, " ".join(types)) for name, _, _, _, _, _, *types in obj.maps)

@@ -232,12 +232,12 @@ for at in range(0, size, 4096): m[at] = 1
 
 
 def test_kernel_headers_serve_where_there_is_no_btf():
-    from crisis import compile as compiler
+    from crisis.bpf import cache
     if not os.path.isdir("/lib/modules/%s/build" % os.uname().release):
         pytest.skip("no headers of kernel %s are installed" % os.uname().release)
     oomkill = load("oomkill")
-    assert compiler.build(oomkill.SOURCES["format"], cache=False, headers="kernel").functions
-    assert compiler.build(oomkill.SOURCES["typed"], cache=False, headers="kernel").unusable.startswith("this kernel has no BTF in ")
+    assert cache.build(oomkill.SOURCES["format"], cache=False, headers="kernel").functions
+    assert cache.build(oomkill.SOURCES["typed"], cache=False, headers="kernel").unusable.startswith("this kernel has no BTF in ")
 
 
 def test_without_root():

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 from helpers import SLOW, tool
-from crisis import pid_namespace
+from crisis.bpf import pid_namespace
 from crisis.kernel import proc
 
 # One process sleeps 1 ms at a time and reads a file, another one only waits.  Runs the rest of the line with "PID" as theirs.
@@ -50,7 +50,7 @@ def test_numbers_are_the_kernels():
     """In the initial namespace they are the same; in a new one /proc/1's own host PID is another."""
     known = pid_namespace.kernel_tids()
     assert known[os.getpid()] == os.getpid() and all(here == kernel for here, kernel in known.items())
-    code = ("import os, sys\nsys.path[:0] = %r\nfrom crisis import pid_namespace\n"
+    code = ("import os, sys\nsys.path[:0] = %r\nfrom crisis.bpf import pid_namespace\n"
             "print(os.getpid(), *sorted(pid_namespace.kernel_tids().items()), sep=';', flush=True)\nsys.stdin.read()")
     child = subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, "-c",
                               code % [path for path in sys.path if path.endswith("lib")]],
@@ -65,7 +65,7 @@ def test_numbers_are_the_kernels():
 def test_our_own_place():
     """(level, inode): none in the initial namespace; one below it in a new one."""
     assert pid_namespace.place() == (0, 0)
-    code = ("import os, sys\nsys.path[:0] = %r\nfrom crisis import pid_namespace\n"
+    code = ("import os, sys\nsys.path[:0] = %r\nfrom crisis.bpf import pid_namespace\n"
             "print(pid_namespace.place() == (1, os.stat('/proc/self/ns/pid').st_ino))")
     result = subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c",
                              code % [path for path in sys.path if path.endswith("lib")]],

@@ -302,12 +302,13 @@ def test_warm():
 
 @pytest.mark.guest
 def test_kernel_headers_serve_where_there_is_no_btf():
-    from crisis import bpf, compile as compiler
+    from crisis import bpf
+    from crisis.bpf import cache
     if not os.path.isdir("/lib/modules/%s/build" % os.uname().release):
         pytest.skip("no headers of kernel %s are installed" % os.uname().release)
     runqlat = load("runqlat")
     source = runqlat.SOURCES["raw"]
-    obj = compiler.build(source, cache=False, headers="kernel")
+    obj = cache.build(source, cache=False, headers="kernel")
     params = dict.fromkeys(source.params, 0)
     params.update(slots=100, cpus=bpf.possible_cpus(), cgroup_subsys=255)
     program = bpf.Program(obj, params, {"cpu_hists": {"max_entries": 2 * bpf.possible_cpus()},
@@ -318,15 +319,16 @@ def test_kernel_headers_serve_where_there_is_no_btf():
     count = sum(int.from_bytes(value[:8], "little") for _, value in program.maps["cpu_hists"].items())
     program.close()
     assert count >= 100        # on a slow CPU a timer may fire before its sleeper slept
-    assert compiler.build(runqlat.SOURCES["hash"], cache=False, headers="kernel").unusable.startswith("this kernel has no BTF in ")
+    assert cache.build(runqlat.SOURCES["hash"], cache=False, headers="kernel").unusable.startswith("this kernel has no BTF in ")
 
 
 def test_neither_btf_nor_headers_is_one_line():
     if os.path.isdir("/lib/modules/%s/build" % os.uname().release):
         pytest.skip("headers of kernel %s are installed" % os.uname().release)
-    from crisis import compile as compiler
+    from crisis import bpf
+    from crisis.bpf import cache
     from crisis.errors import Unavailable
     with pytest.raises(Unavailable) as caught:
-        compiler.build(compiler.Source("test.none", text="int on_switch(void *ctx) { return 0; }"), cache=False,
+        cache.build(bpf.Source("test.none", text="int on_switch(void *ctx) { return 0; }"), cache=False,
                        headers="kernel")
     assert "CONFIG_DEBUG_INFO_BTF" in str(caught.value) and "headers package" in str(caught.value)

@@ -5,8 +5,8 @@ import os
 import shutil
 
 import pytest
-from crisis import compile as compiler
-from crisis import headers
+from crisis import bpf
+from crisis.bpf import btf as types
 from helpers import load
 
 check_c = load("../tests/tools/check_c")
@@ -31,16 +31,16 @@ int on_switch(u64 *ctx)
 def check(tmp_path):
     if not shutil.which("clang"):
         pytest.skip("clang is not installed")
-    if not os.path.exists(headers.VMLINUX):
+    if not os.path.exists(types.VMLINUX):
         pytest.skip("this kernel has no BTF")
-    with open(headers.VMLINUX, "rb") as f:
-        btf = headers.Btf(f.read())
+    with open(types.VMLINUX, "rb") as f:
+        btf = types.Btf(f.read())
 
     def run(old="", new="", **options):
         path = tmp_path / "test.bpf.c"
         path.write_text(GOOD.replace(old, new, 1))
         options.setdefault("defines", {"MORE": 1})
-        return check_c.check(compiler.Source("test.check", str(path), params=("tid",), **options), btf)
+        return check_c.check(bpf.Source("test.check", str(path), params=("tid",), **options), btf)
     return run
 
 
@@ -69,6 +69,6 @@ def test_not_for_this_kernel(check):
 
 def test_the_programs(capsys):
     """The same as make lint, so that a package build that runs the unit tests finds it too."""
-    if not shutil.which("clang") or not os.path.exists(headers.VMLINUX):
+    if not shutil.which("clang") or not os.path.exists(types.VMLINUX):
         pytest.skip("needs clang and the kernel's BTF")
     assert check_c.main([]) == 0, capsys.readouterr().out

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""compile: the text of a program, from its files."""
+"""The text of a program, from its files."""
 
 import os
 import shutil
 import subprocess
 
 import pytest
-from crisis import compile as compiler
+from crisis import bpf
+from crisis.bpf import cache, source
 from helpers import ROOT, load
 
 
@@ -20,7 +21,7 @@ def files(tmp_path):
 
 
 def test_included_files_are_in_the_text_once(files):
-    assert compiler.program_text("main.bpf.c", files) == (
+    assert source.program_text("main.bpf.c", files) == (
         '#line 1 "main.bpf.c"\n#line 1 "a.bpf.h"\n/* a */\n#line 1 "b.bpf.h"\nint b;\n#line 3 "a.bpf.h"\nint a;\n\n'
         '#line 2 "main.bpf.c"\nint x;\n#line 4 "main.bpf.c"\n#include <linux/sched.h>\nint __LINE__y;\n')
 
@@ -30,7 +31,7 @@ def test_the_compiler_names_file_and_line(files, tmp_path):
         pytest.skip("no C compiler")
     (tmp_path / "b.bpf.h").write_text("int b;\nnonsense in_b;\n")
     (tmp_path / "main.bpf.c").write_text('#include "a.bpf.h"\nint x;\n\nnonsense in_main;\n')
-    result = subprocess.run(["cc", "-fsyntax-only", "-x", "c", "-"], input=compiler.program_text("main.bpf.c", files),
+    result = subprocess.run(["cc", "-fsyntax-only", "-x", "c", "-"], input=source.program_text("main.bpf.c", files),
                             stderr=subprocess.PIPE, text=True)
     assert "b.bpf.h:2:1: error" in result.stderr and "main.bpf.c:4:1: error" in result.stderr
 
@@ -38,35 +39,35 @@ def test_the_compiler_names_file_and_line(files, tmp_path):
 def test_missing_file(files, tmp_path):
     os.unlink(str(tmp_path / "b.bpf.h"))
     with pytest.raises(FileNotFoundError):
-        compiler.program_text("main.bpf.c", files)
+        source.program_text("main.bpf.c", files)
 
 
 def test_key_covers_what_a_file_includes(monkeypatch, tmp_path):
     programs = str(tmp_path / "progs")
-    shutil.copytree(compiler.PROGRAMS, programs)
-    source = load("runqlat").SOURCES["hash"]
-    before = compiler.key(source)
-    monkeypatch.setattr(compiler, "PROGRAMS", programs)
-    assert compiler.key(source) == before
+    shutil.copytree(source.PROGRAMS, programs)
+    wanted = load("runqlat").SOURCES["hash"]
+    before = cache.key(wanted)
+    monkeypatch.setattr(source, "PROGRAMS", programs)
+    assert cache.key(wanted) == before
     for name in "task.bpf.h", "runqlat.bpf.c":
         with open(os.path.join(programs, name), "a") as f:
             f.write("/* changed */\n")
-        now = compiler.key(source)
+        now = cache.key(wanted)
         assert now != before and now.startswith("runqlat.hash-")
         before = now
 
 
 def test_text_in_place_of_a_file():
-    source = compiler.Source("test.own", text='#include "hist.bpf.h"\nint f(void *ctx) { return 0; }\n')
-    assert source.text.startswith('#line 1 "test.own"\n#line 1 "hist.bpf.h"\n')
-    assert source.text.endswith('#line 2 "test.own"\nint f(void *ctx) { return 0; }\n')
+    own = bpf.Source("test.own", text='#include "hist.bpf.h"\nint f(void *ctx) { return 0; }\n')
+    assert own.text.startswith('#line 1 "test.own"\n#line 1 "hist.bpf.h"\n')
+    assert own.text.endswith('#line 2 "test.own"\nint f(void *ctx) { return 0; }\n')
 
 
 def test_enumeration():
-    assert compiler.enumeration("KIND", ("global", "memcg")) == {"KIND_GLOBAL": 0, "KIND_MEMCG": 1}
+    assert bpf.enumeration("KIND", ("global", "memcg")) == {"KIND_GLOBAL": 0, "KIND_MEMCG": 1}
 
 
 def test_every_file_is_installed(tmp_path):
     subprocess.check_call(["make", "-s", "-C", ROOT, "install", "DESTDIR=%s" % tmp_path, "PREFIX=/usr"])
     installed = os.listdir(str(tmp_path / "usr/share/crisis-tools/lib/crisis/progs"))
-    assert sorted(installed) == sorted(name for name in os.listdir(compiler.PROGRAMS) if name != "lint.h")
+    assert sorted(installed) == sorted(name for name in os.listdir(source.PROGRAMS) if name != "lint.h")

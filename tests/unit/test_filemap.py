@@ -4,7 +4,7 @@
 import pytest
 
 from crisis.memory import file_names
-from crisis.record import Record
+from crisis.bpf.record import Record
 from helpers import load
 
 FILE, DIRECTORY = 0o100644, 0o040755

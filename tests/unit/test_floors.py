@@ -10,7 +10,7 @@ from helpers import ROOT
 LIB = os.path.join(ROOT, "lib", "crisis")
 # From top to bottom; a module that is in none of the packages is named by itself.
 FLOORS = (
-    {"bpf", "tasks", "pid_namespace", "compile", "builder", "headers", "filemap"},
+    {"bpf", "compile", "tasks", "pid_namespace"},
     {"pmu"},
     {"memory", "cpu", "alloc"},
     {"perf", "symbols", "net"},

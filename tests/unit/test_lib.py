@@ -9,8 +9,9 @@ import time
 
 import pytest
 
-from crisis import compile as compiler
-from crisis import headers, hist, table
+from crisis import hist, table
+from crisis.bpf import btf as types
+from crisis.bpf import header, object, source
 from crisis.errors import Error, Usage, file_limit
 
 
@@ -39,19 +40,19 @@ def test_table_aligns_and_escapes():
 def test_object_survives_and_notices_every_flipped_bit():
     meta = {"name": "t", "unusable": None, "points": [], "probes": [], "maps": [], "layouts": {},
             "functions": [["f", 8, [], []]], "ids": {}, "constants": {}, "counters": []}
-    data = compiler.pack(meta, b"12345678")
-    assert compiler.unpack(data).functions["f"][0] == b"12345678"
+    data = object.pack(meta, b"12345678")
+    assert object.unpack(data).functions["f"][0] == b"12345678"
     for at in range(len(data)):
         broken = bytearray(data)
         broken[at] ^= 1
         with pytest.raises(ValueError):
-            compiler.unpack(bytes(broken))
+            object.unpack(bytes(broken))
     for length in range(len(data)):
         with pytest.raises(ValueError):
-            compiler.unpack(data[:length])
+            object.unpack(data[:length])
 
 
-def btf_of(*types):
+def btf_of(*entries):
     """A Btf of (kind, name, vlen, size or type, what follows) with {string} for the offsets of strings."""
     strings, body = [""], b""
 
@@ -59,28 +60,28 @@ def btf_of(*types):
         if name not in strings:
             strings.append(name)
         return sum(len(s) + 1 for s in strings[:strings.index(name)])
-    for kind, name, vlen, size, rest in types:
+    for kind, name, vlen, size, rest in entries:
         words = [offset(word) if isinstance(word, str) else word for word in rest]
         body += struct.pack("=III%dI" % len(words), offset(name), kind << 24 | vlen, size, *words)
     text = "".join(s + "\0" for s in strings).encode()
-    return headers.Btf(struct.pack("=HBBIIIII", 0xeb9f, 1, 0, 24, 0, len(body), len(body), len(text)) + body + text)
+    return types.Btf(struct.pack("=HBBIIIII", 0xeb9f, 1, 0, 24, 0, len(body), len(body), len(text)) + body + text)
 
 
 def test_headers_of_a_struct_and_an_enum_of_one_name():
     """C has one name space for tags; Debian's kernels have a struct context and an enum context."""
-    btf = btf_of((headers.INT, "int", 0, 4, [1 << 24 | 32]),
-                 (headers.ENUM, "context", 1, 4, ["IN_CONTEXT", 7]),
-                 (headers.STRUCT, "context", 1, 4, ["user", 1, 0]),
-                 (headers.STRUCT, "prose", 1, 4, ["verse", 1, 0]))
-    text = headers.prune(btf, "/* some\n prose */ int f(struct context *c) { return c->user; }  // prose\n")
+    btf = btf_of((types.INT, "int", 0, 4, [1 << 24 | 32]),
+                 (types.ENUM, "context", 1, 4, ["IN_CONTEXT", 7]),
+                 (types.STRUCT, "context", 1, 4, ["user", 1, 0]),
+                 (types.STRUCT, "prose", 1, 4, ["verse", 1, 0]))
+    text = header.prune(btf, "/* some\n prose */ int f(struct context *c) { return c->user; }  // prose\n")
     assert "struct context {" in text and "enum context" not in text and "prose" not in text
 
 
 def test_what_a_kernel_has():
-    btf = btf_of((headers.INT, "int", 0, 4, [1 << 24 | 32]),
-                 (headers.ENUM, "bpf_func_id", 1, 4, ["BPF_FUNC_get_attach_cookie", 174]),
-                 (headers.STRUCT, "file", 1, 4, ["f_mode", 1, 0]),
-                 (headers.FUNC_PROTO, "", 0, 1, []), (headers.FUNC, "filemap_read", 0, 4, []))
+    btf = btf_of((types.INT, "int", 0, 4, [1 << 24 | 32]),
+                 (types.ENUM, "bpf_func_id", 1, 4, ["BPF_FUNC_get_attach_cookie", 174]),
+                 (types.STRUCT, "file", 1, 4, ["f_mode", 1, 0]),
+                 (types.FUNC_PROTO, "", 0, 1, []), (types.FUNC, "filemap_read", 0, 4, []))
     names = ("file", "file.f_mode", "bpf_func_id", "BPF_FUNC_get_attach_cookie", "filemap_read")
     assert [name for name in names if not btf.has(name)] == []
     assert not btf.has("file.f_pos") and not btf.has("BPF_FUNC_task_storage_get") and not btf.has("f_mode")
@@ -89,7 +90,7 @@ def test_what_a_kernel_has():
 def test_headers_refuse_what_is_not_btf():
     for data in b"", b"\x9f\xeb\x01", b"\0" * 64:
         with pytest.raises(ValueError):
-            headers.Btf(data)
+            types.Btf(data)
 
 
 def test_object_keeps_everything():
@@ -98,13 +99,13 @@ def test_object_keeps_everything():
             "layouts": {"block": "size:I 4x"},
             "functions": [["f", 16, [[0, 0]], [[8, "p"]]], ["g", 8, [], []]],
             "ids": {"tp_btf/a": 7, "fentry/b": None}, "constants": {"C": -1}, "counters": ["lost"]}
-    obj = compiler.unpack(compiler.pack(meta, b"\n" * 24))
+    obj = object.unpack(object.pack(meta, b"\n" * 24))
     assert obj.functions == {"f": (b"\n" * 16, [(0, 0)], [(8, "p")]), "g": (b"\n" * 8, [], [])}
     assert (obj.name, obj.unusable, obj.points, obj.maps) == ("t.x", None, meta["points"], meta["maps"])
     assert (obj.ids, obj.constants, obj.counters) == (meta["ids"], meta["constants"], meta["counters"])
     assert obj.probes == meta["probes"] and obj.layouts == meta["layouts"]
     meta.update(unusable="why\nnot\t", functions=[])
-    assert compiler.unpack(compiler.pack(meta, b"")).unusable == "why not"
+    assert object.unpack(object.pack(meta, b"")).unusable == "why not"
 
 
 def test_bucket_arithmetic_of_the_kernel_side(tmp_path):
@@ -114,7 +115,7 @@ def test_bucket_arithmetic_of_the_kernel_side(tmp_path):
     values = [v for k in range(63) for v in (2**k - 1, 2**k, 2**k + 1, 2**k * 3 // 2) if v < 2**63]
     times = [v for k in range(46) for v in (2**k, *(2**k * unit + d for unit in (1000, 10**6) for d in (-1, 0, 1)))
              if v < 2**56]
-    text = compiler.program_text("hist.bpf.h")
+    text = source.program_text("hist.bpf.h")
     program = ("#include <stdio.h>\ntypedef unsigned long long u64;\n#undef __always_inline\n"
                "#define __always_inline inline\n%s\nint main(void) { u64 v[] = {%s}; for (u64 s = 0; s < 7; s++) "
                "for (int i = 0; i < %d; i++) printf(\"%%llu\\n\", LOG_LINEAR(v[i], s)); u64 t[] = {%s}; "

@@ -5,10 +5,11 @@ import struct
 from types import SimpleNamespace
 
 import pytest
-from crisis import bpf, cli, compile as compiler, tasks
+from crisis import bpf, cli
+from crisis.bpf import cache, loader, map, object, program, task
+from crisis.bpf.record import Layouts
 from crisis.errors import Error, Unavailable
 from crisis.perf import tracefs
-from crisis.record import Layouts
 
 
 class FakeMap(dict):
@@ -45,7 +46,7 @@ def maps(monkeypatch):
         found["array"][struct.pack("=I", number)] = struct.pack("=QQQ", count, 0, count)
     for number, bank in (1, 0), (2, 1), (3, 0):
         found["hash"][struct.pack("=II", number, bank)] = struct.pack("=QQQ", number, 0, 0)
-    monkeypatch.setattr(bpf, "grace_period", lambda: found["waits"].append(list(found["bank"].written)))
+    monkeypatch.setattr(map, "grace_period", lambda: found["waits"].append(list(found["bank"].written)))
     return found
 
 
@@ -76,33 +77,33 @@ def obj(**changed):
     """An Object without maps and functions."""
     meta = {"name": "test.one", "unusable": None, "points": [], "probes": [], "maps": [], "layouts": {}, "functions": [],
             "ids": {}, "constants": {"cpu_cgrp_id": 1, "cpuacct_cgrp_id": 2}, "counters": ["full", "late"]}
-    return compiler.Object(dict(meta, **changed), b"")
+    return object.Object(dict(meta, **changed), b"")
 
 
 def test_a_parameter_may_be_the_first_of_some_constants(monkeypatch):
-    monkeypatch.setattr(bpf, "_raise_memlock", lambda: None)
-    program = bpf.Program(obj(), {"a": 7, "subsys": ("misc_cgrp_id", "cpuacct_cgrp_id", "cpu_cgrp_id")})
-    assert program._params == {"a": 7, "subsys": 2}
+    monkeypatch.setattr(program, "raise_memlock", lambda: None)
+    loaded = bpf.Program(obj(), {"a": 7, "subsys": ("misc_cgrp_id", "cpuacct_cgrp_id", "cpu_cgrp_id")})
+    assert loaded._params == {"a": 7, "subsys": 2}
     with pytest.raises(Unavailable, match="misc_cgrp_id or rdma_cgrp_id"):
         bpf.Program(obj(), {"subsys": ("misc_cgrp_id", "rdma_cgrp_id")})
 
 
 def test_losses_are_those_since_the_last_call(monkeypatch):
-    monkeypatch.setattr(bpf, "_raise_memlock", lambda: None)
-    program, values = bpf.Program(obj()), {0: 3, 1: 0}
-    program.maps["counters"] = SimpleNamespace(records=lambda: list(values.items()))
-    assert program.lost() == {"full": 3, "late": 0}
+    monkeypatch.setattr(program, "raise_memlock", lambda: None)
+    loaded, values = bpf.Program(obj()), {0: 3, 1: 0}
+    loaded.maps["counters"] = SimpleNamespace(records=lambda: list(values.items()))
+    assert loaded.lost() == {"full": 3, "late": 0}
     values.update({0: 10, 1: 1})
-    assert program.counters() == {"full": 10, "late": 1}
-    assert program.lost() == {"full": 7, "late": 1} and program.lost() == {"full": 0, "late": 0}
+    assert loaded.counters() == {"full": 10, "late": 1}
+    assert loaded.lost() == {"full": 7, "late": 1} and loaded.lost() == {"full": 0, "late": 0}
 
 
 def test_subsystems_of_a_hierarchy():
-    assert tasks.subsys(None) == tasks.NO_SUBSYS
-    assert tasks.subsys({"cpuacct", "cpu"}) == ("cpu_cgrp_id", "cpuacct_cgrp_id")
-    assert tasks.subsys({"blkio", "name=x"}) == ("io_cgrp_id",)
+    assert task.subsys(None) == task.NO_SUBSYS
+    assert task.subsys({"cpuacct", "cpu"}) == ("cpu_cgrp_id", "cpuacct_cgrp_id")
+    assert task.subsys({"blkio", "name=x"}) == ("io_cgrp_id",)
     with pytest.raises(Unavailable, match="without a controller"):
-        tasks.subsys({"name=systemd"})
+        task.subsys({"name=systemd"})
 
 
 def test_places_of_fields(monkeypatch):
@@ -113,14 +114,14 @@ def test_places_of_fields(monkeypatch):
     monkeypatch.setattr(tracefs, "tracepoint_fields", fields)
 
     def places(*wanted):
-        return bpf.field_places(compiler.Source("test.fields", text="", params=("own",), fields=wanted))
+        return bpf.field_places(bpf.Source("test.fields", text="", params=("own",), fields=wanted))
     assert places("vm:here.order", "vm:here.flags?", "vm:here.uid?", "vm:gone?.order") == {
         "here_order": 8 << 8 | 4, "here_flags": 16 << 8 | 8, "here_uid": 0, "gone_order": 0}
     for wrong, why in ("vm:gone.order", "no tracepoint vm:gone"), ("vm:here.uid", "vm:here has no field uid"), \
             ("vm:here?.uid", "vm:here has no field uid"):
         with pytest.raises(Unavailable, match=why):
             places(wrong)
-    source = compiler.Source("test.fields", text="", params=("own",), fields=["vm:here?.order"])
+    source = bpf.Source("test.fields", text="", params=("own",), fields=["vm:here?.order"])
     assert source.params == ("own", "here_order")
 
 
@@ -132,28 +133,28 @@ def loaded(monkeypatch):
     def first(sources, build, params, sizes, verbose):
         found.update(names=[source.name for source in sources], params=params, sizes=sizes, build=build)
         return "program"
-    monkeypatch.setattr(bpf, "first", first)
+    monkeypatch.setattr(loader, "first", first)
     return found
 
 
-SOURCES = {name: compiler.Source("test." + name, text="", params=tasks.PARAMS + ("own", "other"))
+SOURCES = {name: bpf.Source("test." + name, text="", params=task.PARAMS + ("own", "other"))
            for name in ("typed", "raw")}
 
 
 def test_load_takes_the_filters_from_the_options(loaded, monkeypatch):
-    monkeypatch.setattr(tasks.proc, "check_process", lambda pid: None)
-    monkeypatch.setattr(tasks.proc, "in_initial_pid_namespace", lambda: True)
+    monkeypatch.setattr(task.proc, "check_process", lambda pid: None)
+    monkeypatch.setattr(task.proc, "in_initial_pid_namespace", lambda: True)
     args = SimpleNamespace(source=None, no_cache=True, pid=185)
     assert bpf.load(SOURCES, args, {"own": 7}, {"map": {"max_entries": 1}}) == "program"
     assert loaded["names"] == ["test.typed", "test.raw"] and loaded["sizes"] == {"map": {"max_entries": 1}}
     assert loaded["params"] == {"tgid": 185, "tid": 0, "cgroup": 0, "cgroup_level": 0, "cgroup_subsys": 255,
                                 "own": 7, "other": 0}
-    monkeypatch.setattr(compiler, "build", lambda *arguments: arguments)
+    monkeypatch.setattr(cache, "build", lambda *arguments: arguments)
     assert loaded["build"]("source") == ("source", False, cli.note)
 
 
 def test_load_takes_the_source_of_the_option(loaded):
-    unfiltered = {name: compiler.Source("test." + name, text="", params=("own",)) for name in SOURCES}
+    unfiltered = {name: bpf.Source("test." + name, text="", params=("own",)) for name in SOURCES}
     bpf.load(unfiltered, SimpleNamespace(source="raw", no_cache=False))
     assert loaded["names"] == ["test.raw"] and loaded["params"] == {"own": 0} and loaded["sizes"] is None
 

@@ -5,7 +5,7 @@ import os
 import re
 
 import pytest
-from crisis import bpf
+from crisis.bpf import program
 from helpers import ROOT, load
 
 
@@ -31,7 +31,7 @@ def test_every_function_is_attached_by_some_kind(source):
     declared = [candidate for point in source.points for candidate in point if candidate != "none"]
     for text in declared + list(source.probes):
         kind, function = re.match(r"(\w+).*:(\w+)$", text).groups()
-        assert kind in bpf._KINDS
+        assert kind in program.KINDS
         assert re.search(r"^int %s\(" % function, source.text, re.M), text
 
 

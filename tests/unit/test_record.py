@@ -5,7 +5,7 @@ import json
 import struct
 
 import pytest
-from crisis import record
+from crisis.bpf import record
 
 # As bcc 0.18, 0.26, 0.31 and 0.35 describe them.
 HIST = '''["hist", [["count","unsigned long long"], ["total","unsigned long long"], ["comm","char", [16]],

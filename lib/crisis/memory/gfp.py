@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CONSTANTS", "table", "names"]
 
-CONSTANTS = ("___GFP_*",)  # of compile.Source, for `table`
+CONSTANTS = ("___GFP_*",)  # of bpf.Source, for `table`
 _ENTRY = re.compile(r'\{\s*([^{}"]*?)\s*,\s*"(\w+)"\s*\}')
 # Casts, and the suffixes of numbers.
 _NOISE = re.compile(

@@ -4,7 +4,7 @@
  * kernel structs, and what the bcc releases from 0.18 on lack.
  *
  * The programs are written in bcc's dialect.  Macros that depend on the command and on the running
- * kernel (PARAM_*, COUNTER_*, ARG_*, KFUNC_*, HAVE_*) come from compile.Source.
+ * kernel (PARAM_*, COUNTER_*, ARG_*, KFUNC_*, HAVE_*) come from bpf.Source.
  */
 #ifndef CRISIS_BPF_H
 #define CRISIS_BPF_H

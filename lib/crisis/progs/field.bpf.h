@@ -3,7 +3,7 @@
 #ifndef CRISIS_FIELD_BPF_H
 #define CRISIS_FIELD_BPF_H
 
-/* place: offset << 8 | size in bytes, from perf_event.tracepoint_fields() */
+/* place: offset << 8 | size in bytes, from bpf.field_places() */
 static __always_inline u64 read_field(void *ctx, u64 place)
 {
 	u64 value = 0;

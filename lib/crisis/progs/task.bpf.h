@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Tasks and their cgroups, for filters and for grouping.  crisis.tasks computes the parameters
+ * Tasks and their cgroups, for filters and for grouping.  crisis.bpf.task computes the parameters
  * tgid, tid, cgroup, cgroup_level and cgroup_subsys, and the macro NO_SUBSYS.
  */
 #ifndef CRISIS_TASK_BPF_H

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The child of `compile`: a request as JSON on stdin, an object on stdout, complaints on stderr.
+"""The child of compiler.Compiler: a request as JSON on stdin, an object on stdout, complaints on stderr.
 
 Runs bcc once and ends, and its 150 MB with it.
 """
@@ -15,12 +15,12 @@ import struct
 import sys
 import tempfile
 
-sys.path.insert(1, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
-from crisis import compile as compiler      # noqa: E402
-from crisis import headers, record     # noqa: E402
-from crisis.kernel import syscalls     # noqa: E402
-from crisis.child import die_with_parent    # noqa: E402
-from crisis.errors import Error, Unavailable                    # noqa: E402
+sys.path.insert(1, os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__)))))
+from crisis.bpf import btf as types
+from crisis.bpf import compiler, header, object, record
+from crisis.child import die_with_parent
+from crisis.errors import Error, Unavailable
+from crisis.kernel import syscalls
 
 _LD_IMM64, _PSEUDO_MAP_FD = 0x18, 1
 _PARAM_MAGIC = 0x43525354
@@ -28,8 +28,8 @@ _CALL, _PSEUDO_KFUNC_CALL = 0x85, 2
 _KFUNC_MAGIC = 0x7e000000       # no helper has such a number
 _TASK_STORAGE = 29
 # Which BTF type a program of the kind is attached by.
-_BTF_KINDS = {"tp_btf": ("btf_trace_%s", headers.TYPEDEF), "fentry": ("%s", headers.FUNC),
-              "fexit": ("%s", headers.FUNC), "iter": ("bpf_iter_%s", headers.FUNC)}
+_BTF_KINDS = {"tp_btf": ("btf_trace_%s", types.TYPEDEF), "fentry": ("%s", types.FUNC),
+              "fexit": ("%s", types.FUNC), "iter": ("bpf_iter_%s", types.FUNC)}
 
 
 def main():
@@ -43,7 +43,7 @@ def main():
         print(exc, file=sys.stderr)
         return getattr(exc, "code", exc.status)
     with os.fdopen(result, "wb") as out:
-        out.write(compiler.pack(meta, code))
+        out.write(object.pack(meta, code))
     return 0
 
 
@@ -62,7 +62,7 @@ def build(request):
             if kind in _BTF_KINDS:
                 form, btf_kind = _BTF_KINDS[kind]
                 meta["ids"]["%s/%s" % (kind, target)] = btf.find(form % target, btf_kind)
-        request["kfunc_ids"] = [btf.find(name.rstrip("?"), headers.FUNC) for name in request["kfuncs"]]
+        request["kfunc_ids"] = [btf.find(name.rstrip("?"), types.FUNC) for name in request["kfuncs"]]
     text = macros(request, btf) + request["text"]
     with _HeaderTree(text, btf, request["headers"]):
         return _compile(request, text, meta)
@@ -73,14 +73,14 @@ def unusable(request, btf):
     if btf is None:
         if request["requires"] or request["arguments"] or request["kfuncs"]:
             return ("this kernel has no BTF in %s, which the program needs. Boot a kernel with "
-                    "CONFIG_DEBUG_INFO_BTF=y" % headers.VMLINUX)
+                    "CONFIG_DEBUG_INFO_BTF=y" % types.VMLINUX)
         return None
     for need in request["requires"]:
         any_of = [need] if isinstance(need, str) else need
         if not any(map(btf.has, any_of)):
             return "this kernel has no %s" % " or ".join(any_of)
     for name in request["kfuncs"]:
-        if not name.endswith("?") and btf.find(name, headers.FUNC) is None:
+        if not name.endswith("?") and btf.find(name, types.FUNC) is None:
             return "this kernel has no %s" % name
     for argument in request["arguments"]:
         if not argument.endswith("?") and btf.argument(*argument.split(".")) is None:
@@ -91,8 +91,8 @@ def unusable(request, btf):
 def _btf():
     """The running kernel's Btf, or None when it has none."""
     try:
-        with open(headers.VMLINUX, "rb") as f:
-            return headers.Btf(f.read())
+        with open(types.VMLINUX, "rb") as f:
+            return types.Btf(f.read())
     except FileNotFoundError:
         if not os.path.exists("/sys/kernel"):
             raise Error("cannot compile the BPF program: /sys is not mounted. "
@@ -117,7 +117,7 @@ def macros(request, btf):
     lines += ["#define PARAM_%s %d" % (name, i) for i, name in enumerate(request["params"])]
     lines += ["#define COUNTER_%s %d" % (name, i) for i, name in enumerate(request["counters"])]
     lines += ["#define KFUNC_%s %d" % (name.rstrip("?"), _KFUNC_MAGIC + i)
-              for i, name in enumerate(request["kfuncs"]) if btf.find(name.rstrip("?"), headers.FUNC) is not None]
+              for i, name in enumerate(request["kfuncs"]) if btf.find(name.rstrip("?"), types.FUNC) is not None]
     if request["counters"]:
         lines.append("#define COUNTERS %d" % len(request["counters"]))
     return "".join(line + "\n" for line in lines)
@@ -139,13 +139,13 @@ class _HeaderTree:
             if self.choice == "btf" or not (os.path.isdir(build) or os.path.exists("/sys/kernel/kheaders.tar.xz")):
                 raise Unavailable("cannot compile the BPF program: this kernel has no BTF in %s and no kernel "
                                   "headers are installed. Boot a kernel with CONFIG_DEBUG_INFO_BTF=y, or install "
-                                  "the headers package of %s" % (headers.VMLINUX, os.uname().release))
+                                  "the headers package of %s" % (types.VMLINUX, os.uname().release))
             return
         try:        # ends with this process, whatever ends that
             tree = "/proc/self/fd/%d" % syscalls.detached_mount("tmpfs")
         except OSError:
             tree = self.root = _directory()
-        headers.write_tree(tree, self.text, self.btf)
+        header.write_tree(tree, self.text, self.btf)
         os.environ["BCC_KERNEL_SOURCE"] = tree
 
     def __exit__(self, *ignored):
@@ -154,7 +154,7 @@ class _HeaderTree:
 
 
 def _directory():
-    """The path of a new directory, with a lock on it: compile.sweep() removes one whose lock has gone."""
+    """The path of a new directory, with a lock on it: compiler.sweep() removes one whose lock has gone."""
     compiler.sweep()
     for parent in compiler.SCRATCH:
         try:

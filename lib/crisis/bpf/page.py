@@ -7,11 +7,11 @@ and include/linux/xarray.h.
 
 import os
 
-from . import tasks
+from . import task
 
 __all__ = ["HAS", "NAMES_SIZE", "PAGE"]
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
-HAS = dict(tasks.HAS, HAVE_FOLIO=("folio", "5.16"), HAVE_FOLIO_ORDER=("folio._folio_order", "99"),
+HAS = dict(task.HAS, HAVE_FOLIO=("folio", "5.16"), HAVE_FOLIO_ORDER=("folio._folio_order", "99"),
            HAVE_D_ALIAS=("dentry.d_alias", "99"))
 NAMES_SIZE = 1 << 20    # bytes of the ring buffer of names: some 7,000 files between two readings

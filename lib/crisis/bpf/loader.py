@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From a command's sources and options to the program that runs."""
+
+from .. import cli
+from ..errors import Error, NotPermitted, Unavailable
+from . import cache
+from .program import Program
+
+__all__ = ["load", "first", "field_places"]
+
+
+def load(sources, args, params=None, sizes=None):
+    """The Program of the first of a command's sources that compiles, loads and attaches on this kernel.
+
+    sources: {name: Source} in order of preference; args.source, of --source, chooses one of them.
+    args: what cli.parse() returned.  Where the programs filter tasks, args.pid, args.tid and args.cgroup are what
+        they filter by, as far as the command has these options.
+    params: {name: value} of the other parameters, as for Program; those that are missing are 0.
+    sizes: of maps, as for Program.
+    Raises Error for a filter that fits no task, NotPermitted, and Unavailable with the last reason when no source works.
+    """
+
+    def build(source):
+        return cache.build(source, not args.no_cache, cli.note)
+
+    chosen = [sources[args.source]] if args.source else list(sources.values())
+    values = {name: 0 for source in chosen for name in source.params}
+    if "tgid" in values:
+        from . import task
+        values.update(task.filters(args, build))
+    values.update(params or {})
+    return first(chosen, build, values, sizes, cli.verbose)
+
+
+def first(sources, build, params=None, maps=None, verbose=lambda text: None):
+    """The Program of the first source that compiles, loads and attaches on this kernel.
+
+    sources: Sources in order of preference; build: source -> Object.
+    params: as for Program, or a function from the Object to them.
+    verbose: called with a line for each source or candidate that was not taken, and for what was.
+    Raises NotPermitted at once, Unavailable with the last reason when none is left.
+    """
+    last = None
+    for source in sources:
+        program = None
+        try:
+            obj = build(source)
+            values = params(obj) if callable(params) else params
+            if source.fields:
+                values = dict(values, **field_places(source))
+            program = Program(obj, values, maps)
+            program.attach()
+        except NotPermitted:
+            raise
+        except (Unavailable, Error) as exc:
+            if program is not None:
+                program.close()
+            verbose("not %s: %s" % (source.name, exc))
+            # A source that this kernel lacks something for says less than one that failed.
+            if last is None or not isinstance(exc, Unavailable) or isinstance(last, Unavailable):
+                last = exc
+            continue
+        for line in program.refused:
+            verbose("%s: not %s" % (source.name, line))
+        verbose("%s: attached to %s" % (source.name, ", ".join(program.taken)))
+        return program
+    raise last
+
+
+def field_places(source):
+    """{parameter: offset << 8 | size, 0 without it} of each of a Source's `fields`, from the format files of tracefs.
+
+    Raises Unavailable for one that the kernel must have and has not.
+    """
+    from ..perf import tracefs
+    found = {}
+    for param, text in source.fields.items():
+        tracepoint, _, field = text.partition(".")
+        category, _, name = tracepoint.rstrip("?").partition(":")
+        try:
+            fields = tracefs.tracepoint_fields(category, name)[0]
+        except Unavailable:
+            if not tracepoint.endswith("?"):
+                raise
+            found[param] = 0
+            continue
+        offset, size = fields.get(field.rstrip("?"), (0, 0))
+        if not size and not field.endswith("?"):
+            raise Unavailable("this kernel's tracepoint %s:%s has no field %s" % (category, name, field))
+        found[param] = offset << 8 | size
+    return found
