@@ -7,6 +7,8 @@ from a directory chain that root owns and nobody else can write (0700 or
 mode 0600, and must carry the checksum of its contents.  Anything else is ignored and rebuilt.
 """
 
+from __future__ import annotations
+
 import os
 import stat
 import sys
@@ -14,13 +16,20 @@ import sys
 from .. import __version__
 from .object import MAGIC, blake2b, unpack
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .object import Object
+    from .source import Source
+
 __all__ = ["CACHE", "build", "cached", "keep", "key", "load", "store"]
 
 CACHE = "/var/cache/crisis-tools"
-_LIMIT = 1 << 24        # bytes; no object comes near
+_LIMIT = 1 << 24  # bytes; no object comes near
 
 
-def _kernel_id():
+def _kernel_id() -> bytes:
     """What tells this kernel build from any other: uname and the GNU build id."""
     uname = os.uname()
     try:
@@ -31,18 +40,21 @@ def _kernel_id():
     return "\0".join((uname.release, uname.version, uname.machine)).encode() + b"\0" + notes
 
 
-def bcc_directory():
+def bcc_directory() -> str | None:
     """The directory of bcc's Python package that a child without our -S would import, or None."""
-    version = "python%d.%d" % sys.version_info[:2]
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     for base in "/usr/local/lib", "/usr/lib", "/usr/lib64", "/usr/local/lib64":
-        for path in ("%s/python3/dist-packages" % base, "%s/%s/dist-packages" % (base, version),
-                     "%s/%s/site-packages" % (base, version)):
+        for path in (
+            f"{base}/python3/dist-packages",
+            f"{base}/{version}/dist-packages",
+            f"{base}/{version}/site-packages",
+        ):
             if os.path.exists(os.path.join(path, "bcc/__init__.py")):
                 return os.path.join(path, "bcc")
     return None
 
 
-def _bcc_id():
+def _bcc_id() -> bytes:
     directory = bcc_directory()
     if directory is None:
         return b""
@@ -54,17 +66,26 @@ def _bcc_id():
         return directory.encode()
 
 
-def key(source):
-    """The name of the cache entry: command, variant, and a hash of all that the object depends on."""
+def key(source: Source) -> str:
+    """The name of the cache entry: command, variant, a hash of all that the object depends on."""
     digest = blake2b(digest_size=16)
-    for part in (MAGIC, __version__.encode(), repr(source.request()).encode(), _kernel_id(), _bcc_id()):
+    for part in (
+        MAGIC,
+        __version__.encode(),
+        repr(source.request()).encode(),
+        _kernel_id(),
+        _bcc_id(),
+    ):
         digest.update(b"%d:" % len(part))
         digest.update(part)
-    return "%s-%s" % (source.name, digest.hexdigest())
+    return f"{source.name}-{digest.hexdigest()}"
 
 
-def _open_cache(path, create=False):
-    """A descriptor of the cache directory, checked.  Raises OSError, or ValueError with the objection."""
+def _open_cache(path: str, create: bool = False) -> int:
+    """A descriptor of the cache directory, checked.
+
+    Raises OSError, or ValueError with the objection.
+    """
     uid = os.geteuid()
     # A link above the directory is its administrator's wish, and is checked where it leads.
     path = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
@@ -78,25 +99,32 @@ def _open_cache(path, create=False):
                     os.mkdir(part, 0o700, dir_fd=fd)
                 except FileExistsError:
                     pass
-            here = "/" + "/".join(parts[:i + 1])
+            here = "/" + "/".join(parts[: i + 1])
             if last and stat.S_ISLNK(os.stat(part, dir_fd=fd, follow_symlinks=False).st_mode):
-                raise ValueError("%s is a symbolic link" % here)
-            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+                raise ValueError(f"{here} is a symbolic link")
+            below = os.open(
+                part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd
+            )
             os.close(fd)
             fd = below
             info = os.fstat(fd)
             if info.st_uid not in (0, uid):
-                raise ValueError("%s belongs to uid %d" % (here, info.st_uid))
+                raise ValueError(f"{here} belongs to uid {info.st_uid}")
             if info.st_mode & 0o022 and (last or not info.st_mode & stat.S_ISVTX):
-                raise ValueError("%s can be written by others (mode %04o)" % (here, info.st_mode & 0o7777))
+                raise ValueError(
+                    f"{here} can be written by others (mode {info.st_mode & 0o7777:04o})"
+                )
         return fd
     except BaseException:
         os.close(fd)
         raise
 
 
-def load(name, path=CACHE):
-    """(Object, None) from the cache, (None, None) when it has none, (None, warning) for one it must not use."""
+def load(name: str, path: str = CACHE) -> tuple[Object | None, str | None]:
+    """(Object, None) from the cache.
+
+    (None, None) when it has none, (None, warning) for one that it must not use.
+    """
     try:
         directory = _open_cache(path)
     except FileNotFoundError:
@@ -104,19 +132,26 @@ def load(name, path=CACHE):
     except PermissionError:
         return None, None
     except (OSError, ValueError) as exc:
-        return None, "program cache not used: %s" % _reason(exc, path)
+        return None, f"program cache not used: {_reason(exc, path)}"
     try:
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=directory)
+        fd = os.open(
+            name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=directory
+        )
     except FileNotFoundError:
         return None, None
     except OSError as exc:
-        return None, "cached program not used: %s" % _reason(exc, os.path.join(path, name))
+        return None, f"cached program not used: {_reason(exc, os.path.join(path, name))}"
     finally:
         os.close(directory)
     try:
         info = os.fstat(fd)
-        if not stat.S_ISREG(info.st_mode) or info.st_uid != os.geteuid() or info.st_mode & 0o177 \
-                or info.st_nlink != 1 or info.st_size > _LIMIT:
+        if (
+            not stat.S_ISREG(info.st_mode)
+            or info.st_uid != os.geteuid()
+            or info.st_mode & 0o177
+            or info.st_nlink != 1
+            or info.st_size > _LIMIT
+        ):
             raise ValueError("not our own file with mode 0600")
         data = b""
         while len(data) <= info.st_size:
@@ -126,25 +161,29 @@ def load(name, path=CACHE):
             data += piece
         return unpack(data), None
     except (OSError, ValueError) as exc:
-        return None, "cached program %s not used: %s; it is built again" % (name, _reason(exc))
+        return None, f"cached program {name} not used: {_reason(exc)}; it is built again"
     finally:
         os.close(fd)
 
 
-def store(name, data, path=CACHE):
+def store(name: str, data: bytes, path: str = CACHE) -> str | None:
     """Put an entry in place atomically; None, or a warning that says why it was not kept."""
     try:
         directory = _open_cache(path, create=True)
     except (OSError, ValueError) as exc:
-        return "program not cached: %s" % _reason(exc, path)
-    temporary = ".%s.%d.%s" % (name, os.getpid(), os.urandom(8).hex())
+        return f"program not cached: {_reason(exc, path)}"
+    temporary = f".{name}.{os.getpid()}.{os.urandom(8).hex()}"
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
-                     0o600, dir_fd=directory)
+        fd = os.open(
+            temporary,
+            os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
+            0o600,
+            dir_fd=directory,
+        )
         try:
             view = memoryview(data)
             while view:
-                view = view[os.write(fd, view):]
+                view = view[os.write(fd, view) :]
             os.fsync(fd)
         finally:
             os.close(fd)
@@ -155,31 +194,38 @@ def store(name, data, path=CACHE):
             os.unlink(temporary, dir_fd=directory)
         except OSError:
             pass
-        return "program not cached: %s" % _reason(exc, path)
+        return f"program not cached: {_reason(exc, path)}"
     finally:
         os.close(directory)
 
 
-def _reason(exc, path=""):
+def _reason(exc: Exception, path: str = "") -> str:
     if isinstance(exc, OSError):
-        return "%s%s" % (path + ": " if path else "", exc.strerror)
+        return f"{path}: {exc.strerror}" if path else str(exc.strerror)
     return str(exc)
 
 
-def build(source, cache=True, warn=lambda text: None, headers="auto", path=CACHE):
+def build(
+    source: Source,
+    cache: bool = True,
+    warn: Callable[[str], object] = lambda text: None,
+    headers: str = "auto",
+    path: str = CACHE,
+) -> Object:
     """The Object of a source: from the cache, else compiled by bcc in a child and put there.
 
     warn: called with a line for each thing that the user should know.
     headers: "btf" or "kernel" to use only that source of types.
-    Raises Unavailable without any source of types (NoCompiler without bcc), NotPermitted, Stopped, and
-    Error when the text does not compile.
+    Raises Unavailable without any source of types (NoCompiler without bcc), NotPermitted, Stopped,
+    and Error when the text does not compile.
     """
     if cache:
         found = cached(source, warn, headers, path)
         if found is not None:
             return found
-    from .compiler import compiled      # most starts need neither
+    from .compiler import compiled  # most starts need neither
     from .syscall import check_permission
+
     check_permission()
     data = compiled(source, headers)
     if cache:
@@ -189,7 +235,12 @@ def build(source, cache=True, warn=lambda text: None, headers="auto", path=CACHE
     return unpack(data)
 
 
-def cached(source, warn=lambda text: None, headers="auto", path=CACHE):
+def cached(
+    source: Source,
+    warn: Callable[[str], object] = lambda text: None,
+    headers: str = "auto",
+    path: str = CACHE,
+) -> Object | None:
     """The Object of a source from the cache, or None."""
     found, warning = load(_entry(source, headers), path)
     if warning:
@@ -197,10 +248,13 @@ def cached(source, warn=lambda text: None, headers="auto", path=CACHE):
     return found
 
 
-def keep(source, data, headers="auto", path=CACHE):
-    """Put the bytes of a compiled source into the cache; None, or a warning that says why they were not kept."""
+def keep(source: Source, data: bytes, headers: str = "auto", path: str = CACHE) -> str | None:
+    """Put the bytes of a compiled source into the cache.
+
+    Returns None, or a warning that says why they were not kept.
+    """
     return store(_entry(source, headers), data, path)
 
 
-def _entry(source, headers):
+def _entry(source: Source, headers: str) -> str:
     return key(source) + ("" if headers == "auto" else "-" + headers)

@@ -4,11 +4,17 @@
 bcc is the compiler and only that: LLVM's memory goes away with the child.
 """
 
+from __future__ import annotations
+
 import os
 import time
 
 from ..errors import Error, NotPermitted, Stopped, Unavailable
 from .object import MAGIC
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .source import Source
 
 __all__ = ["Compiler", "NoCompiler", "compiled", "wait", "sweep", "SCRATCH", "SCRATCH_PREFIX"]
 
@@ -18,7 +24,7 @@ SCRATCH = "/run", "/dev/shm", "/tmp"    # for the header files: memory first, si
 SCRATCH_PREFIX = ".crisis-headers-"     # of nothing else, since what has no lock is removed
 
 
-def compiled(source, headers):
+def compiled(source: Source, headers: str) -> bytes:
     """The bytes of the object."""
     compiler = Compiler(source, headers)
     wait([compiler])

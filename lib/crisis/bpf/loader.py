@@ -1,38 +1,62 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """From a command's sources and options to the program that runs."""
 
+from __future__ import annotations
+
 from .. import cli
 from ..errors import Error, NotPermitted, Unavailable
 from . import cache
 from .program import Program
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
+
+    from .object import Object
+    from .program import Sizes
+    from .source import Source
+
 __all__ = ["load", "first", "field_places"]
 
 
-def load(sources, args, params=None, sizes=None):
-    """The Program of the first of a command's sources that compiles, loads and attaches on this kernel.
+def load(
+    sources: Mapping[str, Source],
+    args: Any,
+    params: Mapping[str, Any] | None = None,
+    sizes: Sizes | None = None,
+) -> Program:
+    """The Program of the first of a command's sources that works on this kernel.
 
     sources: {name: Source} in order of preference; args.source, of --source, chooses one of them.
-    args: what cli.parse() returned.  Where the programs filter tasks, args.pid, args.tid and args.cgroup are what
-        they filter by, as far as the command has these options.
+    args: what cli.parse() returned.  Where the programs filter tasks, args.pid, args.tid and
+        args.cgroup are what they filter by, as far as the command has these options.
     params: {name: value} of the other parameters, as for Program; those that are missing are 0.
     sizes: of maps, as for Program.
-    Raises Error for a filter that fits no task, NotPermitted, and Unavailable with the last reason when no source works.
+    Raises Error for a filter that fits no task, NotPermitted, and Unavailable with the last reason
+    when no source works.
     """
 
-    def build(source):
+    def build(source: Source) -> Object:
         return cache.build(source, not args.no_cache, cli.note)
 
     chosen = [sources[args.source]] if args.source else list(sources.values())
-    values = {name: 0 for source in chosen for name in source.params}
+    values: dict[str, Any] = {name: 0 for source in chosen for name in source.params}
     if "tgid" in values:
         from . import task
+
         values.update(task.filters(args, build))
     values.update(params or {})
     return first(chosen, build, values, sizes, cli.verbose)
 
 
-def first(sources, build, params=None, maps=None, verbose=lambda text: None):
+def first(
+    sources: Iterable[Source],
+    build: Callable[[Source], Object],
+    params: Mapping[str, Any] | Callable[[Object], Mapping[str, Any]] | None = None,
+    maps: Sizes | None = None,
+    verbose: Callable[[str], object] = lambda text: None,
+) -> Program:
     """The Program of the first source that compiles, loads and attaches on this kernel.
 
     sources: Sources in order of preference; build: source -> Object.
@@ -40,14 +64,14 @@ def first(sources, build, params=None, maps=None, verbose=lambda text: None):
     verbose: called with a line for each source or candidate that was not taken, and for what was.
     Raises NotPermitted at once, Unavailable with the last reason when none is left.
     """
-    last = None
+    last: Error | None = None
     for source in sources:
         program = None
         try:
             obj = build(source)
             values = params(obj) if callable(params) else params
             if source.fields:
-                values = dict(values, **field_places(source))
+                values = dict(values or {}, **field_places(source))
             program = Program(obj, values, maps)
             program.attach()
         except NotPermitted:
@@ -55,24 +79,27 @@ def first(sources, build, params=None, maps=None, verbose=lambda text: None):
         except (Unavailable, Error) as exc:
             if program is not None:
                 program.close()
-            verbose("not %s: %s" % (source.name, exc))
+            verbose(f"not {source.name}: {exc}")
             # A source that this kernel lacks something for says less than one that failed.
             if last is None or not isinstance(exc, Unavailable) or isinstance(last, Unavailable):
                 last = exc
             continue
         for line in program.refused:
-            verbose("%s: not %s" % (source.name, line))
-        verbose("%s: attached to %s" % (source.name, ", ".join(program.taken)))
+            verbose(f"{source.name}: not {line}")
+        verbose(f"{source.name}: attached to {', '.join(program.taken)}")
         return program
+    assert last is not None, "no source"
     raise last
 
 
-def field_places(source):
-    """{parameter: offset << 8 | size, 0 without it} of each of a Source's `fields`, from the format files of tracefs.
+def field_places(source: Source) -> dict[str, int]:
+    """{parameter: offset << 8 | size} of each of a Source's `fields`; 0 without it.
 
+    They come from the format files of tracefs.
     Raises Unavailable for one that the kernel must have and has not.
     """
     from ..perf import tracefs
+
     found = {}
     for param, text in source.fields.items():
         tracepoint, _, field = text.partition(".")
@@ -86,6 +113,6 @@ def field_places(source):
             continue
         offset, size = fields.get(field.rstrip("?"), (0, 0))
         if not size and not field.endswith("?"):
-            raise Unavailable("this kernel's tracepoint %s:%s has no field %s" % (category, name, field))
+            raise Unavailable(f"this kernel's tracepoint {category}:{name} has no field {field}")
         found[param] = offset << 8 | size
     return found

@@ -7,6 +7,8 @@ reader's namespace, and its program reads the numbers of every level: struct
 upid, include/linux/pid.h.
 """
 
+from __future__ import annotations
+
 import os
 
 from ..errors import Unavailable
@@ -15,33 +17,44 @@ from . import cache
 from .program import Program
 from .source import Source
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from .object import Object
+
 __all__ = ["kernel_tids", "place"]
 
-SOURCE = Source("pid_namespace.task", "pid_namespace.bpf.c", (("iter/task:on_task",),),
-                        requires=("bpf_iter__task.task",))
+SOURCE = Source(
+    "pid_namespace.task",
+    "pid_namespace.bpf.c",
+    (("iter/task:on_task",),),
+    requires=("bpf_iter__task.task",),
+)
 
 
-def kernel_tids(build=cache.build):
-    """{thread's number in this PID namespace: in the kernel} of all threads here.  The key of a process is its PID.
+def kernel_tids(build: Callable[[Source], Object] = cache.build) -> dict[int, int]:
+    """{thread's number in this PID namespace: in the kernel} of all threads here.
 
-    build: from a Source to its Object.
+    The key of a process is its PID.  build: from a Source to its Object.
     Raises Unavailable where the kernel has no iterator, NotPermitted.
     """
     return {row.here: row.kernel for row in _rows(build)}
 
 
-def place(build=cache.build):
-    """(level, inode number) of this PID namespace, by which a program finds a task's number here; (0, 0) of the initial.
+def place(build: Callable[[Source], Object] = cache.build) -> tuple[int, int]:
+    """(level, inode number) of this PID namespace; (0, 0) of the initial one.
 
-    Raises as kernel_tids.
+    By these a program finds a task's number here.  Raises as kernel_tids.
     """
     if proc.in_initial_pid_namespace():
         return 0, 0
     return _rows(build)[0].level, os.stat("/proc/self/ns/pid").st_ino
 
 
-def _rows(build):
-    """The program's records of all threads here, with the level of this namespace; at least our own."""
+def _rows(build: Callable[[Source], Object]) -> list[Any]:
+    """The program's records of all threads here, at least our own, with this namespace's level."""
     try:
         program = Program(build(SOURCE))
         try:
@@ -49,5 +62,7 @@ def _rows(build):
         finally:
             program.close()
     except Unavailable as exc:
-        raise Unavailable("cannot translate PIDs of this PID namespace: %s. Run it in the host's: docker run --pid=host, "
-                          "hostPID: true in Kubernetes" % exc) from None
+        raise Unavailable(
+            f"cannot translate PIDs of this PID namespace: {exc}. Run it in the host's: "
+            "docker run --pid=host, hostPID: true in Kubernetes"
+        ) from None

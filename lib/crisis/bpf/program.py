@@ -4,6 +4,8 @@
 No bcc, no libbpf.  Closing the process detaches everything.
 """
 
+from __future__ import annotations
+
 import ctypes
 import errno
 import os
@@ -15,6 +17,15 @@ from .map import RINGBUF, Map
 from .record import Layouts
 from .syscall import (DENIED, ITER_CREATE, LINK_CREATE, PROG_LOAD, RAW_TRACEPOINT_OPEN, bpf, check_permission, denied,
                       name_of, opened, permitted, raise_memlock)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from .object import Object
+
+    Sizes = Mapping[str, Mapping[str, int]]
 
 __all__ = ["KINDS", "Program", "Refused", "check"]
 
@@ -49,7 +60,7 @@ class Program:
     Raises Unavailable when this kernel cannot have the program, NotPermitted, OSError.
     """
 
-    def __init__(self, obj, params=None, maps=None):
+    def __init__(self, obj: Object, params: Mapping[str, Any] | None = None, maps: Sizes | None = None) -> None:
         if obj.unusable:
             raise Unavailable(obj.unusable)
         self.name, self._object = obj.name, obj
@@ -135,7 +146,7 @@ class Program:
         self._loaded[function, kind, target, cookie] = fd
         return fd
 
-    def attach(self):
+    def attach(self) -> None:
         """Attach every point of the source to the first of its candidates that the kernel accepts.
 
         Candidates are "kind/target:function":
@@ -148,7 +159,7 @@ class Program:
         """
         self._choose(self._attach_one)
 
-    def load_all(self):
+    def load_all(self) -> None:
         """Load all that `attach` would, and attach nothing.  Raises as it does; Refused by the verifier."""
         self._choose(lambda kind, target, function: self.load(function, kind, target))
 
@@ -219,7 +230,7 @@ class Program:
             raise
         return event
 
-    def iterate(self, function, target):
+    def iterate(self, function: str, target: str) -> bytes:
         """The bytes that a function writes with bpf_seq_write() for each object of a kind, such as "task" (Linux 5.8).
 
         Raises Unavailable, NotPermitted.
@@ -282,24 +293,24 @@ class Program:
         self._links.append(self._event(self.load(function, "perf_event"), perf_event.TYPE_SOFTWARE, config, -1, cpu,
                                        period=period, frequency=frequency))
 
-    def constants(self):
+    def constants(self) -> dict[str, int]:
         """{name: value} of all the enumeration constants that the source asked for and the kernel has."""
         return dict(self._object.constants)
 
-    def counters(self):
+    def counters(self) -> dict[str, int]:
         """{name: total since the start} of what the text counted with COUNT: losses, full maps."""
         if not self._object.counters:
             return {}
         values = dict(self.maps["counters"].records())
         return {name: values[i] for i, name in enumerate(self._object.counters)}
 
-    def lost(self):
+    def lost(self) -> dict[str, int]:
         """{name: growth since the last call} of what counters() returns."""
         now, before = self.counters(), self._reported
         self._reported = now
         return {name: now[name] - before[name] for name in now}
 
-    def close(self):
+    def close(self) -> None:
         """Detach, and free the programs and maps."""
         for fd in self._links + list(self._loaded.values()) + [m.fd for m in self.maps.values()]:
             os.close(fd)
