@@ -16,7 +16,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path[:0] = [os.path.join(ROOT, "tests/bench"), os.path.join(ROOT, "lib")]
 import runqlat                  # noqa: E402
-from crisis.bpf import btf      # noqa: E402
+from crisis.bpf import header      # noqa: E402
 
 ROUNDS = 5
 PAIRS = 30000
@@ -48,13 +48,13 @@ OURS = os.path.join(ROOT, "bin/memleak")
 def full_header_tree(directory):
     """For bcc unchanged on a machine without kernel headers: see runqlat's bench."""
     text = open("/usr/sbin/memleak-bpfcc").read()
-    dump, prune = runqlat.full_header_tree, btf.prune
-    write = btf.write_tree
-    btf.write_tree = lambda where, ignored, btf: write(where, text, btf)
+    dump, prune = runqlat.full_header_tree, header.prune
+    write = header.write_tree
+    header.write_tree = lambda where, ignored, btf: write(where, text, btf)
     try:
         dump(directory)
     finally:
-        btf.write_tree, btf.prune = write, prune
+        header.write_tree, header.prune = write, prune
 
 
 class Loop:

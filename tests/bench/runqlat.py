@@ -18,7 +18,7 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "lib"))
-from crisis.bpf import btf      # noqa: E402
+from crisis.bpf import btf, header      # noqa: E402
 
 RUNS = 12
 OURS = os.path.join(ROOT, "bin/runqlat")
@@ -32,11 +32,11 @@ def full_header_tree(directory):
     dump = subprocess.check_output(["bpftool", "btf", "dump", "file", btf.VMLINUX, "format", "c"], text=True)
     dump = re.sub(r"#pragma clang attribute.*|#ifndef BPF_NO_PRESERVE_ACCESS_INDEX|#endif", "", dump)
     dump = dump.replace("#ifndef __VMLINUX_H__", "").replace("#define __VMLINUX_H__", "")
-    prune, btf.prune = btf.prune, lambda btf, text: "#define _UAPI__LINUX_BPF_H__\n" + dump
+    prune, header.prune = header.prune, lambda btf, text: "#define _UAPI__LINUX_BPF_H__\n" + dump
     try:
-        btf.write_tree(directory, open("/usr/sbin/runqlat-bpfcc").read(), None)
+        header.write_tree(directory, open("/usr/sbin/runqlat-bpfcc").read(), None)
     finally:
-        btf.prune = prune
+        header.prune = prune
 
 
 def timed(command, env=None):
