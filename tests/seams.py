@@ -739,7 +739,8 @@ def memleak(world, module, data):
     "losses"}.  A frame: {"address", "name", "offset", "module", "file_offset", "build_id", "inlined"}."""
     if data is None:
         return
-    from crisis import cli, record
+    from crisis import cli
+    from crisis.bpf import record
     from crisis.alloc.blocks import Group
     from crisis.alloc.kinds import CALLS
     from crisis.symbols.frame import Frame

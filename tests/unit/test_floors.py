@@ -10,7 +10,7 @@ from helpers import ROOT
 LIB = os.path.join(ROOT, "lib", "crisis")
 # From top to bottom; a module that is in none of the packages is named by itself.
 FLOORS = (
-    {"bpf", "compile", "tasks", "pid_namespace"},
+    {"bpf"},
     {"pmu"},
     {"memory", "cpu", "alloc"},
     {"perf", "symbols", "net"},

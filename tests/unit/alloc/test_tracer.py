@@ -8,7 +8,8 @@ import types
 import pytest
 from seams import LAYOUTS
 
-from crisis import bpf, record
+from crisis import bpf
+from crisis.bpf import record
 from crisis.alloc import tracer as module
 from crisis.alloc.kinds import EXITED, MMAP, MPROTECT, RESERVED, UNMAPPED
 

@@ -3,7 +3,7 @@
 
 import pytest
 
-from crisis import record
+from crisis.bpf import record
 from crisis.symbols import sampled_stacks
 from crisis.symbols.sampled_stacks import SampledStacks, Spaces
 from crisis.symbols.frame import Frame
