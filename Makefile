@@ -89,7 +89,7 @@ CLEAN = $(addprefix lib/crisis/,__init__.py arguments.py child.py cli.py errors.
     $(addprefix lib/crisis/bpf/,__init__.py cache.py loader.py map.py object.py page.py pid_namespace.py record.py source.py \
         syscall.py task.py) \
     $(wildcard $(patsubst %,lib/crisis/%/*.py,kernel perf cpu pmu memory net alloc))
-NOT_YET = C901,E101,E501,I001,UP
+NOT_YET = E501,I001,UP
 
 lint-python: $(LINTENV)/installed
 	ruff check --extend-ignore $(NOT_YET)

@@ -58,18 +58,7 @@ class _Writer:
             element, _, length = btf.words(position, 3)
             return self.declare(element, "%s[%d]" % (inner, length), by_value)
         if kind in (STRUCT, UNION):
-            word = "struct" if kind == STRUCT else "union"
-            if not name:
-                return "%s %s" % (self.body(number), inner)
-            if name in self.own and by_value:
-                # The program has a type of that name; the kernel's is only so many bytes here.
-                return "struct { char __bytes[%d]; } %s" % (target, inner)
-            if by_value:
-                self.emit(number)
-            else:
-                self.announce(word, name)
-                self.later.append(number)
-            return "%s %s %s" % (word, name, inner)
+            return self.structure(number, inner, by_value)
         if kind in (ENUM, ENUM64):
             if name and name not in self.own:
                 self.emit(number)
@@ -84,6 +73,22 @@ class _Writer:
             self.emit(number)
             return "%s %s" % (name, inner)
         return "void *" + inner
+
+    def structure(self, number, inner, by_value):
+        """As declare(), of a struct or union."""
+        name, kind, _, _, size, _ = self.btf.type(number)
+        word = "struct" if kind == STRUCT else "union"
+        if not name:
+            return "%s %s" % (self.body(number), inner)
+        if name in self.own and by_value:
+            # The program has a type of that name; the kernel's is only so many bytes here.
+            return "struct { char __bytes[%d]; } %s" % (size, inner)
+        if by_value:
+            self.emit(number)
+        else:
+            self.announce(word, name)
+            self.later.append(number)
+        return "%s %s %s" % (word, name, inner)
 
     def announce(self, word, name):
         if name not in self.forward and name not in self.own:
