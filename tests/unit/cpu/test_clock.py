@@ -3,6 +3,7 @@
 
 import pytest
 
+from clock_samples import G, Script, rates_of, second
 from crisis.cpu import base_clock, clock, clock_rate, freq, thermal
 from crisis.errors import Unavailable
 from helpers import load
@@ -53,35 +54,6 @@ def test_mperf_goes_with_the_tsc_where_the_base_was_lowered():
     counters.read(0), counters.read(0)
     assert counters.tsc_mhz() == 2500
     assert counters.rate(2000, 0) == 2500 and counters.rate(2494, 0) == 2494 and counters.rate(None, 0) == 2500
-
-
-class Script(clock.Counters):
-    """Counters whose samples are given: (ns, TSC, MPERF, APERF)."""
-
-    def __init__(self, *samples):
-        super().__init__()
-        self.samples = iter(samples)
-
-    def _read(self, cpu):
-        return clock.Sample(*next(self.samples))
-
-
-def rates_of(counters, seconds, base=None, idle=False):
-    """The Rows of CPU 0 between the samples."""
-    rows, before = [], counters.read(0)
-    for _ in range(seconds):
-        after = counters.read(0)
-        rows.append(clock_rate.between(0, before, after, base, counters.rate(base, 0), idle=idle))
-        before = after
-    return rows
-
-
-G = 10**9
-
-
-def second(n, tsc, worked):
-    """The sample after n seconds; worked: seconds in C0, all at 1.5 times the rate of MPERF, 2 GHz."""
-    return n * G, tsc, worked * 2 * G, worked * 3 * G
 
 
 @pytest.mark.parametrize("base", [None, 2000, 1000])

@@ -3,20 +3,7 @@
 
 import pytest
 
-from crisis.net import link as links
-from crisis.net.traffic import Traffic
-
-
-def link(index=1, name="eth0", speed=None, full=None, up=True, queue=(0, 0, 0, 0), **counters):
-    made = links.Link()
-    made.netns, made.index, made.name, made.up, made.state, made.ethernet = None, index, name, up, "up", True
-    made.speed, made.full, made.queue = speed, full, queue
-    made.counters = dict(dict.fromkeys(links.COUNTERS, 0), **counters)
-    return made
-
-
-def row(before, after, seconds=1.0):
-    return Traffic(before, after, seconds)
+from made_links import link, row
 
 
 def test_saturation_and_a_counter_that_went_back():
