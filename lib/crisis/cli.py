@@ -538,15 +538,15 @@ def verbose(text: str) -> None:
 
 
 def note_losses(
-    lost: dict[str, int], texts: dict[str, str], tell: Callable[[str], None] = note
+    lost: dict[str, int], texts: dict[str, str], report: Callable[[str], None] = note
 ) -> None:
-    """Tell, by note() or `tell`, of each kind of loss that occurred.
+    """Report each kind of loss that occurred, by note() or `report`.
 
     lost: {kind: number}; texts: {kind: what was lost, as it follows the number}.
     """
     for kind, number in lost.items():
         if number:
-            tell(f"{number} {texts[kind]}")
+            report(f"{number} {texts[kind]}")
 
 
 def _printable(text: str) -> str:

@@ -21,7 +21,7 @@ KINDS = (
     "munmap",
     "mremap",
     "mprotect",
-    "new",  # calls another new, or malloc: it only tells the caller
+    "new",  # calls another new, or malloc: only its caller is noted
     "kmalloc",  # from here to percpu: the kernel's
     "kmem_cache",
     "pages",

@@ -46,7 +46,7 @@ class Ranges:
 def punched(
     blocks: dict[int, tuple[int, ...]], holes: Iterable[tuple[int, int, int]]
 ) -> dict[int, list[Range]]:
-    """{address: [(start, end) that is left]} of the blocks in which there are holes.
+    """{address: [(start, end) that is left]} of the blocks with holes.
 
     blocks: {address: (bytes, when it was mapped, ...)}; holes: [(when, start, end)].
     A hole is in the blocks that are older.  A block may lie where an older one had a

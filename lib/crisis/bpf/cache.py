@@ -30,7 +30,7 @@ _LIMIT = 1 << 24  # bytes; no object comes near
 
 
 def _kernel_id() -> bytes:
-    """What tells this kernel build from any other: uname and the GNU build id."""
+    """What identifies this kernel build: uname and the GNU build ID."""
     uname = os.uname()
     try:
         with open("/sys/kernel/notes", "rb") as f:

@@ -104,7 +104,8 @@ static __always_inline u64 current_pid_tgid(void)
 }
 
 /* Send an event. */
-static __always_inline void tell(u32 kind, u32 freed, u64 tgid, u64 address, u64 size, u64 stack)
+static __always_inline void send_event(u32 kind, u32 freed, u64 tgid, u64 address, u64 size,
+				       u64 stack)
 {
 	struct event *e = events.ringbuf_reserve(sizeof(*e));
 	u64 id = current_pid_tgid();
@@ -151,7 +152,7 @@ static __always_inline int forget(u64 address, u64 tgid, struct block *old)
 		}
 	}
 	if (PARAM(trace))
-		tell(b->kind, 1, tgid, address, b->size, b->stack);
+		send_event(b->kind, 1, tgid, address, b->size, b->stack);
 	blocks.delete(&key);
 	return 1;
 }
@@ -180,7 +181,7 @@ static __always_inline void remember(u64 address, u64 tgid, struct block *b)
 		}
 	}
 	if (PARAM(trace))
-		tell(b->kind, 0, tgid, address, b->size, b->stack);
+		send_event(b->kind, 0, tgid, address, b->size, b->stack);
 }
 
 /*
@@ -493,7 +494,7 @@ static __always_inline void unmapped(u64 address, u64 size, u32 tgid)
 		if (old.size >= size)
 			return;
 	}
-	tell(KIND_UNMAPPED, 1, tgid, address, size, 0);
+	send_event(KIND_UNMAPPED, 1, tgid, address, size, 0);
 }
 
 /*
@@ -600,7 +601,7 @@ static __always_inline void leave(struct pt_regs *ctx, int at_ret)
 		return;
 	}
 	if (s->reserve)
-		tell(KIND_RESERVED, 1, tgid, result, s->size, 0);
+		send_event(KIND_RESERVED, 1, tgid, result, s->size, 0);
 	if (!s->record)
 		return;
 	b.size = s->size;
@@ -618,7 +619,7 @@ static __always_inline void leave(struct pt_regs *ctx, int at_ret)
 		b.stack = stack_key(&s->stack, bytes, tgid);
 	}
 	if (kind == KIND_MPROTECT) /* what was reserved of it becomes memory: user space knows */
-		tell(kind, 0, tgid, result, b.size, b.stack);
+		send_event(kind, 0, tgid, result, b.size, b.stack);
 	else
 		remember(result, tgid, &b);
 }
@@ -799,7 +800,7 @@ int on_fork(u64 *ctx)
 		return 0;
 	if (targets.update(&to, &now))
 		COUNT(untracked);
-	tell(KIND_FORKED, 0, to, from, 0, 0);
+	send_event(KIND_FORKED, 0, to, from, 0, 0);
 	return 0;
 }
 
@@ -811,7 +812,7 @@ int on_exec(u64 *ctx)
 
 	if (targets.lookup(&tgid)) {
 		targets.update(&tgid, &now); /* the memory went with the old program */
-		tell(KIND_EXECED, 0, tgid, 0, by_first, 0);
+		send_event(KIND_EXECED, 0, tgid, 0, by_first, 0);
 	}
 	return 0;
 }
@@ -833,7 +834,7 @@ int on_exit(u64 *ctx)
 	if (PROBE(signal, live.counter)) /* other threads live on */
 		return 0;
 	targets.delete(&tgid);
-	tell(KIND_EXITED, 0, tgid, 0, 0, 0);
+	send_event(KIND_EXITED, 0, tgid, 0, 0, 0);
 	return 0;
 }
 
