@@ -59,9 +59,12 @@ class Parser(argparse.ArgumentParser):
 class Formatter(argparse.RawDescriptionHelpFormatter):
     """The description and epilog as they are, the options as wide as the terminal."""
 
+    width = 78  # characters
+
     def __init__(self, prog: str) -> None:
-        # Without a width, argparse imports shutil (2 ms) to ask for the terminal's.
-        super().__init__(prog, width=terminal_width() - 2)
+        # argparse makes one for each argument that is added; without a width, it imports shutil to
+        # query the terminal each time.
+        super().__init__(prog, width=self.width)
 
 
 def terminal_width() -> int:

@@ -15,28 +15,26 @@ from __future__ import annotations
 import io
 import os
 import select
+import signal
 import sys
 import time
+from argparse import ArgumentTypeError
 
 from . import __version__
+from .arguments import Formatter, Parser, terminal_width
 from .errors import Error, NotPermitted, Stopped, Unavailable, Usage, file_limit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal
-    from argparse import ArgumentParser, ArgumentTypeError
+    from argparse import ArgumentParser
     from collections.abc import Callable, Iterable, Iterator
     from types import FrameType
     from typing import Any
 
     from _typeshed import WriteableBuffer
-else:
-    # The signal module is this one with enumerations, which take 2.5 ms to make.
-    import _signal as signal
 
 __all__ = [
     "parser",
-    "parse",
     "Ends",
     "ticks",
     "wait",
@@ -74,7 +72,6 @@ _at_input = False  # the stop arrived while reader() waited
 _wakeup = -1  # the pipe's end that is readable when a signal has arrived
 _outputs: dict[int, int] = {}  # descriptor -> the one that _output() has chosen
 _verbose = False
-_quick = False  # parser() is to make an options.Quick
 
 
 def shown(text: str) -> str:
@@ -86,9 +83,7 @@ def shown(text: str) -> str:
 
 def type_error(text: str, what: str) -> ArgumentTypeError:
     """The error for an argument `text` that is not `what`, such as "a positive number"."""
-    import argparse
-
-    return argparse.ArgumentTypeError(f"'{shown(text)}' is not {what}")
+    return ArgumentTypeError(f"'{shown(text)}' is not {what}")
 
 
 def positive_int(text: str) -> int:
@@ -131,17 +126,10 @@ def parser(
     cache: add --no-cache, for a command that loads a BPF program.
     lines: the long name of -j, for a command whose --json was another thing before.
     """
-    p: Any
-    if _quick:
-        from .options import Quick
-
-        p = Quick()
-    else:
-        from .arguments import Formatter, Parser
-
-        p = Parser(
-            description=description, epilog=epilog, allow_abbrev=False, formatter_class=Formatter
-        )
+    Formatter.width = terminal_width() - 2
+    p = Parser(
+        description=description, epilog=epilog, allow_abbrev=False, formatter_class=Formatter
+    )
     if interval:
         p.add_argument(
             "interval",
@@ -177,7 +165,7 @@ def parser(
         )
     p.add_argument("--debug", action="store_true", help="show a traceback for an error")
     p.add_argument("--version", action="version", version="%(prog)s " + __version__)
-    return p  # type: ignore[no-any-return]  # Quick has the methods that a command calls
+    return p
 
 
 def _without_interval(every: float | None) -> str:
@@ -227,20 +215,6 @@ def add_cgroup(p: ArgumentParser, what: str = "tasks in this cgroup or below it"
 def add_timestamp(p: ArgumentParser, how: str = " with each report") -> None:
     """Add -T.  how: the end of its help."""
     p.add_argument("-T", "--timestamp", action="store_true", help=f"print the time{how}")
-
-
-def parse(get_parser: Callable[[], Any], words: list[str]) -> Any:
-    """The arguments in the words: an object with an attribute for each.
-
-    Raises Usage, and SystemExit for --help and --version.
-    """
-    global _quick
-    _quick = True
-    try:
-        found = get_parser().parse(words)
-    finally:
-        _quick = False
-    return get_parser().parse_args(words) if found is None else found
 
 
 def _handle(signum: int, frame: FrameType | None) -> None:
@@ -586,7 +560,7 @@ def _run(main: Callable[[Any], int | None], get_parser: Callable[[], Any]) -> in
     global _verbose
     try:
         try:
-            args = parse(get_parser, sys.argv[1:])
+            args = get_parser().parse_args(sys.argv[1:])
             _verbose = getattr(args, "verbose", False)
             status = main(args) or 0
         except SystemExit as exc:  # --help, --version

@@ -70,7 +70,7 @@ def test_link_instead_of_the_directory(cache, tmp_path):
     assert os.listdir(str(tmp_path / "elsewhere")) == [os.path.basename(entry)]
 
 
-@pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "fifo", "directory", "hard link"])
+@pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "other source", "fifo", "directory", "hard link"])
 def test_damaged_entry(cache, damage):
     path, entry, warnings, build = cache
     data = open(entry, "rb").read()
@@ -80,7 +80,7 @@ def test_damaged_entry(cache, damage):
         os.unlink(entry)
         os.mkfifo(entry, 0o600) if damage == "fifo" else os.mkdir(entry)
     else:
-        new = {"truncate": data[:len(data) // 2], "empty": b"",
+        new = {"truncate": data[:len(data) // 2], "empty": b"", "other source": data.replace(b"return 0", b"return 1"),
                "flip": data[:-5] + bytes([data[-5] ^ 4]) + data[-4:]}[damage]
         with open(entry, "wb") as f:
             f.write(new)

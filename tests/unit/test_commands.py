@@ -55,7 +55,7 @@ def test_a_command_begins_with_the_default_action_of_sigint():
     """Until cli.run() handles it: else Ctrl-C prints a traceback during the imports."""
     for name, _ in PAGES:
         statements = ast.parse(open(os.path.join(ROOT, "bin", name)).read()).body
-        assert ast.unparse(statements[1]) == "import _signal" and "_signal.SIG_DFL" in ast.unparse(statements[2])
+        assert ast.unparse(statements[1]) == "import signal" and "signal.SIG_DFL" in ast.unparse(statements[2])
 
 
 @pytest.mark.parametrize("name, arguments, status", [

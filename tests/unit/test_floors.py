@@ -15,7 +15,7 @@ FLOORS = (
     {"memory", "cpu", "alloc"},
     {"perf", "symbols", "net"},
     {"cli", "kernel", "child"},
-    {"arguments", "options", "table", "hist", "plot", "errors"},
+    {"arguments", "table", "hist", "plot", "errors"},
 )
 PACKAGES = {name for name in os.listdir(LIB) if os.path.isfile(os.path.join(LIB, name, "__init__.py"))}
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}

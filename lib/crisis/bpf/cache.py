@@ -4,7 +4,8 @@
 It holds code that root will load into the kernel.  So an entry is used only
 from a directory chain that root owns and nobody else can write (0700 or
 0755), is opened without following links, must be root's own regular file with
-mode 0600, and must carry the checksum of its contents.  Anything else is ignored and rebuilt.
+mode 0600, must begin with all that it was made from, and must carry the checksum of the object.
+Anything else is ignored and rebuilt.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from binascii import crc32
 
 from .. import __version__
-from .object import MAGIC, blake2b, unpack
+from .object import MAGIC, unpack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,19 +68,26 @@ def _bcc_id() -> bytes:
         return directory.encode()
 
 
-def key(source: Source) -> str:
-    """The name of the cache entry: command, variant, a hash of all that the object depends on."""
-    digest = blake2b(digest_size=16)
-    for part in (
-        MAGIC,
+def _facts(source: Source, headers: str) -> bytes:
+    """All that the object depends on."""
+    parts = (
         __version__.encode(),
+        headers.encode(),
         repr(source.request()).encode(),
         _kernel_id(),
         _bcc_id(),
-    ):
-        digest.update(b"%d:" % len(part))
-        digest.update(part)
-    return f"{source.name}-{digest.hexdigest()}"
+    )
+    return b"".join(b"%d:" % len(part) + part for part in (MAGIC, *parts))
+
+
+def _name(source: Source, facts: bytes) -> str:
+    """The file's name: command, variant, a checksum of the facts, which the file then repeats."""
+    return f"{source.name}-{crc32(facts):08x}"
+
+
+def key(source: Source, headers: str = "auto") -> str:
+    """The name of a source's entry."""
+    return _name(source, _facts(source, headers))
 
 
 def _open_cache(path: str, create: bool = False) -> int:
@@ -120,7 +129,7 @@ def _open_cache(path: str, create: bool = False) -> int:
         raise
 
 
-def load(name: str, path: str = CACHE) -> tuple[Object | None, str | None]:
+def load(name: str, facts: bytes, path: str = CACHE) -> tuple[Object | None, str | None]:
     """(Object, None) from the cache.
 
     (None, None) when it has none, (None, warning) for one that it must not use.
@@ -159,7 +168,9 @@ def load(name: str, path: str = CACHE) -> tuple[Object | None, str | None]:
             if not piece:
                 break
             data += piece
-        return unpack(data), None
+        if not data.startswith(facts):
+            raise ValueError("it was not made from this source")
+        return unpack(data[len(facts) :]), None
     except (OSError, ValueError) as exc:
         return None, f"cached program {name} not used: {_reason(exc)}; it is built again"
     finally:
@@ -242,7 +253,8 @@ def cached(
     path: str = CACHE,
 ) -> Object | None:
     """The Object of a source from the cache, or None."""
-    found, warning = load(_entry(source, headers), path)
+    facts = _facts(source, headers)
+    found, warning = load(_name(source, facts), facts, path)
     if warning:
         warn(warning)
     return found
@@ -253,8 +265,5 @@ def keep(source: Source, data: bytes, headers: str = "auto", path: str = CACHE) 
 
     Returns None, or a warning that says why they were not kept.
     """
-    return store(_entry(source, headers), data, path)
-
-
-def _entry(source: Source, headers: str) -> str:
-    return key(source) + ("" if headers == "auto" else "-" + headers)
+    facts = _facts(source, headers)
+    return store(_name(source, facts), facts + data, path)

@@ -47,7 +47,7 @@ class Compiler:
     def __init__(self, source, headers="auto"):
         import json
         import subprocess
-        import _signal as signal
+        import signal
         from ..child import ENVIRONMENT
         self.source, self._data, self._late = source, b"", False
         self._errors = os.memfd_create("errors")

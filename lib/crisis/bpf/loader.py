@@ -29,7 +29,7 @@ def load(
     """The Program of the first of a command's sources that works on this kernel.
 
     sources: {name: Source} in order of preference; args.source, of --source, chooses one of them.
-    args: what cli.parse() returned.  Where the programs filter tasks, args.pid, args.tid and
+    args: the parsed arguments.  Where the programs filter tasks, args.pid, args.tid and
         args.cgroup are what they filter by, as far as the command has these options.
     params: {name: value} of the other parameters, as for Program; those that are missing are 0.
     sizes: of maps, as for Program.

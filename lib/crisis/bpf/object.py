@@ -6,19 +6,16 @@ It is packed into bytes for the cache, and for the way from the compiler's proce
 
 from __future__ import annotations
 
-try:
-    from _blake2 import blake2b  # hashlib would load OpenSSL for 3 ms
-except ImportError:
-    from hashlib import blake2b
+from binascii import crc32
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["MAGIC", "Object", "pack", "unpack", "blake2b"]
+__all__ = ["MAGIC", "Object", "pack", "unpack"]
 
-MAGIC = b"crisis-tools object 4\n"
-_DIGEST = 32
+MAGIC = b"crisis-tools object 5\n"
+_CHECKSUM = 4  # bytes
 
 
 class Object:
@@ -71,16 +68,21 @@ def pack(meta: dict[str, Any], code: bytes) -> bytes:
         "\t".join(" ".join(str(field).split()) for field in line) + "\n" for line in lines
     )
     body = head.encode() + b"\n" + code
-    return MAGIC + blake2b(body, digest_size=_DIGEST).digest() + body
+    return MAGIC + _checksum(body) + body
+
+
+def _checksum(body: bytes) -> bytes:
+    """Against damage by accident; who may write to the cache is checked before it is read."""
+    return crc32(body).to_bytes(_CHECKSUM, "little")
 
 
 def unpack(data: bytes) -> Object:
     """The Object in the bytes that `pack` made.  Raises ValueError for anything else."""
-    start = len(MAGIC) + _DIGEST
+    start = len(MAGIC) + _CHECKSUM
     body = data[start:]
     if data[: len(MAGIC)] != MAGIC:
         raise ValueError("not an object of this version")
-    if blake2b(body, digest_size=_DIGEST).digest() != data[len(MAGIC) : start]:
+    if _checksum(body) != data[len(MAGIC) : start]:
         raise ValueError("the checksum is wrong")
     head, _, code = body.partition(b"\n\n")
     meta: dict[str, Any] = {

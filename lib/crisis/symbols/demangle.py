@@ -91,7 +91,7 @@ class Demangler:
         if len(self._known) > _MAX_KNOWN:
             self._known.clear()
         begin = time.monotonic()
-        command = ["/usr/bin/python3", "-IS", os.path.abspath(__file__)]
+        command = ["/usr/bin/python3", "-I", os.path.abspath(__file__)]
         most = (_MAX_NAME + 8) * len(new) + 8
         try:
             output = child.run(command, "\n".join(new).encode(), _BATCH_SECONDS, most, _MEMORY)
