@@ -193,24 +193,11 @@ def turbo_ratios(
     return [(cores, ratio) for cores, ratio in steps if ratio and cores != 0]
 
 
-THERMAL_FLAGS = (
-    "thermal",
-    "thermal_log",
-    "prochot",
-    "prochot_log",
-    "critical",
-    "critical_log",
-    "threshold1",
-    "threshold1_log",
-    "threshold2",
-    "threshold2_log",
-    "power_limit",
-    "power_limit_log",
-    "current_limit",
-    "current_limit_log",
-    "cross_domain",
-    "cross_domain_log",
-)
+THERMAL_FLAGS = tuple((
+    "thermal thermal_log prochot prochot_log critical critical_log threshold1"
+    " threshold1_log threshold2 threshold2_log power_limit power_limit_log current_limit"
+    " current_limit_log cross_domain cross_domain_log"
+).split())
 
 
 def thermal_status(value: int) -> tuple[int | None, int]:
