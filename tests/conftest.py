@@ -15,15 +15,22 @@ START = time.monotonic()
 
 
 def pytest_addoption(parser):
-    parser.addoption("--seconds", type=float, help="how long to go on, shared among the files; what is left out is "
-                                                   "reported as skipped")
+    parser.addoption(
+        "--seconds",
+        type=float,
+        help="how long to go on, shared among the files; what is left out is reported as skipped",
+    )
 
 
 def pytest_configure(config):
-    # A shell without job control starts background jobs with SIGINT ignored, and the commands leave it so.
+    # A shell without job control starts background jobs with SIGINT ignored, and the commands leave
+    # it so.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    config.addinivalue_line("markers", "guest: short enough for every run in an emulated guest; the others are for "
-                                       "make check-vm by hand")
+    config.addinivalue_line(
+        "markers",
+        "guest: short enough for every run in an emulated guest; the others are for "
+        "make check-vm by hand",
+    )
     if os.path.isdir("/run/crisis-vm"):
         config.pluginmanager.register(_AtOnce(config))
 
@@ -32,7 +39,7 @@ def pytest_configure(config):
 def pytest_collection_finish(session):
     seconds, files = session.config.getoption("--seconds"), []
     for item in session.items:
-        if item.fspath not in files:            # pytest 6 of Debian 11 has no item.path
+        if item.fspath not in files:  # pytest 6 of Debian 11 has no item.path
             files.append(item.fspath)
         item.number = len(files)
     for item in session.items:
@@ -42,24 +49,31 @@ def pytest_collection_finish(session):
 
 def pytest_runtest_setup(item):
     if item.until and time.monotonic() > item.until:
-        pytest.skip("this file's share of the %g seconds is over" % item.config.getoption("--seconds"))
+        pytest.skip(
+            f"this file's share of the {item.config.getoption('--seconds'):g} seconds is over"
+        )
 
 
 class _AtOnce:
-    """In a guest of tests/vm, whose time may be up before the summary, a failure is shown when it happens."""
+    """In a guest of tests/vm, whose time may be up before the summary, a failure is shown when it
+    happens.
+    """
 
     def __init__(self, config):
         self.config = config
 
     def pytest_runtest_logreport(self, report):
         if report.failed:
-            self.config.pluginmanager.get_plugin("terminalreporter").write_line("\n" + report.longreprtext)
+            self.config.pluginmanager.get_plugin("terminalreporter").write_line(
+                "\n" + report.longreprtext
+            )
 
 
 @pytest.fixture(scope="module")
 def disk():
     """A directory on a file system whose pages can be evicted."""
     import pagefiles
+
     with pagefiles.disk() as directory:
         yield directory
 

@@ -7,7 +7,14 @@ from crisis.net.traffic import Traffic
 
 def link(index=1, name="eth0", speed=None, full=None, up=True, queue=(0, 0, 0, 0), **counters):
     made = links.Link()
-    made.netns, made.index, made.name, made.up, made.state, made.ethernet = None, index, name, up, "up", True
+    made.netns, made.index, made.name, made.up, made.state, made.ethernet = (
+        None,
+        index,
+        name,
+        up,
+        "up",
+        True,
+    )
     made.speed, made.full, made.queue = speed, full, queue
     made.counters = dict(dict.fromkeys(links.COUNTERS, 0), **counters)
     return made

@@ -12,26 +12,35 @@ import tempfile
 PAGE = mmap.PAGESIZE
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = ctypes.c_void_p
-libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
+libc.mmap.argtypes = (
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_long,
+)
 libc.mlock.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
 
 
 def mount(*arguments):
-    return subprocess.run(["mount", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          universal_newlines=True)
+    return subprocess.run(
+        ["mount", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 @contextlib.contextmanager
 def mounted(kind, source, options="defaults"):
     """A directory where the file system is mounted; skips the test when it cannot be."""
     import pytest
+
     directory = tempfile.mkdtemp()
     try:
         result = mount("-t", kind, "-o", options, source, directory)
         if result.returncode:
-            pytest.skip("cannot mount %s: %s" % (kind, result.stdout.strip()))
+            pytest.skip(f"cannot mount {kind}: {result.stdout.strip()}")
         os.chmod(directory, 0o755)
         try:
             yield directory
@@ -43,7 +52,9 @@ def mounted(kind, source, options="defaults"):
 
 @contextlib.contextmanager
 def disk():
-    """A directory on a file system whose pages can be evicted: the usual one, or else ext4 in a loop device."""
+    """A directory on a file system whose pages can be evicted: the usual one, or else ext4 in a
+    loop device.
+    """
     directory = tempfile.mkdtemp()
     try:
         os.chmod(directory, 0o755)
@@ -82,7 +93,7 @@ class Resident:
     def __init__(self, path, pages):
         self.fd = os.open(path, os.O_RDONLY)
         self.size = os.lseek(self.fd, 0, os.SEEK_END)
-        os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_RANDOM)       # no readahead
+        os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_RANDOM)  # no readahead
         self.address = None
         if self.size:
             self.address = libc.mmap(None, self.size, mmap.PROT_READ, mmap.MAP_SHARED, self.fd, 0)

@@ -16,8 +16,12 @@ import os
 import struct
 import types
 
-# {command: {"structs": {name: layout}, "maps": {name: "KEY VALUE"}}}, see tests/live/test_layouts.py
-with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "fixtures/layouts.json"), encoding="utf-8") as _file:
+# {command: {"structs": {name: layout}, "maps": {name: "KEY VALUE"}}}, see
+# tests/live/test_layouts.py
+with open(
+    os.path.join(os.path.dirname(os.path.abspath(__file__)), "fixtures/layouts.json"),
+    encoding="utf-8",
+) as _file:
     LAYOUTS = json.load(_file)
 
 
@@ -43,7 +47,10 @@ class FakeMap(dict):
         return self.delete(self._key(key))
 
     def records(self):
-        return [(self.key_layout.unpack(key), self.value_layout.unpack(value)) for key, value in self.items()]
+        return [
+            (self.key_layout.unpack(key), self.value_layout.unpack(value))
+            for key, value in self.items()
+        ]
 
     def _key(self, key):
         return self.key_layout.pack(*(key if isinstance(key, tuple) else (key,)))
@@ -65,7 +72,9 @@ class FakeMap(dict):
 
 
 class Bank(FakeMap):
-    """The map of one number that says which bank is written: at each change, the other one is filled."""
+    """The map of one number that says which bank is written: at each change, the other one is
+    filled.
+    """
 
     def __init__(self, fill):
         super().__init__("bank")
@@ -87,6 +96,7 @@ class Ring:
         def arrive(make):
             self._records.append(make())
             os.write(writable, b"r")
+
         for seconds, make in records:
             world.at(seconds, lambda make=make: arrive(make))
 
@@ -101,33 +111,43 @@ class Ring:
 
 
 class Program:
-    """A loaded bpf.Program.  maps, layouts, counters(), constants(), name, taken; params and sizes as the command asked
-    for."""
+    """A loaded bpf.Program.  maps, layouts, counters(), constants(), name, taken; params and sizes
+    as the command asked for."""
 
     def __init__(self, world, module, maps, counters=(), constants=None, taken=("a place",)):
         """maps: {name: FakeMap, or Ring}.  counters: [(seconds, {name: total})]."""
         self.maps, self.taken, self.params, self.sizes, self.name = maps, list(taken), {}, {}, ""
-        self._counters, self._constants = dict.fromkeys(getattr(module, "COUNTERS", ()), 0), constants or {}
+        self._counters, self._constants = (
+            dict.fromkeys(getattr(module, "COUNTERS", ()), 0),
+            constants or {},
+        )
         self._reported = dict(self._counters)
         for seconds, values in counters:
             world.at(seconds, lambda values=values: self._counters.update(values))
         from crisis import bpf
         from crisis.bpf import loader, map, record
         from crisis.kernel import syscalls
+
         described = LAYOUTS[module.__name__.partition("_")[2]]
         self.layouts = record.Layouts(described["structs"])
 
         def typed(name, map_):
             if isinstance(map_, FakeMap) and "-" not in described["maps"][name].split():
-                map_.key_layout, map_.value_layout = [self.layouts[type_] for type_ in described["maps"][name].split()]
+                map_.key_layout, map_.value_layout = [
+                    self.layouts[type_] for type_ in described["maps"][name].split()
+                ]
             return map_
+
         for name, map_ in maps.items():
             typed(name, map_)
 
         def first(sources, build, params=None, sizes=None, verbose=lambda text: None):
             self.name, self.sizes = sources[0].name, sizes or {}
-            self.params = params(types.SimpleNamespace(name=self.name, constants=self._constants)) \
-                if callable(params) else params or {}
+            self.params = (
+                params(types.SimpleNamespace(name=self.name, constants=self._constants))
+                if callable(params)
+                else params or {}
+            )
             for name, size in self.sizes.items():
                 if name not in self.maps:
                     self.maps[name] = typed(name, FakeMap(name))
@@ -137,7 +157,7 @@ class Program:
                     map_.value_size = size.get("value_size", 8)
                     if "elements" in size:
                         map_.value_size = map_.value_layout.sized(size["elements"])
-            verbose("%s: attached to %s" % (self.name, ", ".join(self.taken)))
+            verbose(f"{self.name}: attached to {', '.join(self.taken)}")
             return self
 
         def reader(map_, layout=None):
@@ -146,6 +166,7 @@ class Program:
 
         def no_mount(filesystem):
             raise OSError(19, "No such device")
+
         loader.first, map.grace_period, bpf.RingBuffer = first, lambda: None, reader
         syscalls.detached_mount = no_mount
 
@@ -163,23 +184,29 @@ class Program:
 
 def text(value, size=16):
     """A string as a field of the C struct."""
-    return value.encode("utf-8", "surrogateescape")[:size - 1].ljust(size, b"\0")
+    return value.encode("utf-8", "surrogateescape")[: size - 1].ljust(size, b"\0")
 
 
 def cgroup_id(path):
-    """The number of a cgroup by its path below the mount point; of one that is not there, as the data has it."""
+    """The number of a cgroup by its path below the mount point; of one that is not there, as the
+    data has it.
+    """
     if isinstance(path, int):
         return path
     return os.stat("/sys/fs/cgroup" + path.rstrip("/")).st_ino if path else 0
 
 
 def losses(data):
-    return [(entry["at"], {name: value for name, value in entry.items() if name != "at"})
-            for entry in data.get("losses", ())]
+    return [
+        (entry["at"], {name: value for name, value in entry.items() if name != "at"})
+        for entry in data.get("losses", ())
+    ]
 
 
 def delays(world, module, data):
-    """data: {"since": [{"at": seconds, "PID": {delay: [count, total ns]}}]}; a delay that is missing is not kept."""
+    """data: {"since": [{"at": seconds, "PID": {delay: [count, total ns]}}]}; a delay that is
+    missing is not kept.
+    """
     from crisis.net import taskstats
 
     class Taskstats:
@@ -188,14 +215,17 @@ def delays(world, module, data):
             if str(pid) not in now:
                 raise ProcessLookupError(3, "No such process")
             return {name: tuple(now[str(pid)].get(name, (None, None))) for name in taskstats.DELAYS}
+
     taskstats.Taskstats = Taskstats
 
 
 def nicstat(world, module, data):
-    """data: {"links": [{"at": seconds, "NAME": {"index", "up", "state", "ethernet", "speed", "duplex", "queue",
-    and the counters}}]}; counters that are missing are 0, names that are missing are not there.
-    "netns": {"NAME": the same for another network namespace, or null for one that has gone since it was listed}."""
+    """data: {"links": [{"at": seconds, "NAME": {"index", "up", "state", "ethernet", "speed",
+    "duplex", "queue", and the counters}}]}; counters that are missing are 0, names that are missing
+    are not there. "netns": {"NAME": the same for another network namespace, or null for one that
+    has gone since it was listed}."""
     from crisis.net import link as links
+
     if data is None:
         return
 
@@ -203,10 +233,19 @@ def nicstat(world, module, data):
         made = links.Link()
         made.netns = netns
         made.name, made.index = name, fields["index"]
-        made.up, made.state, made.ethernet = fields.get("up", True), fields.get("state", "up"), fields.get("ethernet", True)
-        made.speed, made.full = fields.get("speed"), {None: None, "full": True, "half": False}[fields.get("duplex")]
+        made.up, made.state, made.ethernet = (
+            fields.get("up", True),
+            fields.get("state", "up"),
+            fields.get("ethernet", True),
+        )
+        made.speed, made.full = (
+            fields.get("speed"),
+            {None: None, "full": True, "half": False}[fields.get("duplex")],
+        )
         queue = fields.get("queue")
-        made.queue = queue and tuple(queue[key] for key in ("packets", "bytes", "drops", "requeues"))
+        made.queue = queue and tuple(
+            queue[key] for key in ("packets", "bytes", "drops", "requeues")
+        )
         made.counters = {counter: fields.get(counter, 0) for counter in links.COUNTERS}
         return made
 
@@ -214,21 +253,29 @@ def nicstat(world, module, data):
         def __init__(self, netns=None):
             if netns is not None and data["netns"].get(netns) is None:
                 raise FileNotFoundError(2, "No such file or directory", netns)
-            self._netns, self._links = netns, data["links"] if netns is None else data["netns"][netns]
+            self._netns, self._links = (
+                netns,
+                data["links"] if netns is None else data["netns"][netns],
+            )
 
         def read(self):
             now = [entry for entry in self._links if entry["at"] <= world.seconds()][-1]
-            found = [link(self._netns, name, fields) for name, fields in now.items() if name != "at"]
+            found = [
+                link(self._netns, name, fields) for name, fields in now.items() if name != "at"
+            ]
             return {made.index: made for made in found}
+
     links.Links, links.namespaces = Links, lambda: list(data.get("netns", ()))
 
 
 def runqlat(world, module, data):
-    """data: {"intervals": [{"waits": [{"pid", "tid", "comm", "cpu", "cgroup", "pidns", "us": [[time, how many]]}],
-    "threads": [{"tid", "pid", "comm", "us", "run_ms", "at", "front_tid", "front_comm"}]}], "losses": [{"at", ...}]}."""
+    """data: {"intervals": [{"waits": [{"pid", "tid", "comm", "cpu", "cgroup", "pidns", "us":
+    [[time, how many]]}], "threads": [{"tid", "pid", "comm", "us", "run_ms", "at", "front_tid",
+    "front_comm"}]}], "losses": [{"at", ...}]}."""
     if data is None:
         return
     from crisis import hist
+
     intervals = iter(data["intervals"])
 
     def histogram(waits, slots, comm=""):
@@ -237,39 +284,58 @@ def runqlat(world, module, data):
             value = int(us / (1000 if milliseconds else 1) * (1 << hist.FRACTION))
             counts[min(hist.bucket(value, program.params["shift"]), slots - 1)] += number
             total, most = total + int(us * 1000) * number, max(most, int(us * 1000))
-        return struct.pack("=QQQ16s%dQ" % slots, sum(counts), total, most, text(comm), *counts)
+        return struct.pack(f"=QQQ16s{slots}Q", sum(counts), total, most, text(comm), *counts)
 
     def fill(bank):
         interval = next(intervals, {})
         slots, key, groups = program.params["slots"], program.params["key"], {}
         for wait in interval.get("waits", ()):
             number = {0: wait["cpu"], 1: wait["pid"], 2: wait["tid"], 3: wait["pidns"]}.get(key)
-            name = struct.pack("=QQ", cgroup_id(wait["cgroup"]) if key == 4 else number, 0) if key != 5 else \
-                text(wait["comm"])
+            name = (
+                struct.pack("=QQ", cgroup_id(wait["cgroup"]) if key == 4 else number, 0)
+                if key != 5
+                else text(wait["comm"])
+            )
             groups.setdefault((name, wait["cpu"] if not key else None), []).append(wait)
         for (name, cpu), waits in groups.items():
             if key:
-                maps["key_hists"].update(name + struct.pack("=Q", bank), histogram(
-                    waits, slots, waits[-1]["comm"] if key in (1, 2, 5) else ""))
+                maps["key_hists"].update(
+                    name + struct.pack("=Q", bank),
+                    histogram(waits, slots, waits[-1]["comm"] if key in (1, 2, 5) else ""),
+                )
             else:
-                maps["cpu_hists"].update(struct.pack("=I", bank * program.params["cpus"] + cpu), histogram(waits, slots))
+                maps["cpu_hists"].update(
+                    struct.pack("=I", bank * program.params["cpus"] + cpu), histogram(waits, slots)
+                )
         for thread in interval.get("threads", ()):
             times = [int(us * 1000) for us, number in thread["us"] for _ in range(number)]
-            maps["waiters"].update(struct.pack("=II", thread["tid"], bank), struct.pack(
-                "=QQQQQII16s16s", len(times), sum(times), max(times, default=0), world.now - int(1e9 * thread["ago"]),
-                int(thread["run_ms"] * 1e6), thread["pid"], thread["front_tid"], text(thread["comm"]),
-                text(thread["front_comm"])))
+            maps["waiters"].update(
+                struct.pack("=II", thread["tid"], bank),
+                struct.pack(
+                    "=QQQQQII16s16s",
+                    len(times),
+                    sum(times),
+                    max(times, default=0),
+                    world.now - int(1e9 * thread["ago"]),
+                    int(thread["run_ms"] * 1e6),
+                    thread["pid"],
+                    thread["front_tid"],
+                    text(thread["comm"]),
+                    text(thread["front_comm"]),
+                ),
+            )
 
     class PerCpu(FakeMap):
         def lookup(self, key):
             return self.get(key, bytes(self.value_size))
+
     maps = {"bank": Bank(fill), "cpu_hists": PerCpu("cpu_hists")}
     program = Program(world, module, maps, losses(data))
 
 
 def irqtime(world, module, data):
-    """data: {"intervals": [{"interrupts": [{"kind": line, vector or soft, "number", "cpu", "ns": [[time, how many]]}]}],
-    "losses": [...]}."""
+    """data: {"intervals": [{"interrupts": [{"kind": line, vector or soft, "number", "cpu", "ns":
+    [[time, how many]]}]}], "losses": [...]}."""
     if data is None:
         return
     intervals = iter(data["intervals"])
@@ -281,8 +347,17 @@ def irqtime(world, module, data):
             for ns, number in entry["ns"]:
                 counts[max(ns.bit_length() - 1, 0)] += number
                 total, most = total + ns * number, max(most, ns)
-            key = struct.pack("=4I", ("line", "vector", "soft").index(entry["kind"]), entry["number"], entry["cpu"], bank)
-            maps["sources"].update(key, struct.pack("=3Q%dQ" % slots, sum(counts), total, most, *counts[:slots]))
+            key = struct.pack(
+                "=4I",
+                ("line", "vector", "soft").index(entry["kind"]),
+                entry["number"],
+                entry["cpu"],
+                bank,
+            )
+            maps["sources"].update(
+                key, struct.pack(f"=3Q{slots}Q", sum(counts), total, most, *counts[:slots])
+            )
+
     maps = {"bank": Bank(fill)}
     program = Program(world, module, maps, losses(data))
 
@@ -302,26 +377,44 @@ def since(world, events):
         found = [event for event in events if event["at"] <= world.seconds() and event not in given]
         given.extend(found)
         return found
+
     return new
 
 
 def drsnoop(world, module, data):
-    """data: {"reclaims": [{"at" (of its end), "kind", "comm", "pid", "tid", "uid", "ms", "reclaimed", "scanned", "free"
-    (pages, or null), "order", "gfp", "cgroup", "kswapd", "stack" (addresses)}], "under_way": number, "losses": [...],
-    "constants": {...}}."""
+    """data: {"reclaims": [{"at" (of its end), "kind", "comm", "pid", "tid", "uid", "ms",
+    "reclaimed", "scanned", "free" (pages, or null), "order", "gfp", "cgroup", "kswapd", "stack"
+    (addresses)}], "under_way": number, "losses": [...], "constants": {...}}."""
     if data is None:
         return
     from crisis import hist
+
     unknown = (1 << 64) - 1
 
     def event(entry):
-        stack = [int(address, 16) for address in entry.get("stack", ())] if program.params["stack"] else []
+        stack = (
+            [int(address, 16) for address in entry.get("stack", ())]
+            if program.params["stack"]
+            else []
+        )
         free = entry.get("free")
         return RECLAIM.pack(
-            world_ns(entry["at"]), int(entry["ms"] * 1e6), entry["reclaimed"], entry["scanned"],
-            unknown if free is None else free, cgroup_id(entry.get("cgroup")), KINDS.index(entry["kind"]), entry["order"],
-            entry["gfp"], entry["pid"], entry["tid"], entry["uid"], text(entry["comm"]),
-            entry.get("kswapd", "").encode(), 8 * len(stack)) + struct.pack("=%dQ" % len(stack), *stack)
+            world_ns(entry["at"]),
+            int(entry["ms"] * 1e6),
+            entry["reclaimed"],
+            entry["scanned"],
+            unknown if free is None else free,
+            cgroup_id(entry.get("cgroup")),
+            KINDS.index(entry["kind"]),
+            entry["order"],
+            entry["gfp"],
+            entry["pid"],
+            entry["tid"],
+            entry["uid"],
+            text(entry["comm"]),
+            entry.get("kswapd", "").encode(),
+            8 * len(stack),
+        ) + struct.pack(f"={len(stack)}Q", *stack)
 
     def fill(bank):
         slots, shift = program.params["slots"], program.params["shift"]
@@ -330,98 +423,177 @@ def drsnoop(world, module, data):
             counts, times = [0] * slots, [int(e["ms"] * 1e6) for e in found if e["kind"] == kind]
             for ns in times:
                 counts[min(hist.bucket((ns << hist.FRACTION) // 1000, shift), slots - 1)] += 1
-            maps["hists"].update(struct.pack("=I", bank * len(KINDS) + number), struct.pack(
-                "=QQQ%dQ" % slots, len(times), sum(times), max(times, default=0), *counts))
+            maps["hists"].update(
+                struct.pack("=I", bank * len(KINDS) + number),
+                struct.pack(
+                    f"=QQQ{slots}Q", len(times), sum(times), max(times, default=0), *counts
+                ),
+            )
         totals = {}
         for entry in found:
             totals.setdefault((entry["pid"], KINDS.index(entry["kind"])), []).append(entry)
         for (pid, kind), entries in totals.items():
             times = [int(entry["ms"] * 1e6) for entry in entries]
-            maps["totals"].update(struct.pack("=III", pid, kind, bank), struct.pack(
-                "=QQQQQ16s", len(times), sum(times), max(times), sum(entry["reclaimed"] for entry in entries),
-                sum(entry["scanned"] for entry in entries), text(entries[-1]["comm"])))
+            maps["totals"].update(
+                struct.pack("=III", pid, kind, bank),
+                struct.pack(
+                    "=QQQQQ16s",
+                    len(times),
+                    sum(times),
+                    max(times),
+                    sum(entry["reclaimed"] for entry in entries),
+                    sum(entry["scanned"] for entry in entries),
+                    text(entries[-1]["comm"]),
+                ),
+            )
+
     KINDS, new = ("global", "memcg", "node"), since(world, data["reclaims"])
-    maps = {"bank": Bank(fill), "hists": Array("hists"), "totals": FakeMap("totals"), "starts": FakeMap("starts"),
-            "events": Ring(world, [(entry["at"], lambda entry=entry: event(entry)) for entry in data["reclaims"]])}
+    maps = {
+        "bank": Bank(fill),
+        "hists": Array("hists"),
+        "totals": FakeMap("totals"),
+        "starts": FakeMap("starts"),
+        "events": Ring(
+            world, [(entry["at"], lambda entry=entry: event(entry)) for entry in data["reclaims"]]
+        ),
+    }
     for number in range(data.get("under_way", 0)):
         maps["starts"].update(struct.pack("=I", number), b"")
     program = Program(world, module, maps, losses(data), data.get("constants"))
 
 
 # What the programs write (lib/crisis/progs), in the order of the fields.
-RECLAIM = struct.Struct("=6Q6I16s32sq")                 # drsnoop's struct event, and the size of the stack behind it
-KILL = struct.Struct("=8Q6Iii16s16sq64Q")               # oomkill's struct event up to limit
-LIMIT = struct.Struct("=4Q4I")                          # its struct limit up to names
-NAMES = struct.Struct("=II1536s")                       # its struct names: 12 names of 128 bytes
-RUN = struct.Struct("=6Q4I16s")                         # cachesnoop's struct run
-NAME_RECORD = struct.Struct("=3Q6I")                    # struct name_record of page.bpf.h up to path
+# drsnoop's struct event, and the size of the stack behind it
+RECLAIM = struct.Struct("=6Q6I16s32sq")
+KILL = struct.Struct("=8Q6Iii16s16sq64Q")  # oomkill's struct event up to limit
+LIMIT = struct.Struct("=4Q4I")  # its struct limit up to names
+NAMES = struct.Struct("=II1536s")  # its struct names: 12 names of 128 bytes
+RUN = struct.Struct("=6Q4I16s")  # cachesnoop's struct run
+NAME_RECORD = struct.Struct("=3Q6I")  # struct name_record of page.bpf.h up to path
 
 
 def world_ns(seconds):
     """The time of CLOCK_MONOTONIC so many seconds after the start."""
     from world import START
+
     return START + round(seconds * 1e9)
 
 
 def oomkill(world, module, data):
-    """data: {"kills": [{"at", "victim": {"pid", "tid", "comm", "uid", "oom_score_adj"}, "by": {"pid", "tid", "comm"},
-    "pages": {"anon", "file", "shmem", "swap", "total_vm"}, "pgtables", "cgroup" (path), "limit": {"constraint", "cgroup",
-    "max", "usage", "totalpages", "order", "gfp", "exiting"}, "stack"}], "log": [{"at", "text", "facility"}], "losses"}.
-    What is null or missing the program did not learn.  With "log", it saw no limit and the kernel log is read."""
+    """data: {"kills": [{"at", "victim": {"pid", "tid", "comm", "uid", "oom_score_adj"}, "by":
+    {"pid", "tid", "comm"}, "pages": {"anon", "file", "shmem", "swap", "total_vm"}, "pgtables",
+    "cgroup" (path), "limit": {"constraint", "cgroup", "max", "usage", "totalpages", "order", "gfp",
+    "exiting"}, "stack"}], "log": [{"at", "text", "facility"}], "losses"}. What is null or missing
+    the program did not learn.  With "log", it saw no limit and the kernel log is read."""
     if data is None:
         return
     import socket
-    constants = {"CONSTRAINT_" + name: number for number, name in enumerate(("NONE", "CPUSET", "MEMORY_POLICY", "MEMCG"))}
+
+    constants = {
+        "CONSTRAINT_" + name: number
+        for number, name in enumerate(("NONE", "CPUSET", "MEMORY_POLICY", "MEMCG"))
+    }
     unknown, victim_known, limit_known, exiting = (1 << 64) - 1, 1, 2, 4
 
     def levels(path):
         """struct names: from the cgroup to the root, each in its place."""
         parts = list(reversed([part for part in (path or "").split("/") if part]))
-        return NAMES.pack(len(parts), 0, b"".join(
-            part.encode("utf-8", "surrogateescape").ljust(128, b"\0") for part in parts[:12]))
+        return NAMES.pack(
+            len(parts),
+            0,
+            b"".join(
+                part.encode("utf-8", "surrogateescape").ljust(128, b"\0") for part in parts[:12]
+            ),
+        )
 
     def event(entry):
         victim, by, limit = entry["victim"], entry["by"], entry.get("limit")
-        pages = [entry.get("pages", {}).get(name) for name in ("anon", "file", "shmem", "swap", "total_vm")]
+        pages = [
+            entry.get("pages", {}).get(name)
+            for name in ("anon", "file", "shmem", "swap", "total_vm")
+        ]
         memory = [unknown if value is None else value for value in pages + [entry.get("pgtables")]]
         flags = (victim_known if "comm" in victim else 0) | (limit_known if limit else 0)
-        stack = [int(address, 16) for address in entry.get("stack", ())] if program.params["stack"] else []
+        stack = (
+            [int(address, 16) for address in entry.get("stack", ())]
+            if program.params["stack"]
+            else []
+        )
         if limit and limit.get("exiting"):
             flags |= exiting
         raw = KILL.pack(
-            world_ns(entry["at"]), *memory, 1 if entry.get("cgroup") else 0, flags, victim["pid"], victim["tid"],
-            victim.get("uid", 0), by["pid"], by["tid"], victim.get("oom_score_adj", 0), 0, text(victim.get("comm", "")),
-            text(by["comm"]), 8 * len(stack), *stack, *[0] * (64 - len(stack)))
+            world_ns(entry["at"]),
+            *memory,
+            1 if entry.get("cgroup") else 0,
+            flags,
+            victim["pid"],
+            victim["tid"],
+            victim.get("uid", 0),
+            by["pid"],
+            by["tid"],
+            victim.get("oom_score_adj", 0),
+            0,
+            text(victim.get("comm", "")),
+            text(by["comm"]),
+            8 * len(stack),
+            *stack,
+            *[0] * (64 - len(stack)),
+        )
         limit = limit or {}
-        raw += LIMIT.pack(0, limit.get("max", 0), limit.get("usage", 0), limit.get("totalpages", 0),
-                          constants.get(limit.get("constraint"), 0), limit.get("order", 0) & 0xffffffff,
-                          limit.get("gfp", 0), flags)
+        raw += LIMIT.pack(
+            0,
+            limit.get("max", 0),
+            limit.get("usage", 0),
+            limit.get("totalpages", 0),
+            constants.get(limit.get("constraint"), 0),
+            limit.get("order", 0) & 0xFFFFFFFF,
+            limit.get("gfp", 0),
+            flags,
+        )
         return raw + levels(limit.get("cgroup")) + levels(entry.get("cgroup"))
-    maps = {"events": Ring(world, [(entry["at"], lambda entry=entry: event(entry)) for entry in data["kills"]])}
-    taken = ["tracepoint/oom:mark_victim"] if "log" in data else ["fentry/oom_kill_process", "tp_btf/mark_victim"]
+
+    maps = {
+        "events": Ring(
+            world, [(entry["at"], lambda entry=entry: event(entry)) for entry in data["kills"]]
+        )
+    }
+    taken = (
+        ["tracepoint/oom:mark_victim"]
+        if "log" in data
+        else ["fentry/oom_kill_process", "tp_btf/mark_victim"]
+    )
     program = Program(world, module, maps, losses(data), constants, taken)
     if "log" in data:
         reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         reader.setblocking(False)
-        world.log = reader, writer          # which would be closed with their last reference
+        world.log = reader, writer  # which would be closed with their last reference
         opened, seek = os.open, os.lseek
-        os.open = lambda path, *rest, **more: reader.fileno() if path == "/dev/kmsg" else opened(path, *rest, **more)
+        os.open = lambda path, *rest, **more: (
+            reader.fileno() if path == "/dev/kmsg" else opened(path, *rest, **more)
+        )
         os.lseek = lambda fd, *rest: 0 if fd == reader.fileno() else seek(fd, *rest)
         for line in data["log"]:
-            record = ("%d,1,1,-;%s\n SUBSYSTEM=x\n" % (line.get("facility", 0) << 3 | 6, line["text"])).encode(
-                "utf-8", "surrogateescape")
+            record = (
+                f"{line.get('facility', 0) << 3 | 6},1,1,-;{line['text']}\n SUBSYSTEM=x\n"
+            ).encode("utf-8", "surrogateescape")
             world.at(line["at"], lambda record=record: writer.send(record))
 
 
 def cachesnoop(world, module, data):
-    """data: {"files": {"NAME": {"inode", "ino", "dev": [major, minor], "mode", "path" (null: none), "deleted", "cut"}},
-    "runs": [{"at", "since", "kind": add or evict, "file", "offset" (page), "pages", "pid", "tid", "comm",
-    "pending" (true: it had not ended)}], "losses": [...], "pages_lost": number}."""
+    """data: {"files": {"NAME": {"inode", "ino", "dev": [major, minor], "mode", "path" (null: none),
+    "deleted", "cut"}}, "runs": [{"at", "since", "kind": add or evict, "file", "offset" (page),
+    "pages", "pid", "tid", "comm", "pending" (true: it had not ended)}], "losses": [...],
+    "pages_lost": number}."""
     if data is None:
         return
     import _thread
-    _thread.start_new_thread = lambda function, arguments: function(*arguments)     # the search for a name, at once
-    kinds, number_of = ("add", "evict"), {name: number for number, name in enumerate(data["files"], 1)}
+
+    # the search for a name, at once
+    _thread.start_new_thread = lambda function, arguments: function(*arguments)
+    kinds, number_of = (
+        ("add", "evict"),
+        {name: number for number, name in enumerate(data["files"], 1)},
+    )
 
     def device(file):
         major, minor = file["dev"]
@@ -429,16 +601,41 @@ def cachesnoop(world, module, data):
 
     def name_record(name):
         file = data["files"][name]
-        parts = b"".join(part.encode("utf-8", "surrogateescape") + b"\0"
-                         for part in reversed((file["path"] or "").split("/")) if part)
-        return NAME_RECORD.pack(file["inode"], file["ino"], number_of[name], device(file), 0, file["mode"],
-                                  file.get("deleted", False), file.get("cut", False), len(parts)) + parts
+        parts = b"".join(
+            part.encode("utf-8", "surrogateescape") + b"\0"
+            for part in reversed((file["path"] or "").split("/"))
+            if part
+        )
+        return (
+            NAME_RECORD.pack(
+                file["inode"],
+                file["ino"],
+                number_of[name],
+                device(file),
+                0,
+                file["mode"],
+                file.get("deleted", False),
+                file.get("cut", False),
+                len(parts),
+            )
+            + parts
+        )
 
     def run(entry):
         file = data["files"][entry["file"]]
-        return RUN.pack(world_ns(entry["since"]), file["inode"], file["ino"], number_of[entry["file"]],
-                               entry["offset"], entry["pages"], entry["pid"], entry["tid"], device(file),
-                               kinds.index(entry["kind"]), text(entry["comm"]))
+        return RUN.pack(
+            world_ns(entry["since"]),
+            file["inode"],
+            file["ino"],
+            number_of[entry["file"]],
+            entry["offset"],
+            entry["pages"],
+            entry["pid"],
+            entry["tid"],
+            device(file),
+            kinds.index(entry["kind"]),
+            text(entry["comm"]),
+        )
 
     def fill(bank):
         found = new()
@@ -450,43 +647,82 @@ def cachesnoop(world, module, data):
                     pages[kinds.index(entry["kind"])] += entry["pages"]
             for name, (added, evicted) in sums.items():
                 file = data["files"][name]
-                maps["files"].update(struct.pack("=QQQQ", file["inode"], file["ino"], number_of[name], bank),
-                                     struct.pack("=QQQQ", added, evicted, added + evicted, device(file)))
+                maps["files"].update(
+                    struct.pack("=QQQQ", file["inode"], file["ino"], number_of[name], bank),
+                    struct.pack("=QQQQ", added, evicted, added + evicted, device(file)),
+                )
         else:
             for entry in found:
                 if entry.get("pending") and wanted(entry):
-                    maps["runs"].update(struct.pack("=IIII", entry["tid"], kinds.index(entry["kind"]), bank, 0),
-                                        run(entry))
+                    maps["runs"].update(
+                        struct.pack("=IIII", entry["tid"], kinds.index(entry["kind"]), bank, 0),
+                        run(entry),
+                    )
 
     def wanted(entry):
         return entry["kind"] == "add" or program.params["evictions"]
 
     class Events(Ring):
         def read(self):
-            return [raw for raw in super().read() if raw[-20:-16] == bytes(4) or program.params["evictions"]]
+            return [
+                raw
+                for raw in super().read()
+                if raw[-20:-16] == bytes(4) or program.params["evictions"]
+            ]
+
     new = since(world, data["runs"])
-    named = [(min([entry["since"] for entry in data["runs"] if entry["file"] == name] or [0]),
-              lambda name=name: name_record(name))
-             for name, file in data["files"].items() if not file.get("unknown")]
-    maps = {"bank": Bank(fill), "runs": FakeMap("runs"), "files": FakeMap("files"), "lost_pages": Array("lost_pages"),
-            "names": Ring(world, named),
-            "events": Events(world, [(entry["at"], lambda entry=entry: run(entry))
-                                     for entry in data["runs"] if not entry.get("pending")])}
+    named = [
+        (
+            min([entry["since"] for entry in data["runs"] if entry["file"] == name] or [0]),
+            lambda name=name: name_record(name),
+        )
+        for name, file in data["files"].items()
+        if not file.get("unknown")
+    ]
+    maps = {
+        "bank": Bank(fill),
+        "runs": FakeMap("runs"),
+        "files": FakeMap("files"),
+        "lost_pages": Array("lost_pages"),
+        "names": Ring(world, named),
+        "events": Events(
+            world,
+            [
+                (entry["at"], lambda entry=entry: run(entry))
+                for entry in data["runs"]
+                if not entry.get("pending")
+            ],
+        ),
+    }
     for entry in data.get("losses", ()):
         if "pages_lost" in entry:
-            world.at(entry["at"], lambda entry=entry: maps["lost_pages"].update(
-                bytes(4), struct.pack("=Q", entry["pages_lost"])))
-    program = Program(world, module, maps, [(at, {name: value for name, value in found.items() if name != "pages_lost"})
-                                            for at, found in losses(data)])
+            world.at(
+                entry["at"],
+                lambda entry=entry: maps["lost_pages"].update(
+                    bytes(4), struct.pack("=Q", entry["pages_lost"])
+                ),
+            )
+    program = Program(
+        world,
+        module,
+        maps,
+        [
+            (at, {name: value for name, value in found.items() if name != "pages_lost"})
+            for at, found in losses(data)
+        ],
+    )
 
 
 def count_events(world, rate_of, data, alike=False):
-    """Let perf_event_open(2) count: rate_of(event) is the number a second, None for an event that is refused.
+    """Let perf_event_open(2) count: rate_of(event) is the number a second, None for an event that
+    is refused.
 
-    data: "most": events that fit into a group; "running": share of the time that a group is counted.
-    CPU n counts n % 4 + 1 times as many, unless all are alike; a thread as many as CPU 0.
+    data: "most": events that fit into a group; "running": share of the time that a group is
+      counted. CPU n counts n % 4 + 1 times as many, unless all are alike; a thread as many as CPU
+      0.
     """
     import errno
+
     from crisis.kernel import sysfs
     from crisis.perf import group
 
@@ -507,21 +743,28 @@ def count_events(world, rate_of, data, alike=False):
                 return None
             ns = world.now - self.begin
             running = int(ns * data.get("running", 1))
-            # Opening it, layout() looks whether it is counted at all: a nanosecond more, and one event.
+            # Opening it, layout() looks whether it is counted at all: a nanosecond more, and one
+            # event.
             times = 1 if alike else max(self.cpu, 0) % 4 + 1
-            return (ns + 1, running + 1) + tuple(rate * running * times // 10 ** 9 + 1 for rate in self.rates)
+            return (ns + 1, running + 1) + tuple(
+                rate * running * times // 10**9 + 1 for rate in self.rates
+            )
 
         def close(self):
             pass
-    for name in "__init__", "enable", "read", "close":         # of the class that others have imported
+
+    for name in "__init__", "enable", "read", "close":  # of the class that others have imported
         setattr(group.Group, name, getattr(Group, name))
 
 
 def pmcarch(world, module, data):
-    """data: {"rates": {counter: events a second of CPU 0}, "refused": [counter], and as for count_events}."""
+    """data: {"rates": {counter: events a second of CPU 0}, "refused": [counter], and as for
+    count_events}.
+    """
     if data is None:
         return
     from crisis.pmu import session
+
     real, rates = session.plan, {}
 
     def plan(*arguments, **options):
@@ -531,7 +774,11 @@ def pmcarch(world, module, data):
             for counter, parts in one.parts.items():
                 for index, divisor in parts:
                     event = flat[index]
-                    rate = None if counter in data.get("refused", ()) else data["rates"][counter] * divisor // len(parts)
+                    rate = (
+                        None
+                        if counter in data.get("refused", ())
+                        else data["rates"][counter] * divisor // len(parts)
+                    )
                     rates.setdefault((event.type, event.config, event.config1), rate)
         return plans, unknown
 
@@ -545,8 +792,8 @@ cpucache = icache = tlbstat = resstalls = pmcarch
 class Pages:
     """The page cache: of each file in the working directory a letter for each page.
 
-    O resident, D dirty, W under writeback, L resident and locked by somebody; e evicted, r evicted recently, . never
-    there; ? of a file: the kernel does not tell.
+    O resident, D dirty, W under writeback, L resident and locked by somebody; e evicted, r evicted
+    recently, . never there; ? of a file: the kernel does not tell.
     """
 
     def __init__(self, world, data):
@@ -556,8 +803,12 @@ class Pages:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             content = data.get("contents", {}).get(name)
             with open(path, "wb") as f:
-                f.write(content.encode() if content else b"x" * data.get("sizes", {}).get(name, 4096 * len(pages)))
-            os.utime(path, ns=(10 ** 18, 10 ** 18))
+                f.write(
+                    content.encode()
+                    if content
+                    else b"x" * data.get("sizes", {}).get(name, 4096 * len(pages))
+                )
+            os.utime(path, ns=(10**18, 10**18))
             self.files[os.stat(path).st_ino] = list(pages)
         for change in data.get("changes", ()):
             world.at(change["at"], lambda change=change: self._change(change))
@@ -569,12 +820,15 @@ class Pages:
         """What /proc/PID has of the files that a process has open and mapped."""
         os.makedirs(directory + "/fd", exist_ok=True)
         for number, name in enumerate(process.get("open", ()), 3):
-            os.symlink(os.path.join(os.getcwd(), name), "%s/fd/%d" % (directory, number))
+            os.symlink(os.path.join(os.getcwd(), name), f"{directory}/fd/{number}")
         with open(directory + "/maps", "w") as f:
-            for number, name in enumerate(process.get("mapped", ()), 0x7f000):
+            for number, name in enumerate(process.get("mapped", ()), 0x7F000):
                 st = os.stat(name)
-                f.write("%x000-%x000 r--s 00000000 %02x:%02x %d    %s\n" % (
-                    number, number + 1, os.major(st.st_dev), os.minor(st.st_dev), st.st_ino, os.path.realpath(name)))
+                f.write(
+                    f"{number:x}000-{number + 1:x}000 r--s 00000000 "
+                    f"{os.major(st.st_dev):02x}:{os.minor(st.st_dev):02x} {st.st_ino}    "
+                    f"{os.path.realpath(name)}\n"
+                )
         with open(directory + "/comm", "w") as f:
             f.write(process["comm"] + "\n")
 
@@ -604,14 +858,20 @@ class Pages:
 
 def pagecache(world, module, data):
     """data: {"files": {"NAME": pages}, "sizes": {"NAME": bytes}, "contents": {"NAME": text},
-    "changes": [{"at", "NAME": pages, or null: removed}], "processes": {"PID": {"comm", "open": [NAME], "mapped": [NAME]}},
-    "owners": {"NAME": {cgroup: pages}}}."""
+    "changes": [{"at", "NAME": pages, or null: removed}], "processes": {"PID": {"comm", "open":
+    [NAME], "mapped": [NAME]}}, "owners": {"NAME": {cgroup: pages}}}."""
     if data is None:
         return
     from crisis.memory import owners, page_cache, survey
+
     cache = Pages(world, data)
-    os.posix_fadvise, os.preadv, os.fdatasync = cache.advise, cache.read, lambda fd: cache.of(fd).__setitem__(
-        slice(None), ["O" if page in "DW" else page for page in cache.of(fd)])
+    os.posix_fadvise, os.preadv, os.fdatasync = (
+        cache.advise,
+        cache.read,
+        lambda fd: cache.of(fd).__setitem__(
+            slice(None), ["O" if page in "DW" else page for page in cache.of(fd)]
+        ),
+    )
 
     class Residency:
         def __init__(self, force_cachestat=False):
@@ -621,11 +881,16 @@ def pagecache(world, module, data):
             return self.range(fd, 0, size)
 
         def range(self, fd, offset, length):
-            pages = cache.of(fd)[offset // 4096:(offset + length + 4095) // 4096]
+            pages = cache.of(fd)[offset // 4096 : (offset + length + 4095) // 4096]
             if "?" in pages:
                 return None
-            return (sum(map(pages.count, "ODWL")), pages.count("D"), pages.count("W"),
-                    pages.count("e") + pages.count("r"), pages.count("r"))
+            return (
+                sum(map(pages.count, "ODWL")),
+                pages.count("D"),
+                pages.count("W"),
+                pages.count("e") + pages.count("r"),
+                pages.count("r"),
+            )
 
         def is_hugetlb(self, fd, st):
             return False
@@ -641,15 +906,25 @@ def pagecache(world, module, data):
                 yield 0, None
                 return
             for start, end in [(0, size)] if ranges is None else ranges:
-                yield start, bytearray(page in "ODWL" for page in cache.of(fd)[start // 4096:(end + 4095) // 4096])
+                yield (
+                    start,
+                    bytearray(
+                        page in "ODWL"
+                        for page in cache.of(fd)[start // 4096 : (end + 4095) // 4096]
+                    ),
+                )
 
     class Owners:
         def count(self, fd, size):
             pages = cache.of(fd)
             if "?" in pages:
                 raise PermissionError(1, "Operation not permitted")
-            name = os.path.relpath(os.readlink("/proc/self/fd/%d" % fd), os.getcwd())
-            return {cgroup_id(path): number for path, number in data.get("owners", {}).get(name, {}).items()}
+            name = os.path.relpath(os.readlink(f"/proc/self/fd/{fd}"), os.getcwd())
+            return {
+                cgroup_id(path): number
+                for path, number in data.get("owners", {}).get(name, {}).items()
+            }
+
     page_cache.Residency = survey.Residency = Residency
     owners.Owners = Owners
     page_cache.data_ranges = lambda fd, size: [(0, size)] if size else []
@@ -684,25 +959,38 @@ def crisis_warm(world, module, data):
         if found["state"] == "unavailable":
             raise errors.Unavailable(found["why"])
         return found.get("not_taken", [])
+
     bpf.check_permission, bpf.check = lambda: None, check
-    cache.cached = lambda source, note: source if entry(source)["state"] in ("cached", "refused", "unavailable") else None
+    cache.cached = lambda source, note: (
+        source if entry(source)["state"] in ("cached", "refused", "unavailable") else None
+    )
     compiler.Compiler, compiler.wait = Compiler, lambda running: running[0]
-    cache.keep, object.unpack = lambda source, data: entry(source).get("not_kept"), lambda data: data
+    cache.keep, object.unpack = (
+        lambda source, data: entry(source).get("not_kept"),
+        lambda data: data,
+    )
 
 
 def wss(world, module, data):
-    """data: {"pagemap": {"PID": [{"address", "frame", "pages", "exclusive"}]}}: the pages that are present."""
+    """data: {"pagemap": {"PID": [{"address", "frame", "pages", "exclusive"}]}}: the pages that are
+    present.
+    """
     for pid, runs in (data or {"pagemap": {}})["pagemap"].items():
-        with open("%s/proc/%s/pagemap" % (world.root, pid), "wb") as f:        # with holes
+        with open(f"{world.root}/proc/{pid}/pagemap", "wb") as f:  # with holes
             for run in runs:
                 flags = 1 << 63 | (1 << 56 if run.get("exclusive") else 0)
                 f.seek(int(run["address"], 16) // 4096 * 8)
-                f.write(struct.pack("=%dQ" % run["pages"], *(flags | run["frame"] + n for n in range(run["pages"]))))
+                f.write(
+                    struct.pack(
+                        f"={run['pages']}Q",
+                        *(flags | run["frame"] + n for n in range(run["pages"])),
+                    )
+                )
 
 
 def showboost(world, module, data):
-    """data: {"registers": [{"at", "CPU": {"0x10": value}}], "rates": {"PMU/EVENT/": a second}}: what
-    /dev/cpu/CPU/msr has, and what the events of the msr and cstate PMUs count."""
+    """data: {"registers": [{"at", "CPU": {"0x10": value}}], "rates": {"PMU/EVENT/": a second}}:
+    what /dev/cpu/CPU/msr has, and what the events of the msr and cstate PMUs count."""
     if data is None:
         return
 
@@ -711,20 +999,28 @@ def showboost(world, module, data):
     def device(path, *arguments, **options):
         """An open() that knows /dev/cpu/CPU/msr."""
         parts = str(path).split("/")
-        if registers and parts[:3] == ["", "dev", "cpu"] and parts[4:] == ["msr"] and parts[3] in registers[0]:
+        if (
+            registers
+            and parts[:3] == ["", "dev", "cpu"]
+            and parts[4:] == ["msr"]
+            and parts[3] in registers[0]
+        ):
             fd = real[0](os.devnull, os.O_RDONLY)
             cpus[fd] = parts[3]
             return fd
         return real[0](path, *arguments, **options)
 
     def register(fd, size, offset):
-        """A pread() of a register; its number is the offset, so that a file could not hold neighbouring ones."""
+        """A pread() of a register; its number is the offset, so that a file could not hold
+        neighbouring ones.
+        """
         if fd not in cpus:
             return real[1](fd, size, offset)
         now = [entry for entry in registers if entry["at"] <= world.seconds()][-1][cpus[fd]]
         if hex(offset) not in now:
             raise OSError(5, "Input/output error")
         return struct.pack("=Q", int(str(now[hex(offset)]), 0))
+
     os.open, os.pread = device, register
     count_events(world, lambda event: data["rates"].get(event.name), data, alike=True)
 
@@ -733,26 +1029,38 @@ cputemp = cpuhot = showboost
 
 
 def memleak(world, module, data):
-    """data: {"user": whether processes are traced, "comms": {"PID": comm}, "stacks": {"NAME": [frame], or null: lost},
-    "reports": [{"at", "groups": [{"pid", "stack", "bytes", "count", "bytes_variance", "count_variance", "blocks":
-    [{"address", "bytes"}]}]}], "calls": [{"at", "pid", "tid", "comm", "call", "address", "bytes", "stack", "free"}],
-    "losses"}.  A frame: {"address", "name", "offset", "module", "file_offset", "build_id", "inlined"}."""
+    """data: {"user": whether processes are traced, "comms": {"PID": comm}, "stacks": {"NAME":
+    [frame], or null: lost}, "reports": [{"at", "groups": [{"pid", "stack", "bytes", "count",
+    "bytes_variance", "count_variance", "blocks": [{"address", "bytes"}]}]}], "calls": [{"at",
+    "pid", "tid", "comm", "call", "address", "bytes", "stack", "free"}], "losses"}.  A frame:
+    {"address", "name", "offset", "module", "file_offset", "build_id", "inlined"}."""
     if data is None:
         return
     from crisis import cli
-    from crisis.bpf import record
     from crisis.alloc.blocks import Group
     from crisis.alloc.kinds import CALLS
+    from crisis.bpf import record
     from crisis.symbols.frame import Frame
+
     event = record.Layouts(LAYOUTS["memleak"]["structs"])["event"]
     numbers = {name: number for number, name in enumerate(data["stacks"], 1)}
 
     def frame(fields):
-        made = Frame(int(fields["address"], 16), fields.get("name"), fields.get("offset"), fields.get("module"),
-                     fields.get("file_offset"), fields.get("build_id"))
+        made = Frame(
+            int(fields["address"], 16),
+            fields.get("name"),
+            fields.get("offset"),
+            fields.get("module"),
+            fields.get("file_offset"),
+            fields.get("build_id"),
+        )
         made.inlined = fields.get("inlined", False)
         return made
-    frames = {numbers[name]: stack and [frame(fields) for fields in stack] for name, stack in data["stacks"].items()}
+
+    frames = {
+        numbers[name]: stack and [frame(fields) for fields in stack]
+        for name, stack in data["stacks"].items()
+    }
     counters = dict.fromkeys(module.COUNTERS, 0)
     for seconds, values in losses(data):
         world.at(seconds, lambda values=values: counters.update(values))
@@ -769,13 +1077,22 @@ def memleak(world, module, data):
 
         def outstanding(self):
             now = [report for report in data["reports"] if report["at"] <= world.seconds()][-1]
-            return {(group["pid"], numbers[group["stack"]]): self._group(group) for group in now["groups"]}
+            return {
+                (group["pid"], numbers[group["stack"]]): self._group(group)
+                for group in now["groups"]
+            }
 
         def _group(self, fields):
             made = Group(fields["bytes"], fields["count"])
-            made.bytes_variance, made.count_variance = fields.get("bytes_variance", 0), fields.get("count_variance", 0)
+            made.bytes_variance, made.count_variance = (
+                fields.get("bytes_variance", 0),
+                fields.get("count_variance", 0),
+            )
             if self._args.show_allocs:
-                made.blocks = [(int(block["address"], 16), block["bytes"]) for block in fields.get("blocks", ())]
+                made.blocks = [
+                    (int(block["address"], 16), block["bytes"])
+                    for block in fields.get("blocks", ())
+                ]
             return made
 
         def comm(self, pid):
@@ -792,9 +1109,17 @@ def memleak(world, module, data):
 
     def call(entry):
         kind = next(number for number, name in CALLS.items() if name == entry["call"])
-        return event.make(ns=world_ns(entry["at"]), address=int(entry["address"], 16), size=entry["bytes"],
-                          stack=numbers.get(entry.get("stack"), 0), tgid=entry["pid"], tid=entry["tid"], kind=kind,
-                          freed=entry.get("free", False), comm=text(entry["comm"]))
+        return event.make(
+            ns=world_ns(entry["at"]),
+            address=int(entry["address"], 16),
+            size=entry["bytes"],
+            stack=numbers.get(entry.get("stack"), 0),
+            tgid=entry["pid"],
+            tid=entry["tid"],
+            kind=kind,
+            freed=entry.get("free", False),
+            comm=text(entry["comm"]),
+        )
 
     def collect(args):
         tracer, new = Tracer(args), since(world, data.get("calls", []))
@@ -803,4 +1128,5 @@ def memleak(world, module, data):
                 yield 0, tracer, [call(entry) for entry in new()]
             else:
                 yield seconds, tracer, None
+
     module.collect = collect

@@ -37,10 +37,10 @@ __all__ = ["World", "Result", "run", "scratch", "START"]
 
 VIRTUAL = "/proc", "/sys", "/dev/cpu", "/dev/kmsg", "/boot"
 REAL = "/proc/self/fd"
-START = 1000 * 10 ** 9                  # ns of CLOCK_MONOTONIC at which the command starts
-EPOCH = 1774785600 * 10 ** 9            # ns of CLOCK_REALTIME then: 2026-03-29 12:00:00 UTC
-TIMEZONE = "XXX-2"                      # two hours east of Greenwich
-LIMIT = 60                              # real seconds that a command may take: it waits for nothing
+START = 1000 * 10**9  # ns of CLOCK_MONOTONIC at which the command starts
+EPOCH = 1774785600 * 10**9  # ns of CLOCK_REALTIME then: 2026-03-29 12:00:00 UTC
+TIMEZONE = "XXX-2"  # two hours east of Greenwich
+LIMIT = 60  # real seconds that a command may take: it waits for nothing
 
 Result = collections.namedtuple("Result", "status out err")
 
@@ -50,8 +50,8 @@ class World:
 
     def __init__(self, root):
         self.root, self.now = str(root), START
-        self._events = []               # [(ns, serial number, function)]
-        self._ends = {}                 # PID: [descriptor that becomes readable, the end that makes it so]
+        self._events = []  # [(ns, serial number, function)]
+        self._ends = {}  # PID: [descriptor that becomes readable, the end that makes it so]
         self._poll, self.long_waits = select.poll, 0
 
     # What happens when
@@ -66,7 +66,9 @@ class World:
         return (self.now - START) / 1e9
 
     def advance(self, until):
-        """Move the clock on to `until` (ns, None: without end), or to the next event, which happens.  True for an event."""
+        """Move the clock on to `until` (ns, None: without end), or to the next event, which
+        happens.  True for an event.
+        """
         if self._events and (until is None or self._events[0][0] <= until):
             moment, _, function = self._events.pop(0)
             self.now = max(self.now, moment)
@@ -89,7 +91,7 @@ class World:
     def _change(self, entries):
         put(entries, self.root)
         for pid, (_, writable) in self._ends.items():
-            if not os.path.isdir(self.root + "/proc/%d" % pid):
+            if not os.path.isdir(self.root + f"/proc/{pid}"):
                 _os.write(writable, b"e")
 
     def interrupt(self):
@@ -102,21 +104,35 @@ class World:
         self._install_clock()
         os.pidfd_open, os.sched_getaffinity = self._pidfd_open, lambda pid: {0, 1}
         sysconf = os.sysconf
-        os.sysconf = lambda name: {"SC_PAGE_SIZE": 4096, "SC_CLK_TCK": 100}.get(name) or sysconf(name)
+        os.sysconf = lambda name: (
+            {"SC_PAGE_SIZE": 4096, "SC_CLK_TCK": 100}.get(name) or sysconf(name)
+        )
         for name, module in list(sys.modules.items()):
             if name.startswith(("crisis.", "command_")) and hasattr(module, "PAGE"):
                 module.PAGE = 4096
 
     def path(self, path):
-        """The path of a file of the tree for one of the machine; any other path, and a descriptor, as it is."""
+        """The path of a file of the tree for one of the machine; any other path, and a descriptor,
+        as it is.
+        """
         if isinstance(path, (str, bytes)):
             text = os.fsdecode(path)
-            if any((text + "/").startswith(top + "/") for top in VIRTUAL) and not (text + "/").startswith(REAL + "/"):
-                return type(path)(os.fsencode(self.root + text)) if isinstance(path, bytes) else self.root + text
+            if any((text + "/").startswith(top + "/") for top in VIRTUAL) and not (
+                text + "/"
+            ).startswith(REAL + "/"):
+                return (
+                    type(path)(os.fsencode(self.root + text))
+                    if isinstance(path, bytes)
+                    else self.root + text
+                )
         return path
 
     def _unmapped(self, path):
-        return path[len(self.root):] if isinstance(path, str) and path.startswith(self.root + "/") else path
+        return (
+            path[len(self.root) :]
+            if isinstance(path, str) and path.startswith(self.root + "/")
+            else path
+        )
 
     def _redirected(self, function):
         def call(path=".", *arguments, **options):
@@ -125,15 +141,20 @@ class World:
             except OSError as exc:
                 exc.filename = self._unmapped(exc.filename)
                 raise
+
         return call
 
     def _numbered(self, function):
         """stat(2) whose inode number of a file of the tree depends on its path alone."""
+
         def call(path, *arguments, **options):
             found = function(path, *arguments, **options)
             if isinstance(path, str) and self.path(path) != path:
-                found = os.stat_result((found[0], 1000 + zlib.crc32(path.encode()) % 10 ** 6) + tuple(found[2:10]))
+                found = os.stat_result(
+                    (found[0], 1000 + zlib.crc32(path.encode()) % 10**6) + tuple(found[2:10])
+                )
             return found
+
         return call
 
     def _install_files(self):
@@ -147,26 +168,33 @@ class World:
 
     def _install_clock(self):
         real_strftime, real_localtime = time.strftime, time.localtime
-        wall = lambda: EPOCH + self.now - START                 # noqa: E731
+        wall = lambda: EPOCH + self.now - START  # noqa: E731
 
         def sleep(seconds):
             until = self.now + round(seconds * 1e9)
             while self.advance(until):
                 pass
+
         time.monotonic_ns = lambda: self.now
-        time.monotonic = lambda: self.now / 10 ** 9
+        time.monotonic = lambda: self.now / 10**9
         time.time_ns = wall
-        time.time = lambda: wall() / 10 ** 9
-        time.clock_gettime = lambda clock: (wall() if clock == time.CLOCK_REALTIME else self.now) / 10 ** 9
-        time.localtime = lambda seconds=None: real_localtime(wall() / 10 ** 9 if seconds is None else seconds)
-        time.strftime = lambda form, when=None: real_strftime(form, time.localtime() if when is None else when)
+        time.time = lambda: wall() / 10**9
+        time.clock_gettime = lambda clock: (
+            (wall() if clock == time.CLOCK_REALTIME else self.now) / 10**9
+        )
+        time.localtime = lambda seconds=None: real_localtime(
+            wall() / 10**9 if seconds is None else seconds
+        )
+        time.strftime = lambda form, when=None: real_strftime(
+            form, time.localtime() if when is None else when
+        )
         time.sleep = sleep
         select.poll = lambda: _Poll(self)
         os.environ["TZ"] = TIMEZONE
         time.tzset()
 
     def _pidfd_open(self, pid, flags=0):
-        if not os.path.isdir("/proc/%d" % pid):
+        if not os.path.isdir(f"/proc/{pid}"):
             raise ProcessLookupError(3, "No such process")
         if pid not in self._ends:
             self._ends[pid] = _os.pipe()
@@ -181,7 +209,9 @@ class _Listing:
 
     def __init__(self, world, path, entries):
         with entries:
-            self._entries = iter([_Entry(world, entry) for entry in sorted(entries, key=lambda e: e.name)])
+            self._entries = iter(
+                [_Entry(world, entry) for entry in sorted(entries, key=lambda e: e.name)]
+            )
 
     def __iter__(self):
         return self._entries
@@ -218,7 +248,8 @@ class _Poll:
     def poll(self, milliseconds=None):
         until = None
         if milliseconds is not None and milliseconds >= 0:
-            until = self._world.now + -int(-milliseconds * 1000 // 1) * 1000    # whole microseconds, rounded up
+            # whole microseconds, rounded up
+            until = self._world.now + -int(-milliseconds * 1000 // 1) * 1000
             # A command without an end waits again and again for as long as poll() takes.
             self._world.long_waits = self._world.long_waits + 1 if milliseconds >= 1e9 else 0
             if self._world.long_waits > 20:
@@ -231,29 +262,57 @@ class _Poll:
 
 
 def scratch():
-    """A context manager for a directory, in memory where there is a place: trees are made and removed for each run."""
-    return tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None)
+    """A context manager for a directory, in memory where there is a place: trees are made and
+    removed for each run.
+    """
+    return tempfile.TemporaryDirectory(
+        dir="/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None
+    )
 
 
-def run(module, name, arguments, directory, trees=(), seam=None, stop=None, environment=None, terminal=False):
+def run(
+    module,
+    name,
+    arguments,
+    directory,
+    trees=(),
+    seam=None,
+    stop=None,
+    environment=None,
+    terminal=False,
+):
     """The Result of a command on a made-up machine.
 
-    module: the command, as helpers.load gives it.  directory: an empty one, for the tree (below "root") and as the
-    working directory ("work", in the output always /work).
+    module: the command, as helpers.load gives it.  directory: an empty one, for the tree (below
+      "root") and as the working directory ("work", in the output always /work).
     trees: names of tests/fixtures/*.tree, one laid over the other.
-    seam: called with the World and the module, to put data in place of what no file holds (see tests/seams.py).
+    seam: called with the World and the module, to put data in place of what no file holds (see
+      tests/seams.py).
     stop: seconds until Ctrl-C.  terminal: stdout passes for a terminal.
     """
     root, work = os.path.join(directory, "root"), os.path.join(directory, "work")
     os.makedirs(root, exist_ok=True)
     os.makedirs(work, exist_ok=True)
     for tree in trees:
-        fixture_instants(tree)          # which are then known to each child
+        fixture_instants(tree)  # which are then known to each child
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         child = os.fork()
         if not child:
             try:
-                _child(module, name, arguments, root, work, trees, seam, stop, environment, terminal, out, err)
+                _child(
+                    module,
+                    name,
+                    arguments,
+                    root,
+                    work,
+                    trees,
+                    seam,
+                    stop,
+                    environment,
+                    terminal,
+                    out,
+                    err,
+                )
             except BaseException:
                 os.write(err.fileno(), traceback.format_exc().encode())
             finally:
@@ -262,7 +321,11 @@ def run(module, name, arguments, directory, trees=(), seam=None, stop=None, envi
         texts = []
         for f in out, err:
             f.seek(0)
-            texts.append(f.read().decode("utf-8", "backslashreplace").replace(os.path.realpath(work), "/work"))
+            texts.append(
+                f.read()
+                .decode("utf-8", "backslashreplace")
+                .replace(os.path.realpath(work), "/work")
+            )
     return Result(os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status), *texts)
 
 
@@ -271,6 +334,7 @@ def _child(module, name, arguments, root, work, trees, seam, stop, environment, 
     for used in "crisis.arguments", "crisis.cli":
         importlib.reload(importlib.import_module(used))
     from crisis import cli
+
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.alarm(LIMIT)
     null = os.open(os.devnull, os.O_RDONLY)
@@ -290,4 +354,3 @@ def _child(module, name, arguments, root, work, trees, seam, stop, environment, 
     if terminal:
         os.isatty = lambda fd: fd == 1
     cli.run(module.main, module.get_parser)
-

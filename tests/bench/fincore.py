@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""fincore against vmtouch and util-linux's fincore in one run, interleaved: time, and memory for large trees.
+"""fincore against vmtouch and util-linux's fincore in one run, interleaved: time, and memory for
+large trees.
 
 Needs vmtouch and util-linux's fincore, 10 GB of memory and 6 GB of disk, or
 less with --small.  --million measures a tree of 1,000,000 files and nothing
@@ -20,9 +21,11 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 OURS = os.path.join(ROOT, "bin/fincore")
 THEIRS = "/usr/bin/fincore"
-LAUNCH = ("import os,sys\npid=os.posix_spawn(sys.argv[1],sys.argv[1:],dict(os.environ),file_actions="
-          "[(os.POSIX_SPAWN_OPEN,fd,'/dev/null',os.O_RDWR,0) for fd in (0,1,2)])\n_,s,u=os.wait4(pid,0)\n"
-          "print(s,u.ru_maxrss,u.ru_utime+u.ru_stime)")
+LAUNCH = (
+    "import os,sys\npid=os.posix_spawn(sys.argv[1],sys.argv[1:],dict(os.environ),file_actions="
+    "[(os.POSIX_SPAWN_OPEN,fd,'/dev/null',os.O_RDWR,0) for fd in (0,1,2)])\n_,s,u=os.wait4(pid,0)\n"
+    "print(s,u.ru_maxrss,u.ru_utime+u.ru_stime)"
+)
 
 
 def timed(command):
@@ -35,8 +38,11 @@ def timed(command):
 
 def usage(command):
     """(peak RSS in MB, CPU time in ms) of one run and its children."""
-    out = subprocess.run([sys.executable, "-IS", "-c", LAUNCH, shutil.which(command[0]) or command[0], *command[1:]],
-                         stdout=subprocess.PIPE, universal_newlines=True)
+    out = subprocess.run(
+        [sys.executable, "-IS", "-c", LAUNCH, shutil.which(command[0]) or command[0], *command[1:]],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     _, kilobytes, seconds = out.stdout.split()
     return int(kilobytes) / 1024, float(seconds) * 1e3
 
@@ -44,7 +50,7 @@ def usage(command):
 def compare(title, commands, base, runs):
     commands = {name: command for name, command in commands.items() if shutil.which(command[0])}
     if base not in commands:
-        print("left out: %s: %s is not installed" % (title, base))
+        print(f"left out: {title}: {base} is not installed")
         return
     times, costs = {name: [] for name in commands}, {name: [] for name in commands}
     for _ in range(runs):
@@ -52,13 +58,25 @@ def compare(title, commands, base, runs):
             times[name].append(timed(command))
             costs[name].append(usage(command))
     middle = statistics.median(times[base])
-    print("\n| %s | median (range) of %d, ms | ÷ %s | CPU, ms | peak RSS, MB |\n|---|---|---|---|---|"
-          % (title, runs, base))
+    print(
+        f"\n| {title} | median (range) of {runs}, ms | ÷ {base} | CPU, ms | peak RSS, MB "
+        "|\n|---|---|---|---|---|"
+    )
     for name in commands:
         values = times[name]
-        print("| %s | %.1f (%.1f–%.1f) | %.3f | %.1f | %.1f |" % (
-            name, statistics.median(values), min(values), max(values), statistics.median(values) / middle,
-            statistics.median(cost for _, cost in costs[name]), max(memory for memory, _ in costs[name])), flush=True)
+        print(
+            "| %s | %.1f (%.1f–%.1f) | %.3f | %.1f | %.1f |"
+            % (
+                name,
+                statistics.median(values),
+                min(values),
+                max(values),
+                statistics.median(values) / middle,
+                statistics.median(cost for _, cost in costs[name]),
+                max(memory for memory, _ in costs[name]),
+            ),
+            flush=True,
+        )
 
 
 def pinned(path, size, command):
@@ -67,11 +85,14 @@ def pinned(path, size, command):
     libc.mmap.restype = ctypes.c_void_p
     fd = os.open(path, os.O_RDONLY)
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    address = ctypes.c_void_p(libc.mmap(None, ctypes.c_size_t(size), mmap.PROT_READ, mmap.MAP_SHARED, fd,
-                                        ctypes.c_long(0)))
-    libc.madvise(address, ctypes.c_size_t(size), 1)         # MADV_RANDOM: no readahead
+    address = ctypes.c_void_p(
+        libc.mmap(
+            None, ctypes.c_size_t(size), mmap.PROT_READ, mmap.MAP_SHARED, fd, ctypes.c_long(0)
+        )
+    )
+    libc.madvise(address, ctypes.c_size_t(size), 1)  # MADV_RANDOM: no readahead
     if libc.mlock(address, ctypes.c_size_t(size)):
-        print("not pinned: %s" % os.strerror(ctypes.get_errno()))
+        print(f"not pinned: {os.strerror(ctypes.get_errno())}")
     command()
     libc.munmap(address, ctypes.c_size_t(size))
     os.close(fd)
@@ -80,9 +101,9 @@ def pinned(path, size, command):
 def make_tree(top, files):
     for i in range(files):
         if i % 1000 == 0:
-            directory = "%s/%d" % (top, i // 1000)
+            directory = f"{top}/{i // 1000}"
             os.makedirs(directory)
-        with open("%s/%d" % (directory, i), "wb") as f:
+        with open(f"{directory}/{i}", "wb") as f:
             f.write(b"x" * 4096)
     return top
 
@@ -90,7 +111,7 @@ def make_tree(top, files):
 def main():
     directory = tempfile.mkdtemp(dir="/var/tmp")
     try:
-        print("%s, %d CPUs, load %.1f" % (os.uname().release, os.cpu_count(), os.getloadavg()[0]))
+        print(f"{os.uname().release}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}")
         if "--million" in sys.argv:
             million(directory)
         else:
@@ -106,32 +127,65 @@ def usual(directory, small):
         for _ in range(size >> 20):
             f.write(bytes(1 << 20))
         os.fsync(f.fileno())
-    whole = {"ours": [OURS, big], "ours, --map": [OURS, "--map", big], "vmtouch": ["vmtouch", big],
-             "util-linux": [THEIRS, big]}
-    compare("%d MB as they were written" % (size >> 20), whole, "vmtouch", 15)
-    pinned(big, size, lambda: compare("%d MB in single pages" % (size >> 20), whole, "vmtouch", 15))
+    whole = {
+        "ours": [OURS, big],
+        "ours, --map": [OURS, "--map", big],
+        "vmtouch": ["vmtouch", big],
+        "util-linux": [THEIRS, big],
+    }
+    compare(f"{size >> 20} MB as they were written", whole, "vmtouch", 15)
+    pinned(big, size, lambda: compare(f"{size >> 20} MB in single pages", whole, "vmtouch", 15))
     with open(sparse, "wb") as f:
         f.truncate(1 << 40)
-    compare("1 TB sparse file", {"ours": [OURS, sparse], "vmtouch": ["vmtouch", sparse],
-                                 "util-linux": [THEIRS, sparse]}, "vmtouch", 3)
+    compare(
+        "1 TB sparse file",
+        {"ours": [OURS, sparse], "vmtouch": ["vmtouch", sparse], "util-linux": [THEIRS, sparse]},
+        "vmtouch",
+        3,
+    )
     files = 10000 if small else 100000
     tree = make_tree(directory + "/tree", files)
     os.sync()
-    compare("sum of %d files" % files, {
-        "ours, 2 processes": [OURS, "-s", "--jobs", "2", tree], "ours, 1 process": [OURS, "-s", "--jobs", "1", tree],
-        "vmtouch": ["vmtouch", tree]}, "vmtouch", 9)
-    compare("a line for each of %d files" % files, {
-        "ours, 2 processes": [OURS, "--jobs", "2", tree], "ours, 1 process": [OURS, "--jobs", "1", tree],
-        "ours, -j, 2 processes": [OURS, "-j", "--jobs", "2", tree],
-        "find, xargs, util-linux": ["sh", "-c", "find '%s' -type f -print0 | xargs -0 %s" % (tree, THEIRS)]},
-        "find, xargs, util-linux", 5)
+    compare(
+        f"sum of {files} files",
+        {
+            "ours, 2 processes": [OURS, "-s", "--jobs", "2", tree],
+            "ours, 1 process": [OURS, "-s", "--jobs", "1", tree],
+            "vmtouch": ["vmtouch", tree],
+        },
+        "vmtouch",
+        9,
+    )
+    compare(
+        f"a line for each of {files} files",
+        {
+            "ours, 2 processes": [OURS, "--jobs", "2", tree],
+            "ours, 1 process": [OURS, "--jobs", "1", tree],
+            "ours, -j, 2 processes": [OURS, "-j", "--jobs", "2", tree],
+            "find, xargs, util-linux": [
+                "sh",
+                "-c",
+                f"find '{tree}' -type f -print0 | xargs -0 {THEIRS}",
+            ],
+        },
+        "find, xargs, util-linux",
+        5,
+    )
 
 
 def million(directory):
     tree = make_tree(directory + "/tree", 1000000)
-    compare("1,000,000 files", {"ours, sum": [OURS, "-s", tree], "ours, lines": [OURS, tree],
-                                "ours, --top 10": [OURS, "--top", "10", tree], "vmtouch, sum": ["vmtouch", tree]},
-            "vmtouch, sum", 3)
+    compare(
+        "1,000,000 files",
+        {
+            "ours, sum": [OURS, "-s", tree],
+            "ours, lines": [OURS, tree],
+            "ours, --top 10": [OURS, "--top", "10", tree],
+            "vmtouch, sum": ["vmtouch", tree],
+        },
+        "vmtouch, sum",
+        3,
+    )
 
 
 if __name__ == "__main__":

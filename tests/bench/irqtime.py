@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""irqtime against hardirqs and softirqs of libbpf-tools and bcc, interleaved: start, memory, cost of an interrupt.
+"""irqtime against hardirqs and softirqs of libbpf-tools and bcc, interleaved: start, memory, cost
+of an interrupt.
 
 Needs root, libbpf-tools and bpftool; bpfcc-tools with kernel headers where
 there are any.  A peer that does not run is left out aloud.  Prints Markdown tables.
@@ -11,27 +12,39 @@ import subprocess
 import sys
 import time
 
-import runqlat as bench     # the one beside this file: how it starts, times and counts
+import runqlat as bench  # the one beside this file: how it starts, times and counts
 
 OURS = os.path.join(bench.ROOT, "bin/irqtime")
 RUNS = 12
-FLOOD = ("import socket,sys\ns=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)\ns.bind(('127.0.0.1',0))\n"
-         "s.connect(s.getsockname())\nfor i in range(100000):\n s.send(b'x')\n s.recv(9)\n")
-COMMANDS = {"ours": [OURS], "ours, --source lines": [OURS, "--source", "lines"], "ours, -d": [OURS, "-d"],
-            "libbpf-tools softirqs": ["/usr/sbin/softirqs"], "libbpf-tools hardirqs": ["/usr/sbin/hardirqs"],
-            "bcc softirqs": ["/usr/sbin/softirqs-bpfcc"]}
+FLOOD = (
+    "import "
+    "socket,sys\ns=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)\ns.bind(('127.0.0.1',0))\n"
+    "s.connect(s.getsockname())\nfor i in range(100000):\n s.send(b'x')\n s.recv(9)\n"
+)
+COMMANDS = {
+    "ours": [OURS],
+    "ours, --source lines": [OURS, "--source", "lines"],
+    "ours, -d": [OURS, "-d"],
+    "libbpf-tools softirqs": ["/usr/sbin/softirqs"],
+    "libbpf-tools hardirqs": ["/usr/sbin/hardirqs"],
+    "bcc softirqs": ["/usr/sbin/softirqs-bpfcc"],
+}
 
 
 def per_interrupt(command):
-    """Nanoseconds that the programs take for a softirq, both ends of it, while datagrams make 100000 of NET_RX."""
+    """Nanoseconds that the programs take for a softirq, both ends of it, while datagrams make
+    100000 of NET_RX.
+    """
     before = set(bench.programs())
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 20
-        while not any(p.get("run_cnt", 0) > 0 for i, p in bench.programs().items() if i not in before):
+        while not any(
+            p.get("run_cnt", 0) > 0 for i, p in bench.programs().items() if i not in before
+        ):
             if time.monotonic() > deadline:
-                raise RuntimeError("%s attached nothing" % command[0])
-            time.sleep(.1)
+                raise RuntimeError(f"{command[0]} attached nothing")
+            time.sleep(0.1)
         start = bench.programs()
         subprocess.check_call(["taskset", "-c", "0", sys.executable, "-c", FLOOD])
         end = bench.programs()
@@ -45,14 +58,16 @@ def per_interrupt(command):
 
 
 def main():
-    commands = {name: command for name, command in COMMANDS.items() if os.access(command[0], os.X_OK)}
+    commands = {
+        name: command for name, command in COMMANDS.items() if os.access(command[0], os.X_OK)
+    }
     times, memory, spent = {}, {}, {}
     bench.timed([OURS, "1", "1"])
     for name, command in list(commands.items()):
         try:
             bench.timed(command + ["1", "1"])
         except RuntimeError as exc:
-            print("left out: %s" % exc)
+            print(f"left out: {exc}")
             del commands[name]
     for _ in range(RUNS):
         for name, command in commands.items():
@@ -65,14 +80,14 @@ def main():
         open(switch, "w").write("1")
         for _ in range(5):
             for name, command in commands.items():
-                if "hardirqs" not in name:          # this load makes none of theirs
+                if "hardirqs" not in name:  # this load makes none of theirs
                     spent.setdefault(name, []).append(per_interrupt(command))
     finally:
         open(switch, "w").write(before)
     base = "libbpf-tools softirqs"
     if base not in commands:
         sys.exit("libbpf-tools is not installed: nothing to compare with")
-    print("%s, %d CPUs, %d paired runs" % (os.uname().release, os.cpu_count(), RUNS))
+    print(f"{os.uname().release}, {os.cpu_count()} CPUs, {RUNS} paired runs")
     bench.table("start: whole process less the interval", "ms", times, base)
     bench.table("peak RSS", "MB", memory, base)
     bench.table("in the kernel, per softirq (two programs)", "ns", spent, base)

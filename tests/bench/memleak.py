@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a pair of malloc and free costs while memleak traces it, beside bcc's and libbpf-tools' memleak.
+"""What a pair of malloc and free costs while memleak traces it, beside bcc's and libbpf-tools'
+memleak.
 
 Needs gcc.  libbpf-tools' memleak is taken from $LIBBPF_MEMLEAK or /usr/sbin/memleak.
 Each round runs every candidate once, so that the machine's mood is shared.
@@ -15,8 +16,9 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path[:0] = [os.path.join(ROOT, "tests/bench"), os.path.join(ROOT, "lib")]
-import runqlat                  # noqa: E402
-from crisis.bpf import header      # noqa: E402
+import runqlat  # noqa: E402
+
+from crisis.bpf import header  # noqa: E402
 
 ROUNDS = 5
 PAIRS = 30000
@@ -61,7 +63,9 @@ class Loop:
     """The program, one per candidate, so that no probe of another is left in it."""
 
     def __init__(self, path):
-        self.child = subprocess.Popen([path, str(PAIRS)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.child = subprocess.Popen(
+            [path, str(PAIRS)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
     def cost(self):
         self.child.stdin.write("x")
@@ -73,14 +77,18 @@ def traced(path, command, env):
     """Nanoseconds a pair, of one round with the tool attached."""
     loop = Loop(path)
     bare = min(loop.cost() for _ in range(3))
-    child = subprocess.Popen([*command, "-p", str(loop.child.pid), "1000"], stdout=subprocess.DEVNULL,
-                             stderr=subprocess.DEVNULL, env=dict(os.environ, **env))
+    child = subprocess.Popen(
+        [*command, "-p", str(loop.child.pid), "1000"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=dict(os.environ, **env),
+    )
     try:
         deadline = time.monotonic() + 60
-        while loop.cost() < 20 * bare + 500:            # until its probes are there
+        while loop.cost() < 20 * bare + 500:  # until its probes are there
             if child.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError("%s attached nothing" % command[0])
-            time.sleep(.1)
+                raise RuntimeError(f"{command[0]} attached nothing")
+            time.sleep(0.1)
         time.sleep(1)
         return statistics.median(loop.cost() for _ in range(3))
     finally:
@@ -96,15 +104,32 @@ def main():
         path = os.path.join(directory, "loop")
         with open(path + ".c", "w") as f:
             f.write(PROGRAM)
-        subprocess.check_call(["gcc", "-O1", "-fno-builtin", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls",
-                               "-o", path, path + ".c"])
-        candidates = {"ours": ([OURS], {}), "ours, --source multi": ([OURS, "--source", "multi"], {}),
-                      "ours, --source perf": ([OURS, "--source", "perf"], {}),
-                      "ours, --combined-only": ([OURS, "--combined-only"], {}),
-                      "ours, -S 512K": ([OURS, "-S", "512K"], {}), "ours, --unwind": ([OURS, "--unwind"], {})}
+        subprocess.check_call(
+            [
+                "gcc",
+                "-O1",
+                "-fno-builtin",
+                "-fno-omit-frame-pointer",
+                "-fno-optimize-sibling-calls",
+                "-o",
+                path,
+                path + ".c",
+            ]
+        )
+        candidates = {
+            "ours": ([OURS], {}),
+            "ours, --source multi": ([OURS, "--source", "multi"], {}),
+            "ours, --source perf": ([OURS, "--source", "perf"], {}),
+            "ours, --combined-only": ([OURS, "--combined-only"], {}),
+            "ours, -S 512K": ([OURS, "-S", "512K"], {}),
+            "ours, --unwind": ([OURS, "--unwind"], {}),
+        }
         if os.access("/usr/sbin/memleak-bpfcc", os.X_OK):
             full_header_tree(os.path.join(directory, "tree"))
-            candidates["bcc"] = ["/usr/sbin/memleak-bpfcc"], {"BCC_KERNEL_SOURCE": os.path.join(directory, "tree")}
+            candidates["bcc"] = (
+                ["/usr/sbin/memleak-bpfcc"],
+                {"BCC_KERNEL_SOURCE": os.path.join(directory, "tree")},
+            )
         other = os.environ.get("LIBBPF_MEMLEAK", "/usr/sbin/memleak")
         if os.access(other, os.X_OK):
             candidates["libbpf-tools"] = [other], {}
@@ -114,10 +139,18 @@ def main():
                 try:
                     results[name].append(traced(path, *candidates[name]))
                 except RuntimeError as exc:
-                    print("left out: %s: %s" % (name, exc))
+                    print(f"left out: {name}: {exc}")
                     del candidates[name], results[name]
-        print("%s, %d CPUs, %d rounds of %d pairs; without a tool %.0f ns"
-              % (os.uname().release, os.cpu_count(), ROUNDS, PAIRS, min(Loop(path).cost() for _ in range(3))))
+        print(
+            "%s, %d CPUs, %d rounds of %d pairs; without a tool %.0f ns"
+            % (
+                os.uname().release,
+                os.cpu_count(),
+                ROUNDS,
+                PAIRS,
+                min(Loop(path).cost() for _ in range(3)),
+            )
+        )
         peers = [name for name in results if not name.startswith("ours")]
         if not peers:
             sys.exit("neither bcc nor libbpf-tools is installed: nothing to compare with")
@@ -125,8 +158,11 @@ def main():
         runqlat.table("a pair of malloc and free", "ns", results, best)
         child = subprocess.Popen(["sleep", "1000"])
         try:
-            starts = {"runqlat": [os.path.join(ROOT, "bin/runqlat"), "1", "1"],
-                      "memleak -p": [OURS, "-p", str(child.pid), "1", "1"], "memleak": [OURS, "1", "1"]}
+            starts = {
+                "runqlat": [os.path.join(ROOT, "bin/runqlat"), "1", "1"],
+                "memleak -p": [OURS, "-p", str(child.pid), "1", "1"],
+                "memleak": [OURS, "1", "1"],
+            }
             times, memory = {name: [] for name in starts}, {name: [] for name in starts}
             for _ in range(2 * ROUNDS):
                 for name, command in starts.items():

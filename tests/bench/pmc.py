@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The PMC commands' own cost, with software events for the CPU's: start against perf stat, and an interval.
+"""The PMC commands' own cost, with software events for the CPU's: start against perf stat, and an
+interval.
 
 The interval's cost is measured with 512 simulated CPUs of 8 events, which are
 sets opened again and again on the CPUs there are.  On real ones each reading
@@ -18,60 +19,86 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 RUNS = 15
 PYTHON = "/usr/bin/python3"
 SOFT = [PYTHON, "-IS", os.path.join(ROOT, "tests/softpmu.py")]
-EVENTS = {"pmcarch": "cpu-clock,task-clock,page-faults,alignment-faults,context-switches,cpu-migrations",
-          "cpucache": "cpu-clock,task-clock,minor-faults,alignment-faults,emulation-faults,dummy,"
-                      "context-switches,cpu-migrations"}
+EVENTS = {
+    "pmcarch": "cpu-clock,task-clock,page-faults,alignment-faults,context-switches,cpu-migrations",
+    "cpucache": "cpu-clock,task-clock,minor-faults,alignment-faults,emulation-faults,dummy,"
+    "context-switches,cpu-migrations",
+}
 
 
 def run(command, seconds=0, **environment):
     """(milliseconds beyond `seconds`, milliseconds of CPU time)."""
     begin = time.monotonic()
-    pid = os.posix_spawnp(command[0], command, dict(os.environ, **environment), file_actions=[
-        (os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 1, 2)])
+    pid = os.posix_spawnp(
+        command[0],
+        command,
+        dict(os.environ, **environment),
+        file_actions=[(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 1, 2)],
+    )
     _, status, usage = os.wait4(pid, 0)
     if status:
-        raise RuntimeError("%s ended with status %d" % (" ".join(command), status))
+        raise RuntimeError(f"{' '.join(command)} ended with status {status}")
     return (time.monotonic() - begin - seconds) * 1e3, (usage.ru_utime + usage.ru_stime) * 1e3
 
 
 def summary(values):
-    return "%.1f (%.1f–%.1f)" % (statistics.median(values), min(values), max(values))
+    return f"{statistics.median(values):.1f} ({min(values):.1f}–{max(values):.1f})"
 
 
 def start():
     print("\n| start: whole process less the interval | median (range) ms | CPU ms | ÷ perf stat |")
     print("|---|---|---|---|")
     for name, events in EVENTS.items():
-        commands = {name: [*SOFT, name, ".2", ".2"],
-                    "perf stat, the same events": ["perf", "stat", "-a", "-e", events, "-I", "200", "sleep", ".2"]}
+        commands = {
+            name: [*SOFT, name, ".2", ".2"],
+            "perf stat, the same events": [
+                "perf",
+                "stat",
+                "-a",
+                "-e",
+                events,
+                "-I",
+                "200",
+                "sleep",
+                ".2",
+            ],
+        }
         times = {label: [] for label in commands}
         for _ in range(RUNS):
             for label, command in commands.items():
-                times[label].append(run(command, .2))
+                times[label].append(run(command, 0.2))
         base = statistics.median(t[0] for t in times["perf stat, the same events"])
         for label, figures in times.items():
             wall, cpu = zip(*figures)
-            print("| %s | %s | %.1f | %.2f |" % (
-                label, summary(wall), statistics.median(cpu), statistics.median(wall) / base))
+            print(
+                f"| {label} | {summary(wall)} | {statistics.median(cpu):.1f} | "
+                f"{statistics.median(wall) / base:.2f} |"
+            )
 
 
 def interval():
-    few, many, spacing = 2, 22, .1
+    few, many, spacing = 2, 22, 0.1
     costs, starts = [], []
     for _ in range(7):
-        used = [run([*SOFT, "cpucache", str(spacing), str(spacing * n)], SOFTPMU_TARGETS="512")[1]
-                for n in (few, many)]
+        used = [
+            run([*SOFT, "cpucache", str(spacing), str(spacing * n)], SOFTPMU_TARGETS="512")[1]
+            for n in (few, many)
+        ]
         costs.append((used[1] - used[0]) / (many - few))
-        starts.append(run([*SOFT, "cpucache", str(spacing), str(spacing)], spacing, SOFTPMU_TARGETS="512")[0])
+        starts.append(
+            run([*SOFT, "cpucache", str(spacing), str(spacing)], spacing, SOFTPMU_TARGETS="512")[0]
+        )
     print("\n| 512 simulated CPUs of 8 events | median (range) ms |\n|---|---|")
-    print("| CPU time of an interval | %s |" % summary(costs))
-    print("| the same at 1 s, %% of one CPU | %.2f |" % (statistics.median(costs) / 10))
-    print("| start and end, 4096 counters opened and closed | %s |" % summary(starts))
+    print(f"| CPU time of an interval | {summary(costs)} |")
+    print(f"| the same at 1 s, % of one CPU | {statistics.median(costs) / 10:.2f} |")
+    print(f"| start and end, 4096 counters opened and closed | {summary(starts)} |")
 
 
 if __name__ == "__main__":
-    if subprocess.call(["perf", "stat", "-a", "true"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+    if subprocess.call(
+        ["perf", "stat", "-a", "true"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ):
         sys.exit("perf stat does not run here: install linux-perf and be root")
-    print("%s, %d CPUs, %d paired runs" % (os.uname().release, os.cpu_count(), RUNS))
+    print(f"{os.uname().release}, {os.cpu_count()} CPUs, {RUNS} paired runs")
     start()
     interval()

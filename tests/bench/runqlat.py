@@ -18,19 +18,25 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "lib"))
-from crisis.bpf import btf, header      # noqa: E402
+from crisis.bpf import btf, header  # noqa: E402
 
 RUNS = 12
 OURS = os.path.join(ROOT, "bin/runqlat")
-LAUNCH = ("import os,sys\npid=os.posix_spawn(sys.argv[1],sys.argv[1:],dict(os.environ),file_actions="
-          "[(os.POSIX_SPAWN_OPEN,fd,'/dev/null',os.O_RDWR,0) for fd in (0,1,2)])\n_,s,u=os.wait4(pid,0)\n"
-          "print(s,u.ru_maxrss)")
+LAUNCH = (
+    "import os,sys\npid=os.posix_spawn(sys.argv[1],sys.argv[1:],dict(os.environ),file_actions="
+    "[(os.POSIX_SPAWN_OPEN,fd,'/dev/null',os.O_RDWR,0) for fd in (0,1,2)])\n_,s,u=os.wait4(pid,0)\n"
+    "print(s,u.ru_maxrss)"
+)
 
 
 def full_header_tree(directory):
     """What one would write without pruning: the whole of bpftool's dump, for bcc unchanged."""
-    dump = subprocess.check_output(["bpftool", "btf", "dump", "file", btf.VMLINUX, "format", "c"], text=True)
-    dump = re.sub(r"#pragma clang attribute.*|#ifndef BPF_NO_PRESERVE_ACCESS_INDEX|#endif", "", dump)
+    dump = subprocess.check_output(
+        ["bpftool", "btf", "dump", "file", btf.VMLINUX, "format", "c"], text=True
+    )
+    dump = re.sub(
+        r"#pragma clang attribute.*|#ifndef BPF_NO_PRESERVE_ACCESS_INDEX|#endif", "", dump
+    )
     dump = dump.replace("#ifndef __VMLINUX_H__", "").replace("#define __VMLINUX_H__", "")
     prune, header.prune = header.prune, lambda btf, text: "#define _UAPI__LINUX_BPF_H__\n" + dump
     try:
@@ -42,32 +48,47 @@ def full_header_tree(directory):
 def timed(command, env=None):
     """(milliseconds beyond the 1 s interval, peak RSS in MB) of one run."""
     begin = time.monotonic()
-    out = subprocess.run([sys.executable, "-IS", "-c", LAUNCH, *command], stdout=subprocess.PIPE, text=True,
-                         env=dict(os.environ, **(env or {})))
+    out = subprocess.run(
+        [sys.executable, "-IS", "-c", LAUNCH, *command],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ, **(env or {})),
+    )
     status, rss = out.stdout.split()
     if int(status):
-        raise RuntimeError("%s ended with status %s" % (command[0], status))
+        raise RuntimeError(f"{command[0]} ended with status {status}")
     return (time.monotonic() - begin - 1) * 1e3, int(rss) / 1024
 
 
 def programs():
-    return {p["id"]: p for p in json.loads(subprocess.check_output(["bpftool", "-j", "prog", "show"]))}
+    return {
+        p["id"]: p for p in json.loads(subprocess.check_output(["bpftool", "-j", "prog", "show"]))
+    }
 
 
 def event_cost(command, env=None):
-    """Nanoseconds an event under `perf bench sched pipe` pinned to one CPU, by the kernel's own statistics."""
+    """Nanoseconds an event under `perf bench sched pipe` pinned to one CPU, by the kernel's own
+    statistics.
+    """
     before = set(programs())
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                             env=dict(os.environ, **(env or {})))
+    child = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=dict(os.environ, **(env or {})),
+    )
     try:
         deadline = time.monotonic() + 20
         while not any(p.get("run_cnt", 0) > 0 for i, p in programs().items() if i not in before):
             if time.monotonic() > deadline:
-                raise RuntimeError("%s attached nothing" % command[0])
-            time.sleep(.1)
+                raise RuntimeError(f"{command[0]} attached nothing")
+            time.sleep(0.1)
         start = programs()
-        subprocess.check_call(["taskset", "-c", "0", "perf", "bench", "sched", "pipe", "-l", "50000"],
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.check_call(
+            ["taskset", "-c", "0", "perf", "bench", "sched", "pipe", "-l", "50000"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         end = programs()
         ids = [i for i in end if i not in before and i in start]
         spent = sum(end[i].get("run_time_ns", 0) - start[i].get("run_time_ns", 0) for i in ids)
@@ -79,20 +100,23 @@ def event_cost(command, env=None):
 
 
 def summary(values):
-    return "%.1f (%.1f–%.1f)" % (statistics.median(values), min(values), max(values))
+    return f"{statistics.median(values):.1f} ({min(values):.1f}–{max(values):.1f})"
 
 
 def table(title, unit, rows, base):
-    print("\n| %s | median (range) %s | ÷ %s |\n|---|---|---|" % (title, unit, base))
+    print(f"\n| {title} | median (range) {unit} | ÷ {base} |\n|---|---|---|")
     for name, values in rows.items():
-        print("| %s | %s | %.2f |" % (name, summary(values),
-                                      statistics.median(values) / statistics.median(rows[base])))
+        print(
+            "| %s | %s | %.2f |"
+            % (name, summary(values), statistics.median(values) / statistics.median(rows[base]))
+        )
 
 
 def main():
     mounted = not os.path.exists("/sys/kernel/tracing/events")
     if mounted:
-        subprocess.check_call(["mount", "-t", "tracefs", "tracefs", "/sys/kernel/tracing"])     # for bpftrace
+        # for bpftrace
+        subprocess.check_call(["mount", "-t", "tracefs", "tracefs", "/sys/kernel/tracing"])
     tree = tempfile.mkdtemp()
     try:
         compare(tree)
@@ -104,19 +128,34 @@ def main():
 
 def compare(tree):
     source = {"BCC_KERNEL_SOURCE": tree}
-    starts = {"ours, warm": ([OURS, "1", "1"], None), "ours, cold": ([OURS, "--no-cache", "1", "1"], None)}
-    costs = {"ours": ([OURS], None), "ours, --steps 64": ([OURS, "--steps", "64"], None),
-             "ours, -c /": ([OURS, "-c", "/"], None), "ours, -P": ([OURS, "-P"], None),
-             "ours, --top 10": ([OURS, "--top", "10"], None)}
+    starts = {
+        "ours, warm": ([OURS, "1", "1"], None),
+        "ours, cold": ([OURS, "--no-cache", "1", "1"], None),
+    }
+    costs = {
+        "ours": ([OURS], None),
+        "ours, --steps 64": ([OURS, "--steps", "64"], None),
+        "ours, -c /": ([OURS, "-c", "/"], None),
+        "ours, -P": ([OURS, "-P"], None),
+        "ours, --top 10": ([OURS, "--top", "10"], None),
+    }
     base = None
     if os.access("/usr/sbin/runqlat", os.X_OK):
         base = "libbpf-tools"
-        starts[base], costs[base] = (["/usr/sbin/runqlat", "1", "1"], None), (["/usr/sbin/runqlat"], None)
+        starts[base], costs[base] = (
+            (["/usr/sbin/runqlat", "1", "1"], None),
+            (["/usr/sbin/runqlat"], None),
+        )
         costs["libbpf-tools, -P"] = (["/usr/sbin/runqlat", "-P"], None)
     if os.access("/usr/bin/bpftrace", os.X_OK) and os.path.exists("/usr/sbin/runqlat.bt"):
         # Its include needs kernel headers, which not every machine has; it is for one constant.
-        script = re.sub(r"#.*", "", open("/usr/sbin/runqlat.bt").read()).replace("TASK_RUNNING", "0")
-        starts["bpftrace"] = ["/usr/bin/bpftrace", "-e", script + "\ninterval:s:1 { exit(); }"], None
+        script = re.sub(r"#.*", "", open("/usr/sbin/runqlat.bt").read()).replace(
+            "TASK_RUNNING", "0"
+        )
+        starts["bpftrace"] = (
+            ["/usr/bin/bpftrace", "-e", script + "\ninterval:s:1 { exit(); }"],
+            None,
+        )
         costs["bpftrace"] = ["/usr/bin/bpftrace", "-e", script], None
     if os.access("/usr/sbin/runqlat-bpfcc", os.X_OK):
         full_header_tree(tree)
@@ -130,7 +169,7 @@ def compare(tree):
         try:
             timed(command, env)
         except RuntimeError as exc:
-            print("left out: %s" % exc)
+            print(f"left out: {exc}")
             for what in starts, costs, times, memory, spent:
                 what.pop(name, None)
     for _ in range(RUNS):
@@ -147,7 +186,7 @@ def compare(tree):
                 spent[name].append(event_cost(command, env))
     finally:
         open(switch, "w").write(before)
-    print("%s, %d CPUs, %d paired runs" % (os.uname().release, os.cpu_count(), RUNS))
+    print(f"{os.uname().release}, {os.cpu_count()} CPUs, {RUNS} paired runs")
     table("start: whole process less the interval", "ms", times, base)
     table("peak RSS (cold: of the compiler child)", "MB", memory, base)
     table("in the kernel, per event", "ns", spent, base)

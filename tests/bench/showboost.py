@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""showboost, cputemp and cpuhot against the originals on simulated registers; the cost of many CPUs.
+"""showboost, cputemp and cpuhot against the originals on simulated registers; the cost of many
+CPUs.
 
 Needs root and python3-fusepy.  For the originals put the directory of
 msr-cloud-tools in MSR_CLOUD_TOOLS and install msr-tools; they are left out
@@ -26,16 +27,25 @@ TRUTH = {"UTIL": 50, "RATIO": 128, "MHz": 3200}
 def simulated():
     """Run this file again where the registers are."""
     import test_msr
+
     spec = test_msr.INTEL
     spec["binds"]["/sbin/modprobe"] = "#!/bin/sh\nexit 0\n"
-    os.execv(os.path.join(ROOT, "tests/tools/with-msr"),
-             ["with-msr", json.dumps(spec), sys.executable, os.path.abspath(__file__), "inside"])
+    os.execv(
+        os.path.join(ROOT, "tests/tools/with-msr"),
+        ["with-msr", json.dumps(spec), sys.executable, os.path.abspath(__file__), "inside"],
+    )
 
 
 def commands():
     """{name: (command, seconds that it sleeps)}."""
-    found = {name + ", ours": ([os.path.join(ROOT, "bin", name), *args], sleeps)
-             for name, args, sleeps in (("showboost", ["1", "1"], 1), ("cputemp", [], 0), ("cpuhot", [], 0))}
+    found = {
+        name + ", ours": ([os.path.join(ROOT, "bin", name), *args], sleeps)
+        for name, args, sleeps in (
+            ("showboost", ["1", "1"], 1),
+            ("cputemp", [], 0),
+            ("cpuhot", [], 0),
+        )
+    }
     originals = os.environ.get("MSR_CLOUD_TOOLS")
     if not originals or subprocess.call(["sh", "-c", "command -v rdmsr >/dev/null"]):
         print("left out: the originals, without MSR_CLOUD_TOOLS and rdmsr")
@@ -51,29 +61,58 @@ def compare():
     for _ in range(RUNS):
         for name, (command, sleeps) in found.items():
             begin = time.monotonic()
-            output = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                                    universal_newlines=True).stdout
+            output = subprocess.run(
+                command,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            ).stdout
             times.setdefault(name, []).append((time.monotonic() - begin - sleeps) * 1e3)
             if name.startswith("showboost"):
                 words = output.splitlines()[-1].split()
-                shown.setdefault(name, []).append(dict(zip(("UTIL", "RATIO", "MHz"),
-                                                           (int(word.rstrip("%")) for word in words[3:]))))
+                shown.setdefault(name, []).append(
+                    dict(
+                        zip(("UTIL", "RATIO", "MHz"), (int(word.rstrip("%")) for word in words[3:]))
+                    )
+                )
     print("| whole process less its sleep | median (range) ms |\n|---|---|")
     for name, values in times.items():
-        print("| %s | %.1f (%.1f–%.1f) |" % (name, statistics.median(values), min(values), max(values)))
-    print("\n| simulated: %s | %s |\n|---|%s" % (
-        ", ".join("%s %d" % pair for pair in TRUTH.items()), " | ".join(TRUTH), "---|" * len(TRUTH)))
+        print(f"| {name} | {statistics.median(values):.1f} ({min(values):.1f}–{max(values):.1f}) |")
+    print(
+        "\n| simulated: %s | %s |\n|---|%s"
+        % (
+            ", ".join("%s %d" % pair for pair in TRUTH.items()),
+            " | ".join(TRUTH),
+            "---|" * len(TRUTH),
+        )
+    )
     for name, rows in shown.items():
-        print("| %s | %s |" % (name, " | ".join("%d (%d–%d)" % (
-            statistics.median(row[key] for row in rows), min(row[key] for row in rows),
-            max(row[key] for row in rows)) for key in TRUTH)))
+        print(
+            "| %s | %s |"
+            % (
+                name,
+                " | ".join(
+                    "%d (%d–%d)"
+                    % (
+                        statistics.median(row[key] for row in rows),
+                        min(row[key] for row in rows),
+                        max(row[key] for row in rows),
+                    )
+                    for key in TRUTH
+                ),
+            )
+        )
 
 
 def many_cpus(sets=512):
-    """CPU time to read that many groups of three counters: perf's TSC event stands in for all three."""
+    """CPU time to read that many groups of three counters: perf's TSC event stands in for all
+    three.
+    """
+    from crisis.kernel import rlimit, sysfs
     from crisis.perf import event_source
     from crisis.perf.group import Group
-    from crisis.kernel import rlimit, sysfs
+
     event = event_source.named_event("msr", "tsc")
     cpus = sysfs.online_cpus()
     rlimit.raise_open_files(3 * sets, "counters")
@@ -87,14 +126,16 @@ def many_cpus(sets=512):
             group.read()
         after = resource.getrusage(resource.RUSAGE_SELF)
         costs.append((after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) * 1e3)
-    print("\n| %d CPUs, an interval (perf source) | median (range) ms of CPU time |\n|---|---|" % sets)
-    print("| read | %.2f (%.2f–%.2f) |" % (statistics.median(costs), min(costs), max(costs)))
+    print(
+        f"\n| {sets} CPUs, an interval (perf source) | median (range) ms of CPU time |\n|---|---|"
+    )
+    print(f"| read | {statistics.median(costs):.2f} ({min(costs):.2f}–{max(costs):.2f}) |")
 
 
 def main():
     if sys.argv[1:] != ["inside"]:
         simulated()
-    print("%s, %d CPUs, %d runs" % (os.uname().release, os.cpu_count(), RUNS))
+    print(f"{os.uname().release}, {os.cpu_count()} CPUs, {RUNS} runs")
     compare()
     many_cpus()
 

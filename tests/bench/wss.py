@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""wss against wss.pl in one run, interleaved: CPU and wall time, and how close they come to a known set.
+"""wss against wss.pl in one run, interleaved: CPU and wall time, and how close they come to a known
+set.
 
 WSS_PL names the peer, https://github.com/brendangregg/wss; it is left out
 aloud where that is not set.  Needs Perl for it.  Prints Markdown tables.
@@ -49,9 +50,11 @@ while True: bytes(view[::page])
 
 class Target:
     def __init__(self, code, *args):
-        self.child = subprocess.Popen(["/usr/bin/python3", "-IS", "-c", code, *map(str, args)], stdout=subprocess.PIPE)
+        self.child = subprocess.Popen(
+            ["/usr/bin/python3", "-IS", "-c", code, *map(str, args)], stdout=subprocess.PIPE
+        )
         self.child.stdout.readline()
-        time.sleep(.2)
+        time.sleep(0.2)
 
     def __enter__(self):
         return self.child.pid
@@ -65,23 +68,41 @@ def measured(command):
     """(CPU ms, wall ms, the last Ref(MB) printed) of one run."""
     begin = time.monotonic()
     read, write = os.pipe()
-    pid = os.posix_spawn(command[0], command, dict(os.environ), file_actions=[
-        (os.POSIX_SPAWN_DUP2, write, 1), (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)])
+    pid = os.posix_spawn(
+        command[0],
+        command,
+        dict(os.environ),
+        file_actions=[
+            (os.POSIX_SPAWN_DUP2, write, 1),
+            (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
+        ],
+    )
     os.close(write)
     with open(read) as f:
         text = f.read()
     _, status, usage = os.wait4(pid, 0)
     wall = time.monotonic() - begin
     if status:
-        sys.exit("%s failed" % command[0])
-    return (usage.ru_utime + usage.ru_stime) * 1e3, wall * 1e3, float(text.splitlines()[-1].split()[3])
+        sys.exit(f"{command[0]} failed")
+    return (
+        (usage.ru_utime + usage.ru_stime) * 1e3,
+        wall * 1e3,
+        float(text.splitlines()[-1].split()[3]),
+    )
 
 
 def table(title, rows, base):
-    print("\n| %s | median (range) | ÷ wss.pl |\n|---|---|---|" % title)
+    print(f"\n| {title} | median (range) | ÷ wss.pl |\n|---|---|---|")
     for name, values in rows.items():
-        ratio = "%.3f" % (statistics.median(values) / statistics.median(rows[base])) if base in rows else "-"
-        print("| %s | %.1f (%.1f–%.1f) | %s |" % (name, statistics.median(values), min(values), max(values), ratio))
+        ratio = (
+            "%.3f" % (statistics.median(values) / statistics.median(rows[base]))
+            if base in rows
+            else "-"
+        )
+        print(
+            f"| {name} | {statistics.median(values):.1f} ({min(values):.1f}–{max(values):.1f}) "
+            f"| {ratio} |"
+        )
 
 
 def compare(commands, title, pid, interval):
@@ -91,8 +112,8 @@ def compare(commands, title, pid, interval):
             spent, took, _ = measured(command + [str(pid), str(interval)])
             cpu[name].append(spent)
             wall[name].append(took - interval * 1e3)
-    table("%s, %g s: CPU, ms" % (title, interval), cpu, "wss.pl")
-    table("%s, %g s: wall beyond the interval, ms" % (title, interval), wall, "wss.pl")
+    table(f"{title}, {interval:g} s: CPU, ms", cpu, "wss.pl")
+    table(f"{title}, {interval:g} s: wall beyond the interval, ms", wall, "wss.pl")
 
 
 def main():
@@ -101,23 +122,35 @@ def main():
         commands["wss.pl"] = [shutil.which("perl"), peer]
     else:
         print("left out: wss.pl (%s)" % ("no perl" if peer else "WSS_PL does not name it"))
-    print("%s, %d CPUs, %d paired runs" % (os.uname().release, os.cpu_count(), RUNS))
+    print(f"{os.uname().release}, {os.cpu_count()} CPUs, {RUNS} paired runs")
     measured(commands["wss"] + [str(os.getpid()), "0.01"])
     with Target(MANY, PAGE, 60000) as pid:
-        for interval in .01, 1:
+        for interval in 0.01, 1:
             compare(commands, "60,000 mappings", pid, interval)
     with Target(FEW) as pid:
-        compare(commands, "few mappings", pid, .1)
-    print("\n| truth, interval | " + " | ".join("%s: Ref − truth, MB" % name for name in commands) + " |")
+        compare(commands, "few mappings", pid, 0.1)
+    print(
+        "\n| truth, interval | "
+        + " | ".join(f"{name}: Ref − truth, MB" for name in commands)
+        + " |"
+    )
     print("|---" * (len(commands) + 1) + "|")
-    for pages, interval in (256, .01), (1536, .01), (256, .1), (16384, .1), (131072, 1):
+    for pages, interval in (256, 0.01), (1536, 0.01), (256, 0.1), (16384, 0.1), (131072, 1):
         with Target(TOUCH, PAGE, pages) as pid:
-            found = {name: [measured(command + [str(pid), str(interval)])[2] for _ in range(5)]
-                     for name, command in commands.items()}
+            found = {
+                name: [measured(command + [str(pid), str(interval)])[2] for _ in range(5)]
+                for name, command in commands.items()
+            }
         truth = pages * PAGE / (1 << 20)
-        print("| %.1f MB, %g s | " % (truth, interval) + " | ".join(
-            "%+.2f (%+.2f–%+.2f)" % tuple(f(values) - truth for f in (statistics.median, min, max))
-            for values in found.values()) + " |")
+        print(
+            f"| {truth:.1f} MB, {interval:g} s | "
+            + " | ".join(
+                "%+.2f (%+.2f–%+.2f)"
+                % tuple(f(values) - truth for f in (statistics.median, min, max))
+                for values in found.values()
+            )
+            + " |"
+        )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Print a C program whose allocating function has a mangled name that doubles at each level when demangled.
+"""Print a C program whose allocating function has a mangled name that doubles at each level when
+demangled.
 
-Run: python3 demangler_bomb.py 30 >b.c && cc -O0 -fno-omit-frame-pointer -o b b.c && ./b & memleak -p $! -o 0 1 1
-Right: the report within a second, the name cut or left mangled, Ctrl-C works.  (320 bytes of name ask for gigabytes.)
+Run: python3 demangler_bomb.py 30 >b.c && cc -O0 -fno-omit-frame-pointer -o b b.c && ./b & memleak
+  -p $! -o 0 1 1
+Right: the report within a second, the name cut or left mangled, Ctrl-C works.  (320 bytes of name
+  ask for gigabytes.)
 """
+
 import sys
 
 

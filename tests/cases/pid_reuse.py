@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""As root: a child leaks 50 blocks of 777 bytes and ends; a second child gets its PID and leaks nothing.
+"""As root: a child leaks 50 blocks of 777 bytes and ends; a second child gets its PID and leaks
+nothing.
 
-Run: python3 pid_reuse.py & memleak --follow -p $! 3 3.  Right: at most the first report shows 38850 bytes.
+Run: python3 pid_reuse.py & memleak --follow -p $! 3 3.  Right: at most the first report shows 38850
+  bytes.
 """
+
 import ctypes
 import os
 import time

@@ -12,12 +12,13 @@ import sys
 import time
 
 import pytest
+
 from crisis import bpf
 from crisis.bpf import btf as types
 from crisis.bpf import cache, compiler, object
 from crisis.bpf.map import HASH
-from crisis.perf import event_source
 from crisis.errors import Unavailable
+from crisis.perf import event_source
 from helpers import ROOT
 
 TEXT = r"""
@@ -60,7 +61,9 @@ int on_clock(struct bpf_perf_event_data *ctx)
 
 
 def source(name, *points):
-    return bpf.Source("test." + name, None, [(p,) for p in points], ("pid",), ("dropped",), text=TEXT)
+    return bpf.Source(
+        "test." + name, None, [(p,) for p in points], ("pid",), ("dropped",), text=TEXT
+    )
 
 
 @pytest.fixture(scope="module")
@@ -70,15 +73,19 @@ def build():
     def build(src):
         if "obj" not in cache:
             cache["obj"] = compiler.compiled(
-                source("all", "tp_btf/sched_switch:on_typed", "fentry/vfs_read:on_fentry"), "auto")
+                source("all", "tp_btf/sched_switch:on_typed", "fentry/vfs_read:on_fentry"), "auto"
+            )
         obj = object.unpack(cache["obj"])
         obj.name, obj.points = src.name, src.points
         return obj
+
     return build
 
 
 def program(build, name, *points):
-    prog = bpf.Program(build(source(name, *points)), {"pid": os.getpid()}, {"events": {"max_entries": 32768}})
+    prog = bpf.Program(
+        build(source(name, *points)), {"pid": os.getpid()}, {"events": {"max_entries": 32768}}
+    )
     prog.attach()
     return prog
 
@@ -88,20 +95,27 @@ def hits(prog):
 
 
 @pytest.mark.guest
-@pytest.mark.parametrize("point, index", [
-    ("tp_btf/sched_switch:on_typed", 0), ("raw_tp/sched_switch:on_raw", 1),
-    ("tracepoint/sched:sched_switch:on_tracepoint", 2), ("kprobe/vfs_read:on_kprobe", 3),
-    ("kretprobe/vfs_read:on_kprobe", 3), ("fentry/vfs_read:on_fentry", 4)])
+@pytest.mark.parametrize(
+    "point, index",
+    [
+        ("tp_btf/sched_switch:on_typed", 0),
+        ("raw_tp/sched_switch:on_raw", 1),
+        ("tracepoint/sched:sched_switch:on_tracepoint", 2),
+        ("kprobe/vfs_read:on_kprobe", 3),
+        ("kretprobe/vfs_read:on_kprobe", 3),
+        ("fentry/vfs_read:on_fentry", 4),
+    ],
+)
 def test_attach(build, point, index):
     try:
         prog = program(build, "attach", point)
     except Unavailable as exc:
         if index < 3:
             raise
-        pytest.skip("this kernel refuses %s: %s" % (point, exc))
+        pytest.skip(f"this kernel refuses {point}: {exc}")
     try:
         for _ in range(20):
-            time.sleep(.001)
+            time.sleep(0.001)
             open("/proc/self/stat").read()
         assert hits(prog)[index] >= 10
         assert prog.taken == [point.rpartition(":")[0]]
@@ -112,14 +126,19 @@ def test_attach(build, point, index):
 @pytest.mark.guest
 def test_a_cookie_may_be_a_constant():
     """Where the helper is missing, before Linux 5.15, each cookie makes a program of its own."""
-    prog = bpf.Program(cache.build(bpf.Source("test.constant", params=("cookie",), text=CONSTANT), cache=False))
+    prog = bpf.Program(
+        cache.build(bpf.Source("test.constant", params=("cookie",), text=CONSTANT), cache=False)
+    )
     places = {libc_symbol("getppid"): 1, libc_symbol("getpgrp"): 1 << 40}
     for (path, offset), cookie in places.items():
         prog.attach_uprobe("on_entry", path, offset, os.getpid(), False, cookie)
     for _ in range(7):
         os.getppid()
         os.getpgrp()
-    found = {struct.unpack("=Q", key)[0]: struct.unpack("=Q", value)[0] for key, value in prog.maps["seen"].items()}
+    found = {
+        struct.unpack("=Q", key)[0]: struct.unpack("=Q", value)[0]
+        for key, value in prog.maps["seen"].items()
+    }
     prog.close()
     assert found == {1: 7, 1 << 40: 7}
 
@@ -131,7 +150,9 @@ def test_reasons_for_what_is_not_there(build):
 
 
 def libc_symbol(name):
-    """(path, file offset) of a function of the libc that this process has mapped, by its own memory map."""
+    """(path, file offset) of a function of the libc that this process has mapped, by its own memory
+    map.
+    """
     address = ctypes.cast(getattr(ctypes.CDLL(None), name), ctypes.c_void_p).value
     for line in open("/proc/self/maps"):
         fields = line.split(None, 5)
@@ -192,18 +213,31 @@ def test_kernel_functions_that_this_kernel_lacks():
 BPF_ARRAY(seen, u64, 1);
 int on_fork(void *ctx) { return 0; }
 """
-    obj = cache.build(bpf.Source("test.optional", text=text, kfuncs=("no_such_function?",)), cache=False)
+    obj = cache.build(
+        bpf.Source("test.optional", text=text, kfuncs=("no_such_function?",)), cache=False
+    )
     assert obj.unusable is None and "on_fork" in obj.functions
-    obj = cache.build(bpf.Source("test.missing", text=text, kfuncs=("no_such_function",)), cache=False)
+    obj = cache.build(
+        bpf.Source("test.missing", text=text, kfuncs=("no_such_function",)), cache=False
+    )
     assert obj.unusable == "this kernel has no no_such_function"
 
 
 @pytest.mark.parametrize("how", ["perf", "multi", "session"])
 def test_many_uprobes_with_cookies(how):
-    extra = {"defines": {"SESSION": 1}, "kfuncs": ("bpf_session_is_return",), "requires": ("return_consumer",)} \
-        if how == "session" else {"requires": ("BPF_FUNC_get_attach_cookie",)}
+    extra = (
+        {
+            "defines": {"SESSION": 1},
+            "kfuncs": ("bpf_session_is_return",),
+            "requires": ("return_consumer",),
+        }
+        if how == "session"
+        else {"requires": ("BPF_FUNC_get_attach_cookie",)}
+    )
     try:
-        prog = bpf.Program(cache.build(bpf.Source("test.cookies_" + how, text=COOKIES, **extra), cache=False))
+        prog = bpf.Program(
+            cache.build(bpf.Source("test.cookies_" + how, text=COOKIES, **extra), cache=False)
+        )
     except Unavailable as exc:
         pytest.skip(str(exc))
     places = {libc_symbol("getppid"): 1, libc_symbol("getpgrp"): 2}
@@ -226,7 +260,10 @@ def test_many_uprobes_with_cookies(how):
     for _ in range(7):
         os.getppid()
         os.getpgrp()
-    found = {struct.unpack("=Q", key)[0]: struct.unpack("=Q", value)[0] for key, value in prog.maps["seen"].items()}
+    found = {
+        struct.unpack("=Q", key)[0]: struct.unpack("=Q", value)[0]
+        for key, value in prog.maps["seen"].items()
+    }
     prog.close()
     assert found.pop(1002, 0) == (0 if how == "session" else 7)
     assert found == {1: 7, 2: 7, 1001: 7}
@@ -250,7 +287,8 @@ def test_software_event_stacks_and_ring_buffer(build):
         os.sched_setaffinity(0, before)
     assert len(records) > 50
     rows = [struct.unpack("=QqQ", r) for r in records]
-    assert [r[2] for r in rows] == list(range(rows[0][2], rows[0][2] + len(rows)))      # in order, none lost
+    # in order, none lost
+    assert [r[2] for r in rows] == list(range(rows[0][2], rows[0][2] + len(rows)))
     assert all(r[0] >> 32 == os.getpid() for r in rows)
     stacks = [prog.maps["stacks"].stack(r[1]) for r in rows if r[1] >= 0]
     assert any(stacks) and prog.counters() == {"dropped": 0}
@@ -267,7 +305,8 @@ def test_ring_buffer_wraps_and_counts_what_did_not_fit(build):
     while time.monotonic() < end and not prog.counters()["dropped"]:
         sum(range(20000))
     records = ring.read()
-    assert prog.counters()["dropped"] > 0 and len(records) == 32768 // 32 - 1     # the kernel keeps the two ends apart
+    # the kernel keeps the two ends apart
+    assert prog.counters()["dropped"] > 0 and len(records) == 32768 // 32 - 1
     for _ in range(50):
         sum(range(20000))
     assert ring.read()
@@ -282,12 +321,21 @@ def test_headers_agree_with_bpftool():
     btf = types.Btf(open(types.VMLINUX, "rb").read())
     if not shutil.which("bpftool"):
         pytest.skip("bpftool is not installed")
-    dump = subprocess.run(["bpftool", "-j", "btf", "dump", "file", types.VMLINUX], stdout=subprocess.PIPE)
+    dump = subprocess.run(
+        ["bpftool", "-j", "btf", "dump", "file", types.VMLINUX], stdout=subprocess.PIPE
+    )
     if dump.returncode:
-        pytest.skip("this bpftool cannot read this kernel's BTF")       # Debian 11's, that of 6.18
+        pytest.skip("this bpftool cannot read this kernel's BTF")  # Debian 11's, that of 6.18
     checked = 0
     for item in json.loads(dump.stdout)["types"]:
-        if item["kind"] == "STRUCT" and item["name"] in ("task_struct", "sock", "page", "rq", "file", "bio"):
+        if item["kind"] == "STRUCT" and item["name"] in (
+            "task_struct",
+            "sock",
+            "page",
+            "rq",
+            "file",
+            "bio",
+        ):
             mine = btf.find(item["name"], types.STRUCT)
             offsets = {m[0]: m[2] for m in btf.members(mine)}
             for member in item["members"]:
@@ -303,18 +351,29 @@ def test_pruned_header_puts_members_where_btf_says():
     if not os.path.exists(types.VMLINUX):
         pytest.skip("this kernel has no BTF")
     btf = types.Btf(open(types.VMLINUX, "rb").read())
-    members = {m[0]: m[2] // 8 for m in btf.members(btf.find("task_struct", types.STRUCT)) if not m[3]}
-    names = [n for n in ("pid", "tgid", "comm", "mm", "signal", "cgroups", "start_time", "on_cpu") if n in members]
-    body = "".join("v = __builtin_offsetof(struct task_struct, %s); out.update(&k, &v); k++;" % n for n in names)
-    src = bpf.Source("test.offsets", points=(("raw_tp/sched_switch:on_switch",),),
-                          text="#include <linux/sched.h>\nBPF_ARRAY(out, u64, 16);\n"
-                          "int on_switch(void *ctx) { int k = 0; u64 v; %s return 0; }" % body)
+    members = {
+        m[0]: m[2] // 8 for m in btf.members(btf.find("task_struct", types.STRUCT)) if not m[3]
+    }
+    names = [
+        n
+        for n in ("pid", "tgid", "comm", "mm", "signal", "cgroups", "start_time", "on_cpu")
+        if n in members
+    ]
+    body = "".join(
+        f"v = __builtin_offsetof(struct task_struct, {n}); out.update(&k, &v); k++;" for n in names
+    )
+    src = bpf.Source(
+        "test.offsets",
+        points=(("raw_tp/sched_switch:on_switch",),),
+        text="#include <linux/sched.h>\nBPF_ARRAY(out, u64, 16);\n"
+        f"int on_switch(void *ctx) {{ int k = 0; u64 v; {body} return 0; }}",
+    )
     prog = bpf.Program(cache.build(src, cache=False))
     prog.attach()
-    time.sleep(.2)
+    time.sleep(0.2)
     values = [struct.unpack("=Q", v)[0] for _, v in prog.maps["out"].items()]
     prog.close()
-    assert values[:len(names)] == [members[n] for n in names]
+    assert values[: len(names)] == [members[n] for n in names]
 
 
 def test_pmu_that_is_not_there():
@@ -323,9 +382,16 @@ def test_pmu_that_is_not_there():
 
 
 def test_variables_may_be_called_as_the_kernel_calls_constants():
-    """Enumerations of the kernel have names like all and none; a macro of them would break a program's variables."""
-    obj = cache.build(bpf.Source(
-        "test.names", text="int on_raw(u64 *ctx) { int all = ctx[0], none = ctx[1]; return all + none; }"), cache=False)
+    """Enumerations of the kernel have names like all and none; a macro of them would break a
+    program's variables.
+    """
+    obj = cache.build(
+        bpf.Source(
+            "test.names",
+            text="int on_raw(u64 *ctx) { int all = ctx[0], none = ctx[1]; return all + none; }",
+        ),
+        cache=False,
+    )
     assert list(obj.functions) == ["on_raw"]
 
 
@@ -353,16 +419,27 @@ int on_switch(u64 *ctx)
 
 def test_task_storage():
     """A value of each task, by a map that bcc does not know; a hash of the same name stays one."""
-    build = [cache.build(bpf.Source("test.storage", None, (("tp_btf/sched_switch:on_switch",),), text=STORAGE,
-                                            defines=defines, requires=("BPF_FUNC_task_storage_get",)), cache=False)
-             for defines in ({"STORAGE": 1}, {})]
+    build = [
+        cache.build(
+            bpf.Source(
+                "test.storage",
+                None,
+                (("tp_btf/sched_switch:on_switch",),),
+                text=STORAGE,
+                defines=defines,
+                requires=("BPF_FUNC_task_storage_get",),
+            ),
+            cache=False,
+        )
+        for defines in ({"STORAGE": 1}, {})
+    ]
     if build[0].unusable:
         pytest.skip(build[0].unusable)
     assert [{m[0]: m[1] for m in obj.maps}["mine"] for obj in build] == [29, HASH]
     prog = bpf.Program(build[0])
     prog.attach()
     for _ in range(20):
-        time.sleep(.001)
+        time.sleep(0.001)
     assert struct.unpack("=Q", prog.maps["found"].lookup(bytes(4)))[0] >= 10
     prog.close()
 
@@ -397,21 +474,34 @@ int on_switch(void *ctx)
 
 
 def test_records():
-    """Keys and values by the names of the C structs, of a map whose last array was made shorter and of a ring buffer."""
-    obj = cache.build(bpf.Source("test.records", None, (("raw_tp/sched_switch:on_switch",),), text=RECORDS),
-                         cache=False)
-    assert sorted(m[0] for m in obj.maps) == ["bank", "events", "serials", "table"]     # record_event has been dropped
-    assert obj.layouts == {"key": "cpu:I bank:B 3x", "event": "serial:Q path:32s",
-                           "value": "count:Q inner_low:h inner_name:6s slots:64I"}
+    """Keys and values by the names of the C structs, of a map whose last array was made shorter and
+    of a ring buffer.
+    """
+    obj = cache.build(
+        bpf.Source("test.records", None, (("raw_tp/sched_switch:on_switch",),), text=RECORDS),
+        cache=False,
+    )
+    # record_event has been dropped
+    assert sorted(m[0] for m in obj.maps) == ["bank", "events", "serials", "table"]
+    assert obj.layouts == {
+        "key": "cpu:I bank:B 3x",
+        "event": "serial:Q path:32s",
+        "value": "count:Q inner_low:h inner_name:6s slots:64I",
+    }
     prog = bpf.Program(obj, maps={"table": {"elements": 3}})
     ring = bpf.RingBuffer(prog.maps["events"], prog.layouts["event"])
     prog.attach()
     table, bank = prog.maps["table"], prog.maps["bank"]
     while not table.records():
-        time.sleep(.001)
+        time.sleep(0.001)
     ((key, value),) = table.records()
     assert (key.cpu, key.bank) == (7, 1) and table.value_size == 28
-    assert (value.count, value.inner_low, value.inner_name, value.slots) == (5, -2, b"abc\0\0\0", (1, 2, 3))
+    assert (value.count, value.inner_low, value.inner_name, value.slots) == (
+        5,
+        -2,
+        b"abc\0\0\0",
+        (1, 2, 3),
+    )
     assert table.read(key) == table.read((7, 1)) == value and table.read((8, 1)) is None
     table.clear(key)
     assert table.read(key) == (0, 0, bytes(6), (0, 0, 0))
@@ -421,7 +511,7 @@ def test_records():
         bank.write(0, 2, flags=bpf.NOEXIST)
     assert prog.maps["serials"].read_per_cpu(0) == [(0, 0)] * bpf.possible_cpus()
     assert bank.records() == [(0, 1), (1, 9)] and bank.read(1) == 9
-    assert set(ring.records()) == {(2**64 - 1, b"a\0b\0")}         # two CPUs may have sent one each
+    assert set(ring.records()) == {(2**64 - 1, b"a\0b\0")}  # two CPUs may have sent one each
     prog.close()
 
 
@@ -446,16 +536,40 @@ except Error as exc:
 """
 
 
-@pytest.mark.parametrize("soft, hard, uprobes, why", [
-    (16, 64, 0, None), (16, 16, 0, "1 cannot open 3 BPF maps, programs and events: the limit of open files is 16. "
-                                   "Raise it with ulimit -Hn "),
-    (64, 64, 100, "1 cannot open another file: the limit of 64 on open files is reached. Raise it with ulimit -Hn"),
-    (64, 99, 100, "1 cannot open another file: the limit of 64 on open files is reached. Raise it with ulimit -Sn")])
+@pytest.mark.parametrize(
+    "soft, hard, uprobes, why",
+    [
+        (16, 64, 0, None),
+        (
+            16,
+            16,
+            0,
+            "1 cannot open 3 BPF maps, programs and events: the limit of open files is 16. "
+            "Raise it with ulimit -Hn ",
+        ),
+        (
+            64,
+            64,
+            100,
+            "1 cannot open another file: the limit of 64 on open files is reached. Raise it "
+            "with ulimit -Hn",
+        ),
+        (
+            64,
+            99,
+            100,
+            "1 cannot open another file: the limit of 64 on open files is reached. Raise it "
+            "with ulimit -Sn",
+        ),
+    ],
+)
 def test_limit_of_open_files(soft, hard, uprobes, why):
     path, offset = libc_symbol("getppid")
     lib = os.path.join(ROOT, "lib")
     words = map(str, (lib, soft, hard, uprobes, path, offset))
-    result = subprocess.run([sys.executable, "-I", "-c", LIMITED, *words], stderr=subprocess.PIPE, text=True)
+    result = subprocess.run(
+        [sys.executable, "-I", "-c", LIMITED, *words], stderr=subprocess.PIPE, text=True
+    )
     assert result.stderr.startswith(why) if why else result.returncode == 0, result.stderr
 
 
@@ -464,17 +578,29 @@ def test_without_sys():
     hide = ["unshare", "-m", "sh", "-c", 'umount -l /sys && exec "$@"', "-"]
     if subprocess.call(hide + ["true"]):
         pytest.skip("/sys cannot be unmounted here")
-    program = "import sys; sys.path.insert(0, sys.argv[1])\nfrom crisis import bpf\nfrom crisis.bpf import cache\n" \
-        "try: cache.build(bpf.Source('test.sys', text='int f(void *ctx) { return 0; }'), cache=False)\n" \
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1])\nfrom crisis import bpf\nfrom crisis.bpf "
+        "import cache\n"
+        "try: cache.build(bpf.Source('test.sys', text='int f(void *ctx) { return 0; }'), "
+        "cache=False)\n"
         "except Exception as exc: print(exc)"
+    )
     lib = os.path.join(ROOT, "lib")
     text = subprocess.check_output(hide + [sys.executable, "-I", "-c", program, lib], text=True)
-    assert text == "cannot compile the BPF program: /sys is not mounted. Mount it: mount -t sysfs sysfs /sys\n"
+    assert (
+        text == "cannot compile the BPF program: /sys is not mounted. Mount it: mount -t sysfs "
+        "sysfs /sys\n"
+    )
 
 
 def test_without_btf():
     """What needs BTF is not for this kernel, whether it has headers or not; the remedy is named."""
-    obj = cache.build(bpf.Source("test.btf", text="int f(void *ctx) { return 0; }", requires=("task_struct",)),
-                         cache=False, headers="kernel")
-    assert obj.unusable == ("this kernel has no BTF in /sys/kernel/btf/vmlinux, which the program needs. Boot a kernel "
-                            "with CONFIG_DEBUG_INFO_BTF=y")
+    obj = cache.build(
+        bpf.Source("test.btf", text="int f(void *ctx) { return 0; }", requires=("task_struct",)),
+        cache=False,
+        headers="kernel",
+    )
+    assert obj.unusable == (
+        "this kernel has no BTF in /sys/kernel/btf/vmlinux, which the program needs. Boot a kernel "
+        "with CONFIG_DEBUG_INFO_BTF=y"
+    )

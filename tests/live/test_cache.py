@@ -1,16 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The program cache under attack: each ends in a correct object, and in a warning where due.  Needs root."""
+"""The program cache under attack: each ends in a correct object, and in a warning where due.
+
+Needs root.
+"""
 
 import os
 import subprocess
 import threading
 
 import pytest
+
 from crisis import bpf
 from crisis.bpf import cache as programs
 
-SOURCE = bpf.Source("test.cache", None, (("raw_tp/sched_switch:on_switch",),),
-                         text="int on_switch(void *ctx) { return 0; }")
+SOURCE = bpf.Source(
+    "test.cache",
+    None,
+    (("raw_tp/sched_switch:on_switch",),),
+    text="int on_switch(void *ctx) { return 0; }",
+)
 
 
 @pytest.fixture
@@ -23,6 +31,7 @@ def cache(tmp_path):
         del warnings[:]
         obj = programs.build(SOURCE, warn=warnings.append, path=path)
         assert "on_switch" in obj.functions
+
     build()
     entry = os.path.join(path, programs.key(SOURCE))
     assert os.stat(path).st_mode & 0o7777 == 0o700 and os.stat(entry).st_mode & 0o7777 == 0o600
@@ -66,11 +75,13 @@ def test_link_instead_of_the_directory(cache, tmp_path):
     os.rename(path, str(tmp_path / "elsewhere"))
     os.symlink(str(tmp_path / "elsewhere"), path)
     build()
-    assert warnings and all("%s is a symbolic link" % path in w for w in warnings)
+    assert warnings and all(f"{path} is a symbolic link" in w for w in warnings)
     assert os.listdir(str(tmp_path / "elsewhere")) == [os.path.basename(entry)]
 
 
-@pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "other source", "fifo", "directory", "hard link"])
+@pytest.mark.parametrize(
+    "damage", ["truncate", "flip", "empty", "other source", "fifo", "directory", "hard link"]
+)
 def test_damaged_entry(cache, damage):
     path, entry, warnings, build = cache
     data = open(entry, "rb").read()
@@ -80,8 +91,12 @@ def test_damaged_entry(cache, damage):
         os.unlink(entry)
         os.mkfifo(entry, 0o600) if damage == "fifo" else os.mkdir(entry)
     else:
-        new = {"truncate": data[:len(data) // 2], "empty": b"", "other source": data.replace(b"return 0", b"return 1"),
-               "flip": data[:-5] + bytes([data[-5] ^ 4]) + data[-4:]}[damage]
+        new = {
+            "truncate": data[: len(data) // 2],
+            "empty": b"",
+            "other source": data.replace(b"return 0", b"return 1"),
+            "flip": data[:-5] + bytes([data[-5] ^ 4]) + data[-4:],
+        }[damage]
         with open(entry, "wb") as f:
             f.write(new)
     build()
@@ -99,6 +114,7 @@ def test_two_first_starts_at_once(tmp_path):
         warnings = []
         obj = programs.build(SOURCE, warn=warnings.append, path=path)
         results.append((sorted(obj.functions), warnings))
+
     threads = [threading.Thread(target=one) for _ in range(2)]
     for thread in threads:
         thread.start()

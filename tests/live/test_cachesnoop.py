@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""cachesnoop on the running kernel, against files whose pages are known by mincore(2).  Needs root."""
+"""cachesnoop on the running kernel, against files whose pages are known by mincore(2).
+
+Needs root.
+"""
 
 import json
 import os
@@ -10,9 +13,20 @@ import sys
 import time
 
 import pytest
-from helpers import SLOW, as_nobody, attached, fails_to_write, peak_memory, refuses, run, stop, usable
-from pagefiles import PAGE, read, resident
 from test_cachestat import PAGES, evict, make
+
+from helpers import (
+    SLOW,
+    as_nobody,
+    attached,
+    fails_to_write,
+    peak_memory,
+    refuses,
+    run,
+    stop,
+    usable,
+)
+from pagefiles import PAGE, read, resident
 
 SOURCES = ("tracepoint", "raw")
 
@@ -27,10 +41,15 @@ def traced(action, *args):
 def pages(records, path, event="add", once=True):
     """The set of a file's page numbers that were added or evicted; once: none twice.
 
-    Before Linux 5.12 a read at the end of the file adds a page there (no_cached_page, generic_file_buffered_read).
+    Before Linux 5.12 a read at the end of the file adds a page there (no_cached_page,
+    generic_file_buffered_read).
     """
-    found = [number for r in records if r["record"] == "event" and r["file"] == path and r["event"] == event
-             for number in range(r["offset_bytes"] // PAGE, r["offset_bytes"] // PAGE + r["pages"])]
+    found = [
+        number
+        for r in records
+        if r["record"] == "event" and r["file"] == path and r["event"] == event
+        for number in range(r["offset_bytes"] // PAGE, r["offset_bytes"] // PAGE + r["pages"])
+    ]
     assert not once or len(found) == len(set(found))
     old = tuple(map(int, os.uname().release.split(".")[:2])) < (5, 12)
     return set(found) - ({PAGES} if old else set())
@@ -47,7 +66,8 @@ def test_every_page_of_a_file_once(tmp_path, source):
     mine = [r for r in found if r.get("file") == path]
     device = os.stat(path).st_dev
     assert {(r["pid"], r["tid"], r["inode"], r["dev"]) for r in mine} == {
-        (os.getpid(), os.getpid(), os.stat(path).st_ino, "%d:%d" % (os.major(device), os.minor(device)))}
+        (os.getpid(), os.getpid(), os.stat(path).st_ino, f"{os.major(device)}:{os.minor(device)}")
+    }
     assert all(r["comm"] for r in mine)
     out = traced(lambda: evict(path), "-e", "--source", source)
     assert pages(out, path, "evict") == set(range(PAGES))
@@ -57,11 +77,11 @@ def test_every_page_of_a_file_once(tmp_path, source):
 
 @pytest.mark.guest
 def test_1000_files_1000_names(tmp_path):
-    paths, count = [], 1000 if SLOW == 1 else 200       # emulated, a thousand take minutes
+    paths, count = [], 1000 if SLOW == 1 else 200  # emulated, a thousand take minutes
     for number in range(count):
-        directory = tmp_path / ("d%d" % (number % 10))
+        directory = tmp_path / (f"d{number % 10}")
         directory.mkdir(exist_ok=True)
-        paths.append(str(directory / ("file-%d" % number)))
+        paths.append(str(directory / (f"file-{number}")))
         with open(paths[-1], "wb") as f:
             f.write(b"x" * (number % 3 * PAGE + 1))
     os.sync()
@@ -81,7 +101,9 @@ def test_1000_files_1000_names(tmp_path):
     sums = {r["file"]: r["added_pages"] for r in summary if r["record"] == "file"}
     assert [sums.get(path) for path in paths] == [number % 3 + 1 for number in range(count)]
     total = summary[0]
-    assert total["record"] == "total" and total["files"] >= count and not any(total["lost"].values())
+    assert (
+        total["record"] == "total" and total["files"] >= count and not any(total["lost"].values())
+    )
     assert total["added_pages"] == sum(sums.values()) and total["evicted_pages"] is None
 
 
@@ -89,7 +111,7 @@ def test_1000_files_1000_names(tmp_path):
 def test_deleted_renamed_hostile_and_foreign_files(tmp_path):
     deleted, old = make(tmp_path / "gone"), make(tmp_path / "old")
     new = str(tmp_path / "new")
-    hostile = make(str(tmp_path / "\x1b[31m\n\"\\") + "\udcff")
+    hostile = make(str(tmp_path / '\x1b[31m\n"\\') + "\udcff")
     for path in deleted, old, hostile:
         evict(path)
 
@@ -108,7 +130,7 @@ def test_deleted_renamed_hostile_and_foreign_files(tmp_path):
     everything = set(range(PAGES))
     assert pages(found, deleted + " (deleted)") == everything
     assert pages(found, old) == everything and pages(found, new) == everything
-    assert pages(found, str(tmp_path) + "/\x1b[31m\n\"\\\\xff") == everything
+    assert pages(found, str(tmp_path) + '/\x1b[31m\n"\\\\xff') == everything
     evict(hostile)
     child = attached("cachesnoop", "-p", str(os.getpid()))
     read(hostile, 1 << 17)
@@ -121,12 +143,15 @@ def test_hostile_comm(tmp_path):
     path = make(tmp_path / "file")
     evict(path)
     child, other = attached("cachesnoop"), attached("cachesnoop", "-j")
-    code = "import ctypes,sys\nctypes.CDLL(None).prctl(15, %r)\nopen(sys.argv[1], 'rb').read()" % b"\x1b[31m\n\"\\\xff"
+    code = (
+        "import ctypes,sys\nctypes.CDLL(None).prctl(15, %r)\nopen(sys.argv[1], 'rb').read()"
+        % b'\x1b[31m\n"\\\xff'
+    )
     subprocess.check_call([sys.executable, "-I", "-c", code, path])
-    time.sleep(.3)
+    time.sleep(0.3)
     text, records = stop(child), [json.loads(line) for line in stop(other).splitlines()]
     assert "\x1b" not in text and r'\x1b[31m\x0a"\\\xff' in text
-    assert {r["comm"] for r in records if r.get("file") == path} == {"\x1b[31m\n\"\\\\xff"}
+    assert {r["comm"] for r in records if r.get("file") == path} == {'\x1b[31m\n"\\\\xff'}
 
 
 def test_a_file_that_only_another_mount_namespace_has(tmp_path):
@@ -137,39 +162,53 @@ def test_a_file_that_only_another_mount_namespace_has(tmp_path):
     if subprocess.call(["mkfs.ext4", "-q", image], stderr=subprocess.DEVNULL):
         pytest.skip("mkfs.ext4 does not work here")
     (tmp_path / "mount").mkdir()
-    script = ('mount -o loop "$1/image" "$1/mount" && head -c 1000000 /dev/zero >"$1/mount/inner" && sync && '
-              'echo 1 && read go && cat "$1/mount/inner" >"$1/copy" && umount "$1/mount" && '
-              'mount -o loop "$1/image" "$1/mount" && cat "$1/mount/inner" >"$1/copy" && echo 2 && read go')
-    shell = subprocess.Popen(["unshare", "-m", "sh", "-c", script, "sh", str(tmp_path)], stdin=subprocess.PIPE,
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+    script = (
+        'mount -o loop "$1/image" "$1/mount" && head -c 1000000 /dev/zero >"$1/mount/inner" && '
+        "sync && "
+        'echo 1 && read go && cat "$1/mount/inner" >"$1/copy" && umount "$1/mount" && '
+        'mount -o loop "$1/image" "$1/mount" && cat "$1/mount/inner" >"$1/copy" && echo 2 && '
+        "read go"
+    )
+    shell = subprocess.Popen(
+        ["unshare", "-m", "sh", "-c", script, "sh", str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+    )
     child = None
     try:
         if shell.stdout.readline() != "1\n":
-            pytest.skip("cannot mount a loop device in a mount namespace: " + shell.stderr.read().strip())
+            pytest.skip(
+                "cannot mount a loop device in a mount namespace: " + shell.stderr.read().strip()
+            )
         child = attached("cachesnoop", "-j")
         shell.stdin.write("go\n")
         shell.stdin.flush()
         assert shell.stdout.readline() == "2\n"
-        time.sleep(.5)
+        time.sleep(0.5)
         records = [json.loads(line) for line in stop(child).splitlines()]
     finally:
         shell.kill()
         shell.wait()
         if child is not None and child.poll() is None:
             child.kill()
-    # cat has ended before its namespace is looked at, or has not: its own path, or the file system's.
+    # cat has ended before its namespace is looked at, or has not: its own path, or the file
+    # system's.
     names = {r["file"] for r in records if r.get("file") and r["file"].endswith("/inner")}
-    assert names and all(n == str(tmp_path / "mount/inner") or re.fullmatch(r"\[\d+:\d+\]/inner", n) for n in names)
+    assert names and all(
+        n == str(tmp_path / "mount/inner") or re.fullmatch(r"\[\d+:\d+\]/inner", n) for n in names
+    )
 
 
 def attempt(*command):
     """Run a command that may not be there or not work here: then the test is skipped."""
     try:
-        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, universal_newlines=True)
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     except FileNotFoundError:
         pytest.skip(command[0] + " is not installed")
     if done.returncode:
-        pytest.skip("%s: %s" % (" ".join(command[:3]), done.stderr.strip()))
+        pytest.skip(f"{' '.join(command[:3])}: {done.stderr.strip()}")
 
 
 def test_names_on_overlay_and_on_a_btrfs_subvolume(tmp_path):
@@ -178,13 +217,21 @@ def test_names_on_overlay_and_on_a_btrfs_subvolume(tmp_path):
         (tmp_path / name).mkdir()
     low, point = make(tmp_path / "low/file"), str(tmp_path / "mount")
     evict(low)
-    attempt("mount", "-t", "overlay", "overlay", "-o", "lowerdir=%s,upperdir=%s,workdir=%s" % tuple(
-        str(tmp_path / name) for name in ("low", "up", "work")), point)
+    attempt(
+        "mount",
+        "-t",
+        "overlay",
+        "overlay",
+        "-o",
+        "lowerdir=%s,upperdir=%s,workdir=%s"
+        % tuple(str(tmp_path / name) for name in ("low", "up", "work")),
+        point,
+    )
     try:
         found = traced(lambda: read(point + "/file", 1 << 17))
     finally:
         subprocess.check_call(["umount", point])
-    assert pages(found, low) == set(range(PAGES))           # the file of the layer holds them
+    assert pages(found, low) == set(range(PAGES))  # the file of the layer holds them
     image = str(tmp_path / "image")
     with open(image, "wb") as f:
         f.truncate(400 << 20)
@@ -203,7 +250,7 @@ def test_names_on_overlay_and_on_a_btrfs_subvolume(tmp_path):
         assert pages(found, path) == set(range(PAGES))
         device = os.stat(path).st_dev
         shown = {r["dev"] for r in found if r.get("file") == path}
-        assert shown and "%d:%d" % (os.major(device), os.minor(device)) not in shown
+        assert shown and f"{os.major(device)}:{os.minor(device)}" not in shown
     finally:
         subprocess.check_call(["umount", point])
 
@@ -212,7 +259,7 @@ def test_the_whole_of_a_large_read(tmp_path):
     """1 GiB: no page is lost."""
     path, size = str(tmp_path / "large"), (1 << 30) // min(SLOW, 16)
     with open(path, "wb") as f:
-        f.truncate(size)            # holes are added to the cache like any page
+        f.truncate(size)  # holes are added to the cache like any page
     found = traced(lambda: read(path, 1 << 20))
     lost = sum(r["pages_lost"] for r in found if r["record"] == "lost")
     # Memory may be short, and a page that was read ahead dropped and added again.
@@ -248,7 +295,9 @@ def test_text_and_summary(tmp_path):
     lines = stop(child).splitlines()
     assert lines[0].split() == ["TIME", "COMM", "PID", "EVENT", "DEV", "OFFSET", "PAGES", "FILE"]
     mine = [line for line in lines if line.endswith(" " + path)]
-    assert re.match(r"\d\d:\d\d:\d\d\.\d{3} \S+ +%d add   \d+:\d+ +0 +\d+ /" % os.getpid(), mine[0]), mine[0]
+    assert re.match(
+        rf"\d\d:\d\d:\d\d\.\d{{3}} \S+ +{os.getpid()} add   \d+:\d+ +0 +\d+ /", mine[0]
+    ), mine[0]
     assert any(" evict " in line for line in mine)
     child = attached("cachesnoop", "-e", "--summary", "--top", "1", "-p", str(os.getpid()))
     read(path, 1 << 17)
@@ -261,6 +310,7 @@ def test_text_and_summary(tmp_path):
 
 def test_a_name_is_searched_where_the_kernel_has_none(tmp_path):
     from crisis.memory import file_names
+
     path = make(tmp_path / "file")
     info = os.stat(path)
     dev = os.major(info.st_dev) << 20 | os.minor(info.st_dev)
@@ -273,7 +323,7 @@ def test_a_name_is_searched_where_the_kernel_has_none(tmp_path):
     search.wait(30)
     found = search.ask(dev, info.st_ino)
     if found is None:
-        pytest.skip("the file system is too large to be searched in %d s" % search.SECONDS)
+        pytest.skip(f"the file system is too large to be searched in {search.SECONDS} s")
     assert os.path.samefile(found, path)
 
 
@@ -283,7 +333,12 @@ def test_without_root():
 
 
 def test_exits():
-    refuses("cachesnoop", (["-p", "x"], ["-d", "0"], ["1"], ["--top", "3"], ["--top", "0", "--summary"]), "-d", "1")
+    refuses(
+        "cachesnoop",
+        (["-p", "x"], ["-d", "0"], ["1"], ["--top", "3"], ["--top", "0", "--summary"]),
+        "-d",
+        "1",
+    )
     fails_to_write("cachesnoop", "-d .1", "")
 
 

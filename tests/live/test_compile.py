@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How programs are compiled, in a child process, and what crisis-warm reports of them.  Needs root."""
+"""How programs are compiled, in a child process, and what crisis-warm reports of them.
+
+Needs root.
+"""
 
 import fcntl
 import glob
@@ -14,8 +17,9 @@ import sys
 import tempfile
 import time
 
-import helpers
 import pytest
+
+import helpers
 from crisis import bpf
 from crisis.bpf import cache, compiler
 from crisis.errors import Error
@@ -51,27 +55,59 @@ def checkout():
         copy = shutil.copytree if os.path.isdir(os.path.join(ROOT, name)) else shutil.copy
         os.makedirs(os.path.dirname(os.path.join(directory, name)), exist_ok=True)
         copy(os.path.join(ROOT, name), os.path.join(directory, name))
-    edit(directory, "lib/crisis/bpf/cache.py", '"/var/cache/crisis-tools"', '"%s/cache"' % directory)
+    edit(directory, "lib/crisis/bpf/cache.py", '"/var/cache/crisis-tools"', f'"{directory}/cache"')
     subprocess.check_call(["chmod", "-R", "a+rX", directory])
     yield directory
     shutil.rmtree(directory)
 
 
 def digests(checkout, *wrap):
-    return subprocess.check_output([*wrap, sys.executable, "-I", "-c", DIGESTS, checkout], text=True, cwd="/").split()
+    return subprocess.check_output(
+        [*wrap, sys.executable, "-I", "-c", DIGESTS, checkout], text=True, cwd="/"
+    ).split()
 
 
 def test_the_object_does_not_depend_on_kptr_restrict_or_the_user(checkout, tmp_path):
-    """bcc chooses the helpers that read memory by the addresses in /proc/kallsyms, and looks there only as root."""
+    """bcc chooses the helpers that read memory by the addresses in /proc/kallsyms, and looks there
+    only as root.
+    """
     hidden = str(tmp_path / "kallsyms")
     with open("/proc/kallsyms") as symbols, open(hidden, "w") as out:
-        out.writelines("0" * len(line.split()[0]) + line[len(line.split()[0]):] for line in symbols)
+        out.writelines(
+            "0" * len(line.split()[0]) + line[len(line.split()[0]) :] for line in symbols
+        )
     expected = digests(checkout)
     assert len(set(expected)) == 3
-    assert digests(checkout, "unshare", "-m", "--propagation", "unchanged", "sh", "-c", "mount --make-rprivate /proc && "
-                   'mount --bind "$0" /proc/kallsyms && exec "$@"', hidden) == expected
-    assert digests(checkout, "setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps",
-                   "+bpf,+perfmon", "--ambient-caps", "+bpf,+perfmon") == expected
+    assert (
+        digests(
+            checkout,
+            "unshare",
+            "-m",
+            "--propagation",
+            "unchanged",
+            "sh",
+            "-c",
+            'mount --make-rprivate /proc && mount --bind "$0" /proc/kallsyms && exec "$@"',
+            hidden,
+        )
+        == expected
+    )
+    assert (
+        digests(
+            checkout,
+            "setpriv",
+            "--reuid",
+            "65534",
+            "--regid",
+            "65534",
+            "--clear-groups",
+            "--inh-caps",
+            "+bpf,+perfmon",
+            "--ambient-caps",
+            "+bpf,+perfmon",
+        )
+        == expected
+    )
 
 
 def children(pid):
@@ -89,38 +125,57 @@ def children(pid):
 
 def scratch(pid):
     """The directories of header files that a command's compilers have made."""
-    return [path for parent in compiler.SCRATCH
-            for path in glob.glob("%s/%s%d-*" % (parent, compiler.SCRATCH_PREFIX, pid))]
+    return [
+        path
+        for parent in compiler.SCRATCH
+        for path in glob.glob(f"{parent}/{compiler.SCRATCH_PREFIX}{pid}-*")
+    ]
 
 
-COMMANDS = [["runqlat"], ["cachestat", "1"], ["drsnoop"], ["memleak", "--no-cache"], ["crisis-warm"]]
+COMMANDS = [
+    ["runqlat"],
+    ["cachestat", "1"],
+    ["drsnoop"],
+    ["memleak", "--no-cache"],
+    ["crisis-warm"],
+]
 UNPRIVILEGED = ["setpriv", "--inh-caps", "-all", "--bounding-set", "-all,+bpf,+perfmon"]
 
 
 @pytest.mark.parametrize("wrap", [[], UNPRIVILEGED], ids=["root", "capabilities"])
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda s: s.name
+)
 def test_a_signal_ends_a_cold_start_and_leaves_nothing(checkout, signum, wrap):
-    """To the whole process group, as from a terminal or timeout(1), at a random moment of the compilation."""
+    """To the whole process group, as from a terminal or timeout(1), at a random moment of the
+    compilation.
+    """
     took = []
     for command in COMMANDS:
-        child = subprocess.Popen([*wrap, "%s/bin/%s" % (checkout, command[0]), *command[1:]], stdout=subprocess.PIPE,
-                                 stderr=subprocess.PIPE, start_new_session=True, text=True)
+        child = subprocess.Popen(
+            [*wrap, f"{checkout}/bin/{command[0]}", *command[1:]],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            text=True,
+        )
         helpers.until(lambda: children(child.pid))
-        time.sleep(random.uniform(0, .3 * helpers.SLOW))
+        time.sleep(random.uniform(0, 0.3 * helpers.SLOW))
         start = time.monotonic()
         os.killpg(child.pid, signum)
         out, err = child.communicate(timeout=20 * helpers.SLOW)
         took.append(time.monotonic() - start)
         if signum == signal.SIGKILL:
             helpers.until(lambda: not children(child.pid), 5)
-            if wrap:            # without CAP_SYS_ADMIN the next compilation removes what this one left
-                helpers.until(lambda: compiler.sweep() or not scratch(child.pid), 5)   # its lock goes a little later
+            if wrap:  # without CAP_SYS_ADMIN the next compilation removes what this one left
+                # its lock goes a little later
+                helpers.until(lambda: compiler.sweep() or not scratch(child.pid), 5)
         else:
             assert child.returncode == 0, err
             assert "signal" not in err and "cannot" not in err and "Traceback" not in err
         assert not children(child.pid)
         assert not scratch(child.pid)
-    assert sorted(took)[len(took) // 2] < .3 * helpers.SLOW, took
+    assert sorted(took)[len(took) // 2] < 0.3 * helpers.SLOW, took
 
 
 def test_the_compiler_dies_with_a_command_that_is_killed():
@@ -135,10 +190,12 @@ SMALL = bpf.Source("test.small", text="int on_switch(void *ctx) { return 0; }")
 
 
 def test_a_compiler_that_hangs_is_ended(monkeypatch):
-    monkeypatch.setattr(compiler, "_TIME_LIMIT", .05)
+    monkeypatch.setattr(compiler, "_TIME_LIMIT", 0.05)
     with pytest.raises(Error) as caught:
         cache.build(SMALL, cache=False)
-    assert str(caught.value).startswith("cannot compile test.small: the compiler had not ended after")
+    assert str(caught.value).startswith(
+        "cannot compile test.small: the compiler had not ended after"
+    )
     assert not children(os.getpid()) and not scratch(os.getpid())
 
 
@@ -155,7 +212,9 @@ def test_a_compiler_that_is_killed():
 
 def test_only_directories_without_a_lock_are_swept(tmp_path, monkeypatch):
     monkeypatch.setattr(compiler, "SCRATCH", (str(tmp_path), "/no/such/directory"))
-    names = [compiler.SCRATCH_PREFIX + name for name in ("dead", "alive", "foreign", "link")] + ["crisis-tools-0.1.0"]
+    names = [compiler.SCRATCH_PREFIX + name for name in ("dead", "alive", "foreign", "link")] + [
+        "crisis-tools-0.1.0"
+    ]
     for name in names[:3] + names[4:]:
         (tmp_path / name / "include").mkdir(parents=True)
     (tmp_path / names[3]).symlink_to(tmp_path / names[4])
@@ -173,30 +232,53 @@ def test_only_directories_without_a_lock_are_swept(tmp_path, monkeypatch):
 def test_the_environment_chooses_no_program(tmp_path):
     """$PYTHONEXECUTABLE sets sys.executable in spite of -I."""
     evil, mark = tmp_path / "evil", tmp_path / "mark"
-    evil.write_text("#!/bin/sh\ntouch %s\nexit 1\n" % mark)
+    evil.write_text(f"#!/bin/sh\ntouch {mark}\nexit 1\n")
     evil.chmod(0o755)
     for name in "python3", "cc", "clang", "llc", "uname":
         (tmp_path / name).symlink_to(evil)
-    result = helpers.run("runqlat", "--no-cache", ".1", "1", cwd=str(tmp_path), env=dict(
-        os.environ, PYTHONEXECUTABLE=str(evil), PATH="%s:%s" % (tmp_path, os.environ["PATH"]), PYTHONPATH=str(tmp_path),
-        BCC_KERNEL_SOURCE=str(tmp_path), TMPDIR=str(tmp_path), LD_LIBRARY_PATH=""))
+    result = helpers.run(
+        "runqlat",
+        "--no-cache",
+        ".1",
+        "1",
+        cwd=str(tmp_path),
+        env=dict(
+            os.environ,
+            PYTHONEXECUTABLE=str(evil),
+            PATH=f"{tmp_path}:{os.environ['PATH']}",
+            PYTHONPATH=str(tmp_path),
+            BCC_KERNEL_SOURCE=str(tmp_path),
+            TMPDIR=str(tmp_path),
+            LD_LIBRARY_PATH="",
+        ),
+    )
     assert result.returncode == 0 and "count:" in result.stdout
     assert not mark.exists()
 
 
 def warm(checkout, *arguments, wrap=()):
-    return subprocess.run([*wrap, checkout + "/bin/crisis-warm", *arguments], stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, text=True, timeout=120 * helpers.SLOW)
+    return subprocess.run(
+        [*wrap, checkout + "/bin/crisis-warm", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120 * helpers.SLOW,
+    )
 
 
 def test_warm(checkout):
     result = warm(checkout)
     assert result.returncode == 0 and not result.stderr
     states = dict(line.split(None, 1) for line in result.stdout.splitlines())
-    names = {source.name for command in os.listdir(checkout + "/bin") if command != "crisis-warm"
-             for source in getattr(helpers.load(command), "SOURCES", {}).values()}
+    names = {
+        source.name
+        for command in os.listdir(checkout + "/bin")
+        if command != "crisis-warm"
+        for source in getattr(helpers.load(command), "SOURCES", {}).values()
+    }
     assert set(states) == names | {"pid_namespace.task"}
-    assert all(state == "ready" or state.startswith("not for this kernel: ") for state in states.values())
+    assert all(
+        state == "ready" or state.startswith("not for this kernel: ") for state in states.values()
+    )
     assert states["runqlat.raw"] == "ready"
     compiled = {name.rpartition("-")[0] for name in os.listdir(checkout + "/cache")}
     assert {name for name, state in states.items() if state == "ready"} <= compiled
@@ -206,12 +288,18 @@ def test_warm(checkout):
 
 
 def test_warm_reports_what_the_verifier_refuses(checkout):
-    edit(checkout, "lib/crisis/progs/irqtime.bpf.c", "BOUND_SLOT(slot, slots, 63)",
-         'asm volatile("%0 &= 0xffffff" : "+r"(slot))')
-    for _ in range(2):          # also when it is in the cache
+    edit(
+        checkout,
+        "lib/crisis/progs/irqtime.bpf.c",
+        "BOUND_SLOT(slot, slots, 63)",
+        'asm volatile("%0 &= 0xffffff" : "+r"(slot))',
+    )
+    for _ in range(2):  # also when it is in the cache
         result = warm(checkout, "-j", "irqtime", "runqlat")
         assert result.returncode == 1 and not result.stderr
-        states = {record["program"]: record for record in map(json.loads, result.stdout.splitlines())}
+        states = {
+            record["program"]: record for record in map(json.loads, result.stdout.splitlines())
+        }
         for name in "irqtime.vectors", "irqtime.lines":
             assert states[name]["state"] == "failed"
             assert "tp_btf/" in states[name]["reason"] and "(verifier: " in states[name]["reason"]
@@ -219,21 +307,30 @@ def test_warm_reports_what_the_verifier_refuses(checkout):
 
 
 def test_warm_reports_what_does_not_compile(checkout):
-    edit(checkout, "lib/crisis/progs/runqlat.bpf.c", "int on_switch(", "int on_switch(struct nonsense x, ")
+    edit(
+        checkout,
+        "lib/crisis/progs/runqlat.bpf.c",
+        "int on_switch(",
+        "int on_switch(struct nonsense x, ",
+    )
     result = warm(checkout, "runqlat")
     assert result.returncode == 1
-    assert all(line.split()[1] == "failed:" and "error:" in line for line in result.stdout.splitlines())
+    assert all(
+        line.split()[1] == "failed:" and "error:" in line for line in result.stdout.splitlines()
+    )
 
 
 def test_warm_reports_a_cache_that_cannot_be_written(checkout):
     open(checkout + "/cache", "w").close()
     result = warm(checkout, "irqtime")
     assert result.returncode == 1
-    assert "failed: program not cached: %s/cache: Not a directory" % checkout in result.stdout
+    assert f"failed: program not cached: {checkout}/cache: Not a directory" in result.stdout
 
 
 def test_warm_without_rights_compiles_nothing(checkout):
-    result = warm(checkout, wrap=["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"])
+    result = warm(
+        checkout, wrap=["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    )
     assert result.returncode == 77 and result.stdout == "" and result.stderr.count("\n") == 1
     assert "CAP_BPF" in result.stderr
     assert not os.path.exists(checkout + "/cache")
@@ -241,32 +338,61 @@ def test_warm_without_rights_compiles_nothing(checkout):
 
 def test_without_bcc(checkout):
     """One line with the remedy."""
-    hide = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs tmpfs "$0" && exec "$@"', cache.bcc_directory()]
+    hide = [
+        "unshare",
+        "-m",
+        "sh",
+        "-c",
+        'mount -t tmpfs tmpfs "$0" && exec "$@"',
+        cache.bcc_directory(),
+    ]
     if subprocess.call(hide + ["true"]):
         pytest.skip("bcc cannot be hidden by a mount here")
     result = warm(checkout, wrap=hide)
     assert result.returncode == 1 and result.stdout == "" and result.stderr.count("\n") == 1
     assert "bcc's Python module is not installed. Install python3-" in result.stderr
-    result = subprocess.run(hide + [checkout + "/bin/runqlat", ".1", "1"], stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, text=True)
-    assert result.returncode == 69 and result.stderr.count("\n") == 1 and "bcc's Python module" in result.stderr
+    result = subprocess.run(
+        hide + [checkout + "/bin/runqlat", ".1", "1"], capture_output=True, text=True
+    )
+    assert (
+        result.returncode == 69
+        and result.stderr.count("\n") == 1
+        and "bcc's Python module" in result.stderr
+    )
 
 
 def test_warm_accepts_installed_names(tmp_path):
-    subprocess.check_call(["make", "-s", "-C", ROOT, "install", "DESTDIR=%s" % tmp_path, "PREFIX=/usr",
-                           "PROGRAM_PREFIX=x-", "PROGRAM_SUFFIX=-y"])
+    subprocess.check_call(
+        [
+            "make",
+            "-s",
+            "-C",
+            ROOT,
+            "install",
+            f"DESTDIR={tmp_path}",
+            "PREFIX=/usr",
+            "PROGRAM_PREFIX=x-",
+            "PROGRAM_SUFFIX=-y",
+        ]
+    )
     command = str(tmp_path / "usr/sbin/crisis-warm")
     for name in "x-irqtime-y", "irqtime":
         result = subprocess.run([command, name], stdout=subprocess.PIPE, text=True)
         assert result.returncode == 0 and "irqtime.lines" in result.stdout
-    for name, why in ("x-psi-y", "loads no BPF program"), ("../bin/irqtime", "no such command"), ("sh", "no such"):
+    for name, why in (
+        ("x-psi-y", "loads no BPF program"),
+        ("../bin/irqtime", "no such command"),
+        ("sh", "no such"),
+    ):
         result = subprocess.run([command, name], stderr=subprocess.PIPE, text=True)
         assert result.returncode == 1 and why in result.stderr and result.stderr.count("\n") == 1
 
 
 def test_warm_shows_its_progress_on_a_terminal(checkout):
     master, slave = pty.openpty()
-    result = subprocess.run([checkout + "/bin/crisis-warm", "irqtime"], stdout=subprocess.PIPE, stderr=slave, text=True)
+    result = subprocess.run(
+        [checkout + "/bin/crisis-warm", "irqtime"], stdout=subprocess.PIPE, stderr=slave, text=True
+    )
     os.close(slave)
     shown = os.read(master, 4096).decode()
     os.close(master)

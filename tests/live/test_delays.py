@@ -10,6 +10,7 @@ import subprocess
 import time
 
 import pytest
+
 from helpers import HOG, SLOW, as_nobody, needs_quiet_machine, run, run_delay, tool, workload
 
 SWITCH = "/proc/sys/kernel/task_delayacct"
@@ -24,7 +25,7 @@ def accounting():
         try:
             open(SWITCH, "w").write("1")
         except OSError as exc:
-            pytest.skip("cannot switch delay accounting on: %s" % exc)
+            pytest.skip(f"cannot switch delay accounting on: {exc}")
     try:
         yield
     finally:
@@ -44,21 +45,32 @@ def records(*args):
 @needs_quiet_machine
 def test_cpu_delay_is_that_of_schedstat():
     with workload(HOG, cpu=0) as one, workload(HOG, cpu=0) as two:
-        time.sleep(.5 * min(SLOW, 4))
+        time.sleep(0.5 * min(SLOW, 4))
         low = run_delay(one.pid)
-        found, other = records("-p", "%d,%d" % (one.pid, two.pid))
+        found, other = records("-p", f"{one.pid},{two.pid}")
         high = run_delay(one.pid)
-        assert low <= found["cpu_total_ns"] <= high and found["cpu_count"] > 5 and found["seconds"] is None
-        assert (found["pid"], other["pid"]) == (one.pid, two.pid) and found["comm"].startswith("python")
-        child = subprocess.Popen([tool("delays"), "-j", "-p", str(one.pid), str(2 * min(SLOW, 3)), "2"],
-                                 stdout=subprocess.PIPE, universal_newlines=True)
+        assert (
+            low <= found["cpu_total_ns"] <= high
+            and found["cpu_count"] > 5
+            and found["seconds"] is None
+        )
+        assert (found["pid"], other["pid"]) == (one.pid, two.pid) and found["comm"].startswith(
+            "python"
+        )
+        child = subprocess.Popen(
+            [tool("delays"), "-j", "-p", str(one.pid), str(2 * min(SLOW, 3)), "2"],
+            stdout=subprocess.PIPE,
+            universal_newlines=True,
+        )
         child.stdout.readline()
         low, begin = run_delay(one.pid), time.monotonic()
         interval = json.loads(child.stdout.readline())
         waited, seconds = run_delay(one.pid) - low, time.monotonic() - begin
         # By the second: on a busy machine this reads some time after the tool.
         assert child.wait() == 0
-        assert interval["cpu_total_ns"] / interval["seconds"] == pytest.approx(waited / seconds, rel=.1)
+        assert interval["cpu_total_ns"] / interval["seconds"] == pytest.approx(
+            waited / seconds, rel=0.1
+        )
 
 
 IO = r"""
@@ -82,35 +94,39 @@ def test_block_io_delay_is_that_of_proc_stat(tmp_path):
         pytest.skip("the file system of the temporary directory has no O_DIRECT")
 
     def ticks(pid):
-        return int(open("/proc/%d/stat" % pid).read().rpartition(")")[2].split()[39])
+        return int(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[39])
 
     with accounting(), workload(IO, str(path)) as child:
         deadline = time.monotonic() + 8 * min(SLOW, 4)
         while ticks(child.pid) < 50 and time.monotonic() < deadline:
-            time.sleep(.1)
+            time.sleep(0.1)
         low = ticks(child.pid)
-        found, = records("-p", child.pid)
+        (found,) = records("-p", child.pid)
         high = ticks(child.pid)
     if high < 20:
-        pytest.skip("the disk is too fast: %d ticks of waiting" % high)
+        pytest.skip(f"the disk is too fast: {high} ticks of waiting")
     second = os.sysconf("SC_CLK_TCK")
     assert low - 2 <= found["blkio_total_ns"] / 1e9 * second <= high + 2
     assert found["blkio_count"] > 10 and found["wpcopy_count"] is None or found["wpcopy_count"] > 0
 
 
 def test_copies_on_write_are_counted():
-    code = ("import mmap, os, time\narea = mmap.mmap(-1, 16 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)\n"
-            "area.madvise(mmap.MADV_NOHUGEPAGE)\n"
-            "for at in range(0, 16 << 20, 4096): area[at] = 1\n"
-            "if not os.fork(): time.sleep(1000)\n"
-            "for at in range(0, 16 << 20, 4096): area[at] = 2\n"
-            "print(flush=True)\ntime.sleep(1000)")
+    code = (
+        "import mmap, os, time\narea = mmap.mmap(-1, 16 << 20, flags=mmap.MAP_PRIVATE | "
+        "mmap.MAP_ANONYMOUS)\n"
+        "area.madvise(mmap.MADV_NOHUGEPAGE)\n"
+        "for at in range(0, 16 << 20, 4096): area[at] = 1\n"
+        "if not os.fork(): time.sleep(1000)\n"
+        "for at in range(0, 16 << 20, 4096): area[at] = 2\n"
+        "print(flush=True)\ntime.sleep(1000)"
+    )
     with accounting():
-        child = subprocess.Popen(["/usr/bin/python3", "-IS", "-c", code], stdout=subprocess.PIPE,
-                                 start_new_session=True)
+        child = subprocess.Popen(
+            ["/usr/bin/python3", "-IS", "-c", code], stdout=subprocess.PIPE, start_new_session=True
+        )
         try:
             child.stdout.readline()
-            found, = records("-p", child.pid)
+            (found,) = records("-p", child.pid)
         finally:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
@@ -124,53 +140,80 @@ def test_without_accounting_only_the_cpu_is_known():
     if not os.path.exists(SWITCH) or open(SWITCH).read().strip() != "0":
         pytest.skip("delay accounting is on")
     with workload(HOG, cpu=0) as child:
-        time.sleep(.3 * min(SLOW, 4))
-        found, = records("-p", child.pid)
-        assert found["cpu_count"] > 0 and found["blkio_total_ns"] is None and found["wpcopy_count"] is None
+        time.sleep(0.3 * min(SLOW, 4))
+        (found,) = records("-p", child.pid)
+        assert (
+            found["cpu_count"] > 0
+            and found["blkio_total_ns"] is None
+            and found["wpcopy_count"] is None
+        )
         text = run("delays", "-p", str(child.pid))
         assert "delay accounting is off" in text.stderr and " - " in text.stdout
         with accounting():
-            found, = records("-p", child.pid)           # it began before
+            (found,) = records("-p", child.pid)  # it began before
             assert found["blkio_total_ns"] is None and found["cpu_count"] > 0
 
 
 @pytest.mark.guest
 def test_all_processes_and_exits():
     with workload(HOG, cpu=0) as one, workload(HOG, cpu=0):
-        found = records("--top", 500, .5 * min(SLOW, 4), 1)
+        found = records("--top", 500, 0.5 * min(SLOW, 4), 1)
         assert one.pid in [r["pid"] for r in found]
         totals = [sum(v or 0 for k, v in r.items() if k.endswith("_total_ns")) for r in found]
         assert totals == sorted(totals, reverse=True) and all(totals)
-    shell = "%s %%s; echo status ${PIPESTATUS[0]}" % tool("delays")
-    head = subprocess.run(["bash", "-c", shell % ".1 | head -2 2>&1"], stdout=subprocess.PIPE, timeout=20 * SLOW)
+    shell = f"{tool('delays')} %s; echo status ${{PIPESTATUS[0]}}"
+    head = subprocess.run(
+        ["bash", "-c", shell % ".1 | head -2 2>&1"], stdout=subprocess.PIPE, timeout=20 * SLOW
+    )
     assert head.stdout.split()[-1] in (b"0", b"141")
-    full = subprocess.run(["bash", "-c", shell % "2>&1 >/dev/full"], stdout=subprocess.PIPE, timeout=20 * SLOW)
-    assert b"write error: No space left on device\nstatus 1" in full.stdout or b"status 1" in full.stdout
+    full = subprocess.run(
+        ["bash", "-c", shell % "2>&1 >/dev/full"], stdout=subprocess.PIPE, timeout=20 * SLOW
+    )
+    assert (
+        b"write error: No space left on device\nstatus 1" in full.stdout
+        or b"status 1" in full.stdout
+    )
 
 
 @pytest.mark.guest
 def test_targets_and_permission():
     gone = run("delays", "-p", "999999999")
     assert gone.returncode == 1 and gone.stderr == "delays: no such process: 999999999\n"
-    code = "import threading, time\nthreading.Thread(target=time.sleep, args=(1000,)).start()\nprint(flush=True)"
+    code = (
+        "import threading, time\nthreading.Thread(target=time.sleep, "
+        "args=(1000,)).start()\nprint(flush=True)"
+    )
     child = subprocess.Popen(["/usr/bin/python3", "-IS", "-c", code], stdout=subprocess.PIPE)
     try:
         child.stdout.readline()
-        thread, = set(os.listdir("/proc/%d/task" % child.pid)) - {str(child.pid)}
+        (thread,) = set(os.listdir(f"/proc/{child.pid}/task")) - {str(child.pid)}
         one = run("delays", "-p", thread)
-        assert one.returncode == 1 and one.stderr == "delays: %s is a thread of process %d, not a process\n" % (
-            thread, child.pid)
+        assert (
+            one.returncode == 1
+            and one.stderr
+            == f"delays: {thread} is a thread of process {child.pid}, not a process\n"
+        )
     finally:
         child.kill()
         child.wait()
     with workload("import time; time.sleep(1000)") as child:
-        tool_run = subprocess.Popen([tool("delays"), "-p", str(child.pid), ".2"], stdout=subprocess.PIPE,
-                                    stderr=subprocess.PIPE, universal_newlines=True)
+        tool_run = subprocess.Popen(
+            [tool("delays"), "-p", str(child.pid), ".2"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            universal_newlines=True,
+        )
         assert tool_run.stdout.readline()
         child.kill()
         child.wait()
         _, errors = tool_run.communicate(timeout=20 * SLOW)
-        assert tool_run.returncode == 0 and errors.endswith("delays: process %d has ended\n" % child.pid)
+        assert tool_run.returncode == 0 and errors.endswith(
+            f"delays: process {child.pid} has ended\n"
+        )
     if os.getuid() == 0:
         user = as_nobody("delays")
-        assert user.returncode == 77 and "CAP_NET_ADMIN" in user.stderr and user.stderr.count("\n") == 1
+        assert (
+            user.returncode == 77
+            and "CAP_NET_ADMIN" in user.stderr
+            and user.stderr.count("\n") == 1
+        )

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""drsnoop against reclaim that is provoked, by a cgroup's limit and, in a guest, by using up the memory.  Needs root."""
+"""drsnoop against reclaim that is provoked, by a cgroup's limit and, in a guest, by using up the
+memory.  Needs root.
+"""
 
 import contextlib
 import json
@@ -11,10 +13,21 @@ import sys
 import time
 
 import pytest
-from helpers import (GUEST, ROOT, SLOW, as_nobody, fails_to_write, load, memory_cgroup, remove_cgroup, run, tracing,
-                     until)
 
 from crisis.kernel import cgroup
+from helpers import (
+    GUEST,
+    ROOT,
+    SLOW,
+    as_nobody,
+    fails_to_write,
+    load,
+    memory_cgroup,
+    remove_cgroup,
+    run,
+    tracing,
+    until,
+)
 
 SOURCES = ("typed", "format")
 LIMIT = 32 << 20
@@ -34,7 +47,9 @@ for _ in range(int(rounds)):
 
 
 def reader(name, directory, path, rounds=1, uid=0, **kwargs):
-    return subprocess.Popen([sys.executable, "-c", READER, name, directory, path, str(rounds), str(uid)], **kwargs)
+    return subprocess.Popen(
+        [sys.executable, "-c", READER, name, directory, path, str(rounds), str(uid)], **kwargs
+    )
 
 
 def make(path):
@@ -59,15 +74,18 @@ def second_file(tmp_path_factory):
 
 @contextlib.contextmanager
 def captured(tmp_path, *kinds):
-    """The kernel's own trace of these tracepoints: after the block, [(kind, tid, seconds, order, gfp, reclaimed)]."""
+    """The kernel's own trace of these tracepoints: after the block, [(kind, tid, seconds, order,
+    gfp, reclaimed)].
+    """
     mount = str(tmp_path / "tracefs")
     os.mkdir(mount)
     subprocess.check_call(["mount", "-t", "tracefs", "tracefs", mount])
-    instance = "%s/instances/crisis-%d" % (mount, os.getpid())
+    instance = f"{mount}/instances/crisis-{os.getpid()}"
 
     def write(name, text):
         with open(os.path.join(instance, name), "w") as f:
             f.write(text)
+
     found = []
     try:
         if not os.path.isdir(mount + "/instances"):
@@ -78,12 +96,15 @@ def captured(tmp_path, *kinds):
             write("trace_clock", "mono")
             for kind in kinds:
                 for edge in "begin", "end":
-                    write("events/vmscan/mm_vmscan_%s_reclaim_%s/enable" % (kind, edge), "1")
+                    write(f"events/vmscan/mm_vmscan_{kind}_reclaim_{edge}/enable", "1")
             yield found
             write("tracing_on", "0")
             begun = {}
             for line in open(instance + "/trace", errors="replace"):
-                match = re.match(r".*-(\d+) +\[\d+\] \S+ +([\d.]+): mm_vmscan_(\w+)_reclaim_(begin|end): (.*)", line)
+                match = re.match(
+                    r".*-(\d+) +\[\d+\] \S+ +([\d.]+): mm_vmscan_(\w+)_reclaim_(begin|end): (.*)",
+                    line,
+                )
                 if not match:
                     assert line.startswith("#") or "LOST" not in line
                     continue
@@ -93,8 +114,16 @@ def captured(tmp_path, *kinds):
                     begun[tid] = float(stamp), order, gfp
                 elif tid in begun:
                     since, order, gfp = begun.pop(tid)
-                    found.append(("global" if kind == "direct" else kind, int(tid), float(stamp) - since, int(order),
-                                  gfp, int(fields.split("=")[1].split()[0])))
+                    found.append(
+                        (
+                            "global" if kind == "direct" else kind,
+                            int(tid),
+                            float(stamp) - since,
+                            int(order),
+                            gfp,
+                            int(fields.split("=")[1].split()[0]),
+                        )
+                    )
         finally:
             write("tracing_on", "0")
             os.rmdir(instance)
@@ -110,9 +139,13 @@ def counters(directory):
 
 
 def same_as_trace(records, truth):
-    """Every reclaim the kernel traced, and no other, with the same fields; the same time, but for the probes' own."""
+    """Every reclaim the kernel traced, and no other, with the same fields; the same time, but for
+    the probes' own.
+    """
     key = sorted((r["kind"], r["tid"], r["order"], r["gfp_flags"], r["pages"]) for r in records)
-    assert key == sorted((kind, tid, order, gfp, pages) for kind, tid, _, order, gfp, pages in truth)
+    assert key == sorted(
+        (kind, tid, order, gfp, pages) for kind, tid, _, order, gfp, pages in truth
+    )
     ours, theirs = {}, {}
     for r in records:
         ours.setdefault(r["tid"], []).append(r["lat_ns"] / 1e9)
@@ -121,7 +154,9 @@ def same_as_trace(records, truth):
     # A preemption between the two clock readings is rare: so the median, and the sum.
     differences = sorted(abs(a - b) for tid in ours for a, b in zip(ours[tid], theirs[tid]))
     assert differences[len(differences) // 2] < 50e-6 * SLOW
-    assert sum(map(sum, ours.values())) == pytest.approx(sum(map(sum, theirs.values())), rel=.2, abs=.005 * SLOW)
+    assert sum(map(sum, ours.values())) == pytest.approx(
+        sum(map(sum, theirs.values())), rel=0.2, abs=0.005 * SLOW
+    )
 
 
 @pytest.mark.guest
@@ -159,7 +194,9 @@ def test_free_memory_is_the_kernels(file):
         vmstat = dict(line.split() for line in open("/proc/vmstat"))
     free = [r["free_kb"] for r in child.records if r["comm"] == "drs-free"][-1]
     total = int(re.search(r"MemTotal: +(\d+)", open("/proc/meminfo").read()).group(1))
-    assert abs(free - int(vmstat["nr_free_pages"]) * os.sysconf("SC_PAGE_SIZE") // 1024) < max(100 << 10, total / 20)
+    assert abs(free - int(vmstat["nr_free_pages"]) * os.sysconf("SC_PAGE_SIZE") // 1024) < max(
+        100 << 10, total / 20
+    )
 
 
 def test_filters_take_theirs_and_nothing_else(file, second_file):
@@ -167,23 +204,46 @@ def test_filters_take_theirs_and_nothing_else(file, second_file):
         with contextlib.ExitStack() as stack:
             everything = stack.enter_context(tracing("drsnoop", "-j"))
             filtered = {
-                "uid": (stack.enter_context(tracing("drsnoop", "-j", "-u", "65534")), lambda r: r["uid"] == 65534),
-                "root": (stack.enter_context(tracing("drsnoop", "-j", "-u", "0")), lambda r: r["uid"] == 0),
-                "name": (stack.enter_context(tracing("drsnoop", "-j", "-n", "s-left")), lambda r: "s-left" in r["comm"]),
-                "long": (stack.enter_context(tracing("drsnoop", "-j", "-n", "drs-right-hand")),
-                         lambda r: "drs-right-hand" in r["comm"]),
-                "none": (stack.enter_context(tracing("drsnoop", "-j", "-n", "drs-lefty")), lambda r: False),
-                "cgroup": (stack.enter_context(tracing("drsnoop", "-j", "-c", one)),
-                           lambda r: r["cgroup"] == "/" + os.path.basename(one)),
-                "kind": (stack.enter_context(tracing("drsnoop", "-j", "--kind", "global")), lambda r: r["kind"] == "global"),
+                "uid": (
+                    stack.enter_context(tracing("drsnoop", "-j", "-u", "65534")),
+                    lambda r: r["uid"] == 65534,
+                ),
+                "root": (
+                    stack.enter_context(tracing("drsnoop", "-j", "-u", "0")),
+                    lambda r: r["uid"] == 0,
+                ),
+                "name": (
+                    stack.enter_context(tracing("drsnoop", "-j", "-n", "s-left")),
+                    lambda r: "s-left" in r["comm"],
+                ),
+                "long": (
+                    stack.enter_context(tracing("drsnoop", "-j", "-n", "drs-right-hand")),
+                    lambda r: "drs-right-hand" in r["comm"],
+                ),
+                "none": (
+                    stack.enter_context(tracing("drsnoop", "-j", "-n", "drs-lefty")),
+                    lambda r: False,
+                ),
+                "cgroup": (
+                    stack.enter_context(tracing("drsnoop", "-j", "-c", one)),
+                    lambda r: r["cgroup"] == "/" + os.path.basename(one),
+                ),
+                "kind": (
+                    stack.enter_context(tracing("drsnoop", "-j", "--kind", "global")),
+                    lambda r: r["kind"] == "global",
+                ),
             }
             summary = stack.enter_context(tracing("drsnoop", "-j", "--summary"))
-            children = [reader("drs-left", one, file), reader("drs-right-hand", other, second_file, uid=65534)]
+            children = [
+                reader("drs-left", one, file),
+                reader("drs-right-hand", other, second_file, uid=65534),
+            ]
             assert [c.wait() for c in children] == [0, 0]
     assert {c.pid for c in children} <= {r["pid"] for r in everything.records}
 
     def key(records):
         return sorted((r["tid"], r["kind"], r["order"], r["gfp"], r["pages"]) for r in records)
+
     for name, (child, test) in filtered.items():
         assert key(child.records) == key(filter(test, everything.records)), name
     totals = {(r["pid"], r["kind"]): r for r in summary.records if r["record"] == "process"}
@@ -192,34 +252,53 @@ def test_filters_take_theirs_and_nothing_else(file, second_file):
         total = totals[child.pid, "memcg"]
         assert (total["count"], total["pages"]) == (len(mine), sum(r["pages"] for r in mine))
         assert total["scanned_pages"] in (sum(r["scanned_pages"] or 0 for r in mine), None)
-        assert total["total_ns"] == pytest.approx(sum(r["lat_ns"] for r in mine), rel=.3, abs=5e6 * SLOW)
+        assert total["total_ns"] == pytest.approx(
+            sum(r["lat_ns"] for r in mine), rel=0.3, abs=5e6 * SLOW
+        )
         assert total["max_ns"] <= total["total_ns"]
-    histogram = [r for r in summary.records if r["record"] == "histogram" and r["kind"] == "memcg"][0]
-    assert histogram["count"] == sum(b["count"] for b in histogram["buckets"]) == \
-        sum(t["count"] for key, t in totals.items() if key[1] == "memcg")
-    assert histogram["total_ns"] == sum(t["total_ns"] for key, t in totals.items() if key[1] == "memcg")
+    histogram = [r for r in summary.records if r["record"] == "histogram" and r["kind"] == "memcg"][
+        0
+    ]
+    assert (
+        histogram["count"]
+        == sum(b["count"] for b in histogram["buckets"])
+        == sum(t["count"] for key, t in totals.items() if key[1] == "memcg")
+    )
+    assert histogram["total_ns"] == sum(
+        t["total_ns"] for key, t in totals.items() if key[1] == "memcg"
+    )
 
 
 def test_a_cgroup_of_a_v1_hierarchy_without_the_memory_controller(file, second_file):
-    mounts = [point for point, _, controllers in cgroup.mounts()
-              if controllers and not controllers & {"memory", "cpuset"}]
+    mounts = [
+        point
+        for point, _, controllers in cgroup.mounts()
+        if controllers and not controllers & {"memory", "cpuset"}
+    ]
     if not mounts:
         pytest.skip("no such hierarchy is mounted")
-    other = "%s/crisis-drsnoop-%d" % (mounts[-1], os.getpid())
+    other = f"{mounts[-1]}/crisis-drsnoop-{os.getpid()}"
     os.mkdir(other)
 
     def join():
         with open(other + "/cgroup.procs", "w") as f:
             f.write(str(os.getpid()))
+
     try:
-        with memory_cgroup(LIMIT) as directory, tracing("drsnoop", "-j") as everything, \
-                tracing("drsnoop", "-j", "-c", other) as filtered:
+        with (
+            memory_cgroup(LIMIT) as directory,
+            tracing("drsnoop", "-j") as everything,
+            tracing("drsnoop", "-j", "-c", other) as filtered,
+        ):
             inside = reader("drs-inside", directory, file, preexec_fn=join)
             outside = reader("drs-outside", directory, second_file)
             assert [inside.wait(), outside.wait()] == [0, 0]
     finally:
         remove_cgroup(other)
-    counts = {child.pid: sum(r["pid"] == child.pid for r in everything.records) for child in (inside, outside)}
+    counts = {
+        child.pid: sum(r["pid"] == child.pid for r in everything.records)
+        for child in (inside, outside)
+    }
     assert min(counts.values()) > 0
     assert len(filtered.records) == counts[inside.pid]
     assert {r["pid"] for r in filtered.records} == {inside.pid}
@@ -227,20 +306,27 @@ def test_a_cgroup_of_a_v1_hierarchy_without_the_memory_controller(file, second_f
 
 def test_process_and_thread_filters(file, second_file):
     with memory_cgroup(LIMIT) as directory:
-        children = [reader("drs-%d" % i, directory, path, rounds=100000) for i, path in enumerate((file, second_file))]
+        children = [
+            reader(f"drs-{i}", directory, path, rounds=100000)
+            for i, path in enumerate((file, second_file))
+        ]
         pid = str(children[0].pid)
         try:
             for option in "-p", "-t":
-                found = until(lambda: run("drsnoop", "-j", option, pid, "-d", "1").stdout.splitlines())
+                found = until(
+                    lambda: run("drsnoop", "-j", option, pid, "-d", "1").stdout.splitlines()
+                )
                 assert {json.loads(line)["tid"] for line in found} == {children[0].pid}
-            text = until(lambda: run("drsnoop", "-t", pid, "-d", "1", "-TU").stdout.partition("\n")[2])
+            text = until(
+                lambda: run("drsnoop", "-t", pid, "-d", "1", "-TU").stdout.partition("\n")[2]
+            )
             header = run("drsnoop", "-t", pid, "-d", ".1", "-TU").stdout.splitlines()[0]
         finally:
             for c in children:
                 c.kill()
                 c.wait()
     assert header.split() == ["TIME(s)", "UID", "COMM", "TID", "LAT(ms)", "PAGES"]
-    assert re.match(r"0\.000000000 +0 +drs-0 +%s +[\d.]+ +\d+\n" % pid, text)
+    assert re.match(rf"0\.000000000 +0 +drs-0 +{pid} +[\d.]+ +\d+\n", text)
 
 
 def test_text_is_bccs(file):
@@ -250,34 +336,63 @@ def test_text_is_bccs(file):
     # -v of both adds bcc's column.
     lines = plain.out.splitlines()
     assert lines[0].split() == ["COMM", "PID", "LAT(ms)", "PAGES", "FREE(KB)"]
-    assert re.fullmatch(r"drs text {8}\d+ +\d+\.\d\d +\d+ +\d+", [x for x in lines if "drs text" in x][0])
+    assert re.fullmatch(
+        r"drs text {8}\d+ +\d+\.\d\d +\d+ +\d+", [x for x in lines if "drs text" in x][0]
+    )
     lines = extended.out.splitlines()
-    assert lines[0].split() == ["COMM", "PID", "LAT(ms)", "PAGES", "FREE(KB)", "KIND", "ORDER", "SCANNED", "KSWAPD",
-                                "CGROUP", "GFP_FLAGS"]
+    assert lines[0].split() == [
+        "COMM",
+        "PID",
+        "LAT(ms)",
+        "PAGES",
+        "FREE(KB)",
+        "KIND",
+        "ORDER",
+        "SCANNED",
+        "KSWAPD",
+        "CGROUP",
+        "GFP_FLAGS",
+    ]
     at = [i for i, line in enumerate(lines) if "drs text" in line][0]
-    assert re.fullmatch(r"drs text +\d+ +[\d.]+ +\d+ +\d+ memcg +\d+ +(\d+|-) [RSD?-]+ +/crisis-memory-\d+ +GFP_\S+",
-                        lines[at])
-    frames = [line for line in lines[at + 1:] if line.startswith("    ")]
-    assert any("try_to_free_mem_cgroup_pages+0x" in line for line in frames[:3]) and "vfs_read" in " ".join(frames)
+    assert re.fullmatch(
+        r"drs text +\d+ +[\d.]+ +\d+ +\d+ memcg +\d+ +(\d+|-) [RSD?-]+ +/crisis-memory-\d+ "
+        r"+GFP_\S+",
+        lines[at],
+    )
+    frames = [line for line in lines[at + 1 :] if line.startswith("    ")]
+    assert any(
+        "try_to_free_mem_cgroup_pages+0x" in line for line in frames[:3]
+    ) and "vfs_read" in " ".join(frames)
 
 
 def test_hostile_comm(file):
-    name = b"\x1b[31m\n\"\\\xff".decode("utf-8", "surrogateescape")
+    name = b'\x1b[31m\n"\\\xff'.decode("utf-8", "surrogateescape")
     with memory_cgroup(LIMIT) as directory:
-        with tracing("drsnoop") as text, tracing("drsnoop", "-j") as records, tracing("drsnoop", "--summary") as summary:
+        with (
+            tracing("drsnoop") as text,
+            tracing("drsnoop", "-j") as records,
+            tracing("drsnoop", "--summary") as summary,
+        ):
             assert reader(name, directory, file).wait() == 0
     for shown in text.out, summary.out:
         assert "\x1b" not in shown and r'\x1b[31m\x0a"\\\xff' in shown
-    assert any(r["comm"] == "\x1b[31m\n\"\\\\xff" for r in records.records)
+    assert any(r["comm"] == '\x1b[31m\n"\\\\xff' for r in records.records)
 
 
 @pytest.mark.guest
 def test_a_full_ring_is_counted_and_said(file, tmp_path):
-    code = "from helpers import load; m = load('drsnoop'); m.RING = 4096; m.cli.run(m.main, m.get_parser)"
+    code = (
+        "from helpers import load; m = load('drsnoop'); m.RING = 4096; m.cli.run(m.main, "
+        "m.get_parser)"
+    )
     with memory_cgroup(LIMIT) as directory, captured(tmp_path, "memcg") as truth:
-        child = subprocess.Popen([sys.executable, "-c", code, "-v", "--kind", "memcg"], stdout=subprocess.PIPE,
-                                 stderr=subprocess.PIPE, universal_newlines=True,
-                                 env=dict(os.environ, PYTHONPATH=os.path.join(ROOT, "tests")))
+        child = subprocess.Popen(
+            [sys.executable, "-c", code, "-v", "--kind", "memcg"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            universal_newlines=True,
+            env=dict(os.environ, PYTHONPATH=os.path.join(ROOT, "tests")),
+        )
         while "attached to" not in child.stderr.readline():
             assert child.poll() is None
         child.send_signal(signal.SIGSTOP)
@@ -329,8 +444,14 @@ def sysctl(**values):
 
 @contextlib.contextmanager
 def idle_kswapd():
-    """Let kswapd run only on a CPU that has nothing else to do, so that tasks must reclaim themselves."""
-    threads = [int(name) for name in os.listdir("/proc") if name.isdigit() and comm_of(name).startswith("kswapd")]
+    """Let kswapd run only on a CPU that has nothing else to do, so that tasks must reclaim
+    themselves.
+    """
+    threads = [
+        int(name)
+        for name in os.listdir("/proc")
+        if name.isdigit() and comm_of(name).startswith("kswapd")
+    ]
     assert threads
     try:
         for pid in threads:
@@ -343,7 +464,7 @@ def idle_kswapd():
 
 def comm_of(pid):
     try:
-        with open("/proc/%s/comm" % pid) as f:
+        with open(f"/proc/{pid}/comm") as f:
             return f.read()
     except (FileNotFoundError, ProcessLookupError):
         return ""
@@ -361,19 +482,37 @@ def filled(tmp_path, **values):
 
     def vmstat():
         return {name: int(value) for name, value in map(str.split, open("/proc/vmstat"))}
+
     try:
         # Small watermarks, near to each other, and fillers on all CPUs leave kswapd no time.
         with sysctl(min_free_kbytes=2048, watermark_scale_factor=1, **values), idle_kswapd():
-            with captured(tmp_path, "direct", "memcg", "node") as truth, tracing("drsnoop", "-j") as child:
+            with (
+                captured(tmp_path, "direct", "memcg", "node") as truth,
+                tracing("drsnoop", "-j") as child,
+            ):
                 before = vmstat()
                 for share in ".85", ".9", ".92":
-                    assert subprocess.run([sys.executable, "-c", FILL, path, "1", share]).returncode == 0
+                    assert (
+                        subprocess.run([sys.executable, "-c", FILL, path, "1", share]).returncode
+                        == 0
+                    )
                     after = vmstat()
-                    if sum(after[name] - before[name] for name in after if name.startswith("allocstall_")) >= 10:
+                    if (
+                        sum(
+                            after[name] - before[name]
+                            for name in after
+                            if name.startswith("allocstall_")
+                        )
+                        >= 10
+                    ):
                         break
     finally:
         os.unlink(path)
-    return child.records, truth, {name: after[name] - before[name] for name in after if name in before}
+    return (
+        child.records,
+        truth,
+        {name: after[name] - before[name] for name in after if name in before},
+    )
 
 
 @pytest.mark.guest
@@ -384,8 +523,18 @@ def test_global_reclaim_is_exactly_what_the_kernel_counts(tmp_path):
     stalls = sum(value for name, value in grown.items() if name.startswith("allocstall_"))
     count = len([r for r in records if r["kind"] == "global"])
     scanned = sum(r["scanned_pages"] or 0 for r in records if r["kind"] != "memcg")
-    print("global reclaims: %d, allocstall: %d; scanned: %d, pgscan_direct: %d; reclaimed: %d, pgsteal_direct: %d" % (
-        count, stalls, scanned, grown["pgscan_direct"], sum(r["pages"] for r in records), grown["pgsteal_direct"]))
+    print(
+        "global reclaims: %d, allocstall: %d; scanned: %d, pgscan_direct: %d; reclaimed: %d, "
+        "pgsteal_direct: %d"
+        % (
+            count,
+            stalls,
+            scanned,
+            grown["pgscan_direct"],
+            sum(r["pages"] for r in records),
+            grown["pgsteal_direct"],
+        )
+    )
     # The kernel counts a stall once more when a reclaim starts over, having spared pages in vain.
     assert count <= stalls <= count * 1.1 + 3
     if None not in [r["scanned_pages"] for r in records]:
@@ -402,22 +551,33 @@ def test_node_reclaim(tmp_path):
     records, truth, grown = filled(tmp_path, zone_reclaim_mode=1, min_unmapped_ratio=0)
     if not [kind for kind, *_ in truth if kind == "node"]:
         assert not [r for r in records if r["kind"] == "node"]
-        pytest.skip("the kernel itself traced no node reclaim, of %d nodes: %s" % (
-            len(load("drsnoop").sysfs.online_nodes()),
-            {name: value for name, value in grown.items() if value and name.startswith(("zone_rec", "allocstall"))}))
+        pytest.skip(
+            "the kernel itself traced no node reclaim, of %d nodes: %s"
+            % (
+                len(load("drsnoop").sysfs.online_nodes()),
+                {
+                    name: value
+                    for name, value in grown.items()
+                    if value and name.startswith(("zone_rec", "allocstall"))
+                },
+            )
+        )
     same_as_trace(records, truth)
 
 
 def test_kernel_headers_serve_where_there_is_no_btf(file):
     from crisis import bpf
     from crisis.bpf import cache
-    if not os.path.isdir("/lib/modules/%s/build" % os.uname().release):
-        pytest.skip("no headers of kernel %s are installed" % os.uname().release)
+
+    if not os.path.isdir(f"/lib/modules/{os.uname().release}/build"):
+        pytest.skip(f"no headers of kernel {os.uname().release} are installed")
     drsnoop = load("drsnoop")
     obj = cache.build(drsnoop.SOURCES["format"], cache=False, headers="kernel")
     params = dict.fromkeys(drsnoop.PARAMS, 0)
     params.update(bpf.field_places(drsnoop.SOURCES["format"]), kinds=7, around=1, nodes=1, online=1)
-    program = bpf.Program(obj, params, {"starts": {"max_entries": 4096}, "events": {"max_entries": 1 << 20}})
+    program = bpf.Program(
+        obj, params, {"starts": {"max_entries": 4096}, "events": {"max_entries": 1 << 20}}
+    )
     program.attach()
     ring = bpf.RingBuffer(program.maps["events"], program.layouts["event"])
     with memory_cgroup(LIMIT) as directory:
@@ -427,7 +587,9 @@ def test_kernel_headers_serve_where_there_is_no_btf(file):
     program.close()
     assert len(found) >= 5 and {(r.kind, r.comm) for r in found} == {("memcg", "drs-headers")}
     assert all(r.free > 0 and re.fullmatch("[RSD?]", r.kswapd) for r in found)
-    assert cache.build(drsnoop.SOURCES["typed"], cache=False, headers="kernel").unusable.startswith("this kernel has no BTF in ")
+    assert cache.build(drsnoop.SOURCES["typed"], cache=False, headers="kernel").unusable.startswith(
+        "this kernel has no BTF in "
+    )
 
 
 def test_without_root():

@@ -16,15 +16,15 @@ import sys
 import time
 
 import pytest
-from helpers import SLOW, as_nobody, load, run, tool
-from pagefiles import PAGE, Resident, evict, libc, mincore, mincore_of, mounted, write
 
+from crisis.errors import Error
+from crisis.kernel import cgroup as cgroups
 from crisis.memory.residency import Residency
 from crisis.memory.survey import Survey
 from crisis.memory.survey_jobs import in_parallel
 from crisis.memory.survey_printer import Printer
-from crisis.kernel import cgroup as cgroups
-from crisis.errors import Error
+from helpers import SLOW, as_nobody, load, run, tool
+from pagefiles import PAGE, Resident, evict, libc, mincore, mincore_of, mounted, write
 
 HAS_CACHESTAT = Residency().has_cachestat
 
@@ -39,9 +39,15 @@ def pages(*arguments):
     return {r["file"]: r["pages"] for r in records(*arguments)}
 
 
-PATTERNS = {"full": (256, 0, range(256)), "half": (256, 0, range(128)), "alternate": (256, 0, range(0, 256, 2)),
-            "nothing": (256, 0, ()), "odd size": (77, 1234, (0, 5, 76, 77)), "one byte": (0, 1, (0,)),
-            "empty": (0, 0, ())}
+PATTERNS = {
+    "full": (256, 0, range(256)),
+    "half": (256, 0, range(128)),
+    "alternate": (256, 0, range(0, 256, 2)),
+    "nothing": (256, 0, ()),
+    "odd size": (77, 1234, (0, 5, 76, 77)),
+    "one byte": (0, 1, (0,)),
+    "empty": (0, 0, ()),
+}
 
 
 @pytest.mark.guest
@@ -51,14 +57,14 @@ def test_equals_mincore(place, pattern):
     path = write(place + "/file", count, tail)
     with Resident(path, resident) as file:
         vector = file.vector()
-        assert vector == bytes(i in resident for i in range(len(vector)))       # the stage is set
+        assert vector == bytes(i in resident for i in range(len(vector)))  # the stage is set
         text = run("fincore", "-b", "-n", "-r", "-o", "pages,res,size", path).stdout
-        assert text == "%d %d %d\n" % (vector.count(1), vector.count(1) * PAGE, count * PAGE + tail)
+        assert text == f"{vector.count(1)} {vector.count(1) * PAGE} {count * PAGE + tail}\n"
         saved = run("pagecache", "save", path).stdout
         assert file.vector() == vector
         rebuilt = bytearray(len(vector))
         for first, length in json.loads(saved)["ranges"] if saved else ():
-            rebuilt[first:first + length] = b"\1" * length
+            rebuilt[first : first + length] = b"\1" * length
         assert rebuilt == vector
         # The other way to measure gives the same.
         other = Residency()
@@ -70,7 +76,7 @@ def test_agrees_with_util_linux(place):
     theirs = shutil.which("fincore", path="/usr/bin")
     if not theirs:
         pytest.skip("util-linux's fincore is not installed")
-    paths = [write("%s/%s" % (place, name.replace(" ", "_")), *PATTERNS[name][:2]) for name in PATTERNS]
+    paths = [write(f"{place}/{name.replace(' ', '_')}", *PATTERNS[name][:2]) for name in PATTERNS]
     files = [Resident(path, PATTERNS[name][2]) for path, name in zip(paths, PATTERNS)]
     for options in ["-b"], ["-r"], ["-n", "-r"], ["-J"], ["-J", "-b"], ["-r", "-o", "FILE,SIZE"]:
         ours = run("fincore", *options, *paths).stdout
@@ -95,7 +101,9 @@ def test_sparse_files(place):
         os.close(fd)
     if HAS_CACHESTAT:
         assert pages(path) == {path: 3}
-        assert run("fincore", "-n", "-r", "-o", "SIZE,RES", path).stdout == "1T %dK\n" % (3 * PAGE >> 10)
+        assert (
+            run("fincore", "-n", "-r", "-o", "SIZE,RES", path).stdout == f"1T {3 * PAGE >> 10}K\n"
+        )
     small = place + "/small"
     with open(small, "wb") as f:
         f.truncate(1000 * PAGE)
@@ -114,8 +122,11 @@ def test_a_file_cut_short_has_no_pages_beyond_its_end(place):
 
 def test_a_file_cut_short_while_it_is_measured(place):
     path = write(place + "/file", 64)
-    code = ("import os,sys\nfd = os.open(sys.argv[1], os.O_RDWR)\nprint(flush=True)\n"
-            "while True: os.ftruncate(fd, 64 * %d); os.pwrite(fd, b'x' * %d, 0); os.ftruncate(fd, 100)" % (PAGE, PAGE))
+    code = (
+        "import os,sys\nfd = os.open(sys.argv[1], os.O_RDWR)\nprint(flush=True)\n"
+        f"while True: os.ftruncate(fd, 64 * {PAGE}); os.pwrite(fd, b'x' * {PAGE}, 0); "
+        "os.ftruncate(fd, 100)"
+    )
     child = subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE)
     try:
         child.stdout.readline()
@@ -127,7 +138,9 @@ def test_a_file_cut_short_while_it_is_measured(place):
                 residency = Residency()
                 residency.has_cachestat = False
                 for _ in range(200):
-                    assert 0 <= residency.measure(f.fileno(), os.fstat(f.fileno()), 64 * PAGE)[0] <= 64
+                    assert (
+                        0 <= residency.measure(f.fileno(), os.fstat(f.fileno()), 64 * PAGE)[0] <= 64
+                    )
     finally:
         child.kill()
         child.wait()
@@ -154,7 +167,7 @@ def test_tmpfs_and_hugetlbfs():
             huge = os.stat(point).st_blksize
             fd = os.open(point + "/file", os.O_RDWR | os.O_CREAT)
             os.ftruncate(fd, 8 * huge)
-            view = mmap.mmap(fd, 8 * huge, mmap.MAP_SHARED | 0x4000)        # MAP_NORESERVE
+            view = mmap.mmap(fd, 8 * huge, mmap.MAP_SHARED | 0x4000)  # MAP_NORESERVE
             for i in 0, 5:
                 view[i * huge] = 1
             # mincore knows them only where they are mapped, which is here.
@@ -162,7 +175,7 @@ def test_tmpfs_and_hugetlbfs():
             where = ctypes.addressof(ctypes.c_char.from_buffer(view))
             assert libc.mincore(where, 8 * huge, vector) == 0
             assert vector.raw.count(1) == 2 * huge // PAGE
-            record, = records(point + "/file", "--output-all", "--map")
+            (record,) = records(point + "/file", "--output-all", "--map")
             assert record["map"] is None
             assert run("pagecache", "touch", point + "/file").returncode == 1
             assert record["pages"] == vector.raw.count(1) and record["dirty_pages"] is None
@@ -177,11 +190,13 @@ def test_tmpfs_and_hugetlbfs():
 @pytest.mark.guest
 def test_overlayfs_where_cachestat_would_say_nothing(place):
     for name in "lower", "upper", "work":
-        os.mkdir("%s/%s" % (place, name))
+        os.mkdir(f"{place}/{name}")
     write(place + "/lower/file", 64)
-    with mounted("overlay", "overlay", "lowerdir=%s/lower,upperdir=%s/upper,workdir=%s/work" % ((place,) * 3)) as point:
+    with mounted(
+        "overlay", "overlay", "lowerdir=%s/lower,upperdir=%s/upper,workdir=%s/work" % ((place,) * 3)
+    ) as point:
         with Resident(place + "/lower/file", range(0, 64, 4)) as file:
-            record, = records(point + "/file", "--output-all", "--map")
+            (record,) = records(point + "/file", "--output-all", "--map")
             assert record["pages"] == file.vector().count(1) == 16
             assert record["dirty_pages"] is None and record["map"] == "o." * 16
         result = run("fincore", "-C", point + "/file")
@@ -193,16 +208,22 @@ def test_block_device(place):
     image = place + "/image"
     with open(image, "wb") as f:
         f.truncate(8 << 20)
-    result = subprocess.run(["losetup", "-f", "--show", image], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                            universal_newlines=True)
+    result = subprocess.run(
+        ["losetup", "-f", "--show", image],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     if result.returncode:
-        pytest.skip("no loop device: %s" % result.stdout.strip())
+        pytest.skip(f"no loop device: {result.stdout.strip()}")
     device = result.stdout.strip()
     try:
         with Resident(device, (0, 7, 100)) as file:
             vector = file.vector()
-            record, = records(device)
-            assert record["pages"] == vector.count(1) and {0, 7, 100} <= {i for i, p in enumerate(vector) if p}
+            (record,) = records(device)
+            assert record["pages"] == vector.count(1) and {0, 7, 100} <= {
+                i for i, p in enumerate(vector) if p
+            }
             assert record["size_bytes"] == 8 << 20
         # Inside a directory no device is opened.
         os.mkdir(place + "/dev")
@@ -229,28 +250,46 @@ def test_links_pipes_sockets_and_loops(place):
         assert len([r for r in inside if r["file"].startswith(place) and r["pages"] == 10]) == 1
         for name, what in ("fifo", "a FIFO"), ("socket", "a socket"), ("dangling", "No such file"):
             result = run("fincore", place + "/" + name)
-            assert result.returncode == 1 and what in result.stderr and result.stderr.count("\n") == 1
+            assert (
+                result.returncode == 1 and what in result.stderr and result.stderr.count("\n") == 1
+            )
         result = run("fincore", "/dev/null", path, "/no/such/file")
         assert result.returncode == 1 and result.stdout.split()[-1] == path
-        assert result.stderr.count("\n") == 2 and "failed to open: /no/such/file: No such file" in result.stderr
+        assert (
+            result.stderr.count("\n") == 2
+            and "failed to open: /no/such/file: No such file" in result.stderr
+        )
 
 
 def test_hostile_names(place):
-    names = [b"new\nline", b"esc\x1b[31m", b"caf\xe9", b'quote"back\\slash', "umläut‮".encode(), b" space "]
+    names = [
+        b"new\nline",
+        b"esc\x1b[31m",
+        b"caf\xe9",
+        b'quote"back\\slash',
+        "umläut‮".encode(),
+        b" space ",
+    ]
     for name in names:
         with open(os.fsencode(place) + b"/" + name, "wb") as f:
             f.write(b"x")
     for arguments in ([], ["-r"], ["-s"], ["-J"], ["--top", "9"]):
         result = run("fincore", *arguments, place)
-        assert result.returncode == 0 and not re.search(r"[\x00-\x09\x0b-\x1f\x7f\u202e]", result.stdout)
+        assert result.returncode == 0 and not re.search(
+            r"[\x00-\x09\x0b-\x1f\x7f\u202e]", result.stdout
+        )
         if arguments in ([], ["-r"], ["--top", "9"]):
             assert result.stdout.count("\n") == len(names) + 1
     raw = [line.split(" ")[3] for line in run("fincore", "-r", "-n", place).stdout.splitlines()]
-    undone = {re.sub(rb"\\x(..)", lambda m: bytes([int(m.group(1), 16)]), line.encode()) for line in raw}
+    undone = {
+        re.sub(rb"\\x(..)", lambda m: bytes([int(m.group(1), 16)]), line.encode()) for line in raw
+    }
     assert undone == {os.fsencode(place) + b"/" + name for name in names}
     assert len(json.loads(run("fincore", "-J", place).stdout)["fincore"]) == len(names)
     missing = run("fincore", place + "/\x1b[31m\nx")
-    assert missing.returncode == 1 and missing.stderr.count("\n") == 1 and "\x1b" not in missing.stderr
+    assert (
+        missing.returncode == 1 and missing.stderr.count("\n") == 1 and "\x1b" not in missing.stderr
+    )
 
 
 @pytest.fixture(scope="module")
@@ -260,10 +299,10 @@ def tree(disk):
     for directory in "", "/a", "/a/b", "/c":
         os.makedirs(top + directory)
         for i in range(750):
-            with open("%s%s/%d" % (top, directory, i), "wb") as f:
+            with open(f"{top}{directory}/{i}", "wb") as f:
                 f.write(b"x" * (i % 3 * PAGE + i % 2))
     for i in range(500):
-        os.link("%s/a/%d" % (top, i), "%s/c/link%d" % (top, i))
+        os.link(f"{top}/a/{i}", f"{top}/c/link{i}")
     yield top
     shutil.rmtree(top)
 
@@ -283,7 +322,7 @@ def census(top):
 @pytest.mark.guest
 @pytest.mark.parametrize("jobs", ["1", "2", "5"])
 def test_a_tree_by_several_processes(tree, jobs):
-    for _ in range(20):         # until nothing was trimmed meanwhile
+    for _ in range(20):  # until nothing was trimmed meanwhile
         truth = census(tree)
         found = records("--jobs", jobs, "-c", tree)
         summed, total = records("--jobs", jobs, "-s", "-c", tree)
@@ -301,13 +340,18 @@ def test_a_tree_by_several_processes(tree, jobs):
 
 
 def test_options_of_the_walk(tree, place):
-    assert len(records("--exclude", "link*", "--exclude", "*/a/b", "--exclude", "1*", tree)) == 3 * (750 - 111)
+    assert len(
+        records("--exclude", "link*", "--exclude", "*/a/b", "--exclude", "1*", tree)
+    ) == 3 * (750 - 111)
     both = records(tree + "/a/1", tree + "/c/link1", "-c")
     assert [r["file"] for r in both[:2]] == [tree + "/a/1", tree + "/c/link1"]
     assert both[2]["files"] == 1 and both[2]["pages"] == both[0]["pages"]
     with open(place + "/list", "wb") as f:
         f.write(os.fsencode(tree) + b"/1\n" + os.fsencode(tree) + b"/2")
-    assert [r["file"] for r in records("--files-from", place + "/list")] == [tree + "/1", tree + "/2"]
+    assert [r["file"] for r in records("--files-from", place + "/list")] == [
+        tree + "/1",
+        tree + "/2",
+    ]
     with open(place + "/list", "wb") as f:
         f.write(b"%s/1\0%s/c\0" % ((os.fsencode(tree),) * 2))
     assert len(records("-0", "--files-from", place + "/list")) == 1251
@@ -323,15 +367,24 @@ def test_options_of_the_walk(tree, place):
 
 def test_sort_top_and_columns(place):
     sizes = {"a": 5, "b": 50, "c": 20}
-    held = [Resident(write("%s/%s" % (place, name), count), range(count)) for name, count in sizes.items()]
+    held = [
+        Resident(write(f"{place}/{name}", count), range(count)) for name, count in sizes.items()
+    ]
 
     def order(*arguments):
         return [r["file"][-1] for r in records(*arguments, place)]
 
     assert order("--sort", "res") == ["b", "c", "a"] and order("--top", "2") == ["b", "c"]
-    assert order("--sort", "FILE") == ["a", "b", "c"] and order("--sort", "size", "--top", "1") == ["b"]
-    assert run("fincore", "-o", "+dirty", place).stdout.split("\n")[0].split() == ["RES", "PAGES", "SIZE", "FILE",
-                                                                                  "DIRTY"]
+    assert order("--sort", "FILE") == ["a", "b", "c"] and order("--sort", "size", "--top", "1") == [
+        "b"
+    ]
+    assert run("fincore", "-o", "+dirty", place).stdout.split("\n")[0].split() == [
+        "RES",
+        "PAGES",
+        "SIZE",
+        "FILE",
+        "DIRTY",
+    ]
     assert run("fincore", "-n", "-o", "FILE", place + "/a").stdout == place + "/a\n"
     for file in held:
         file.__exit__()
@@ -340,7 +393,15 @@ def test_sort_top_and_columns(place):
 def test_a_long_list_keeps_its_columns(tree):
     lines = run("fincore", "--jobs", "1", tree).stdout.splitlines()
     assert len(lines) == 3001 and len({line.index("/") for line in lines[1:]}) == 1
-    assert len({line.index("/") for line in run("fincore", "--jobs", "2", tree).stdout.splitlines()[1:]}) == 1
+    assert (
+        len(
+            {
+                line.index("/")
+                for line in run("fincore", "--jobs", "2", tree).stdout.splitlines()[1:]
+            }
+        )
+        == 1
+    )
 
 
 @pytest.mark.guest
@@ -350,16 +411,21 @@ def test_dirty_pages_and_map(place):
     path = write(place + "/file", 64)
     with Resident(path, range(0, 32)):
         fd = os.open(path, os.O_RDWR)
-        for _ in range(50):     # until writeback did not come between
+        for _ in range(50):  # until writeback did not come between
             os.pwrite(fd, b"x" * (4 * PAGE), 0)
-            record, = records("--map", "--output-all", path)
+            (record,) = records("--map", "--output-all", path)
             if record["dirty_pages"] == 4:
                 break
         assert (record["dirty_pages"], record["dirty_bytes"]) == (4, 4 * PAGE)
-        assert record["map"] == "DD" + "O" * 14 + record["map"][16:] and "O" not in record["map"][16:]
+        assert (
+            record["map"] == "DD" + "O" * 14 + record["map"][16:] and "O" not in record["map"][16:]
+        )
         os.fsync(fd)
-        record, = records("--map", "--output-all", path)
-        assert record["dirty_pages"] == record["writeback_pages"] == 0 and record["map"][:16] == "O" * 16
+        (record,) = records("--map", "--output-all", path)
+        assert (
+            record["dirty_pages"] == record["writeback_pages"] == 0
+            and record["map"][:16] == "O" * 16
+        )
         os.close(fd)
 
 
@@ -370,16 +436,25 @@ def test_what_the_kernel_does_not_tell(place):
         result = as_nobody("fincore", "-j", "-c", path)
         record, total = map(json.loads, result.stdout.splitlines())
         if record["pages"] is not None and HAS_CACHESTAT:
-            # Before 6.13 and its stable updates cachestat told everybody; then it is the truth at least.
+            # Before 6.13 and its stable updates cachestat told everybody; then it is the truth at
+            # least.
             assert record["pages"] == file.vector().count(1)
         else:
-            assert result.returncode == 1 and result.stderr.count("\n") == 1 and "1 of 1 files" in result.stderr
-            assert record["pages"] is None and record["res_bytes"] is None and record["size_bytes"] == 16 * PAGE
+            assert (
+                result.returncode == 1
+                and result.stderr.count("\n") == 1
+                and "1 of 1 files" in result.stderr
+            )
+            assert (
+                record["pages"] is None
+                and record["res_bytes"] is None
+                and record["size_bytes"] == 16 * PAGE
+            )
             assert (total["unknown"], total["files"], total["pages"]) == (1, 1, None)
             with open(place + "/large", "wb") as f:
                 f.truncate(1 << 40)
             told = as_nobody("fincore", "-n", "-r", path, place + "/large").stdout
-            assert told == "- - 64K %s\n- - 1T %s/large\n" % (path, place)
+            assert told == f"- - 64K {path}\n- - 1T {place}/large\n"
         # mincore calls all of it resident: we must not.
         readable, writable = os.pipe()
         pid = os.fork()
@@ -388,7 +463,10 @@ def test_what_the_kernel_does_not_tell(place):
                 os.setuid(65534)
                 residency = Residency()
                 residency.has_cachestat = False
-                told = residency.measure(file.fd, os.fstat(file.fd), file.size), mincore(file.fd, file.size).count(1)
+                told = (
+                    residency.measure(file.fd, os.fstat(file.fd), file.size),
+                    mincore(file.fd, file.size).count(1),
+                )
                 os.write(writable, json.dumps(told).encode())
             finally:
                 os._exit(0)
@@ -405,12 +483,21 @@ def test_what_the_kernel_does_not_tell(place):
 
 
 def without_cachestat(code):
-    """For a child: system call 451 fails with this errno, as before Linux 6.5 or behind a container's filter."""
-    program = b"".join(struct.pack("HBBI", *instruction) for instruction in (
-        (0x20, 0, 0, 0), (0x15, 0, 1, 451), (0x06, 0, 0, 0x50000 | code), (0x06, 0, 0, 0x7fff0000)))
+    """For a child: system call 451 fails with this errno, as before Linux 6.5 or behind a
+    container's filter.
+    """
+    program = b"".join(
+        struct.pack("HBBI", *instruction)
+        for instruction in (
+            (0x20, 0, 0, 0),
+            (0x15, 0, 1, 451),
+            (0x06, 0, 0, 0x50000 | code),
+            (0x06, 0, 0, 0x7FFF0000),
+        )
+    )
     buffer = ctypes.create_string_buffer(program)
     filter = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 4, ctypes.addressof(buffer)))
-    if libc.prctl(22, 2, filter, 0, 0):         # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+    if libc.prctl(22, 2, filter, 0, 0):  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
         raise OSError(ctypes.get_errno(), "seccomp")
 
 
@@ -419,10 +506,25 @@ def without_cachestat(code):
 def test_without_cachestat_mincore_answers(place, code):
     path = write(place + "/file", 256)
     with Resident(path, range(0, 256, 3)) as file:
-        result = run("fincore", "-j", "--map", "--output-all", "-c", path, preexec_fn=lambda: without_cachestat(code))
+        result = run(
+            "fincore",
+            "-j",
+            "--map",
+            "--output-all",
+            "-c",
+            path,
+            preexec_fn=lambda: without_cachestat(code),
+        )
         record, total = map(json.loads, result.stdout.splitlines())
-        assert result.returncode == 0 and record["pages"] == total["pages"] == file.vector().count(1) == 86
-        assert record["dirty_pages"] is None and total["evicted_bytes"] is None and record["map"] == "o" * 32
+        assert (
+            result.returncode == 0
+            and record["pages"] == total["pages"] == file.vector().count(1) == 86
+        )
+        assert (
+            record["dirty_pages"] is None
+            and total["evicted_bytes"] is None
+            and record["map"] == "o" * 32
+        )
         forced = run("fincore", "-C", path, preexec_fn=lambda: without_cachestat(code))
         assert forced.returncode == 69 and forced.stdout == "" and forced.stderr.count("\n") == 1
 
@@ -439,9 +541,11 @@ sys.stdin.read()
 
 @pytest.mark.guest
 def test_files_of_a_process(place):
-    paths = [write("%s/%s" % (place, name), count) for name, count in (("mapped", 20), ("open", 30))]
+    paths = [write(f"{place}/{name}", count) for name, count in (("mapped", 20), ("open", 30))]
     held = [Resident(path, range(4 + i)) for i, path in enumerate(paths)]
-    child = subprocess.Popen([sys.executable, "-c", PROCESS, *paths], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child = subprocess.Popen(
+        [sys.executable, "-c", PROCESS, *paths], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     try:
         child.stdout.readline()
         found = pages("-p", str(child.pid))
@@ -455,18 +559,29 @@ def test_files_of_a_process(place):
         for file in held:
             file.__exit__()
     result = run("fincore", "-p", str(child.pid))
-    assert result.returncode == 1 and "no such process" in result.stderr and result.stderr.count("\n") == 1
+    assert (
+        result.returncode == 1
+        and "no such process" in result.stderr
+        and result.stderr.count("\n") == 1
+    )
     result = as_nobody("fincore", "-p", "1")
     assert result.returncode == 77 and result.stderr.count("\n") == 1
 
 
 def test_files_of_another_mount_namespace():
-    script = "mount -t tmpfs none /mnt && head -c 40960 /dev/zero >/mnt/hidden && exec 7</mnt/hidden && echo && read x"
-    child = subprocess.Popen(["unshare", "-m", "sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                             stderr=subprocess.PIPE)
+    script = (
+        "mount -t tmpfs none /mnt && head -c 40960 /dev/zero >/mnt/hidden && exec "
+        "7</mnt/hidden && echo && read x"
+    )
+    child = subprocess.Popen(
+        ["unshare", "-m", "sh", "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     try:
         if not child.stdout.readline():
-            pytest.skip("cannot make a mount namespace: %s" % child.stderr.read().decode().strip())
+            pytest.skip(f"cannot make a mount namespace: {child.stderr.read().decode().strip()}")
         assert not os.path.exists("/mnt/hidden")
         assert pages("-p", str(child.pid))["/mnt/hidden"] == 10 * 4096 // PAGE
     finally:
@@ -486,23 +601,31 @@ def test_who_owns_the_pages(place):
     if mount[1] is None:
         with open(mount[0] + "/cgroup.subtree_control", "w") as f:
             f.write("+memory")
-    cgroup = mount[0] + "/fincore-test-%d" % os.getpid()
+    cgroup = mount[0] + f"/fincore-test-{os.getpid()}"
     os.mkdir(cgroup)
     path = write(place + "/file", 64)
     try:
-        code = ("import os, sys\nopen(sys.argv[2] + '/cgroup.procs', 'w').write(str(os.getpid()))\n"
-                "os.posix_fadvise(os.open(sys.argv[1], os.O_RDONLY), 0, 0, os.POSIX_FADV_RANDOM)\n"
-                "import mmap\nm = mmap.mmap(os.open(sys.argv[1], os.O_RDONLY), 0, prot=mmap.PROT_READ)\n"
-                "m.madvise(mmap.MADV_RANDOM)\n[m[i * %d] for i in range(0, 40)]\nprint(flush=True)\nsys.stdin.read()"
-                % PAGE)
-        child = subprocess.Popen([sys.executable, "-c", code, path, cgroup], stdin=subprocess.PIPE,
-                                 stdout=subprocess.PIPE)
+        code = (
+            "import os, sys\nopen(sys.argv[2] + '/cgroup.procs', 'w').write(str(os.getpid()))\n"
+            "os.posix_fadvise(os.open(sys.argv[1], os.O_RDONLY), 0, 0, os.POSIX_FADV_RANDOM)\n"
+            "import mmap\nm = mmap.mmap(os.open(sys.argv[1], os.O_RDONLY), 0, "
+            "prot=mmap.PROT_READ)\n"
+            f"m.madvise(mmap.MADV_RANDOM)\n[m[i * {PAGE}] for i in range(0, "
+            "40)]\nprint(flush=True)\nsys.stdin.read()"
+        )
+        child = subprocess.Popen(
+            [sys.executable, "-c", code, path, cgroup],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
         child.stdout.readline()
         vector = mincore_of(path)
         found = records("--cgroup", path)
         child.stdin.close()
         child.wait()
-        assert {r["cgroup"]: r["pages"] for r in found} == {cgroup[len(mount[0]):]: vector.count(1)}
+        assert {r["cgroup"]: r["pages"] for r in found} == {
+            cgroup[len(mount[0]) :]: vector.count(1)
+        }
         assert vector.count(1) == 40 and found[0]["pages_ratio"] == 1 and found[0]["files"] == 1
         text = run("fincore", "--cgroup", path).stdout.splitlines()
         assert text[0].split() == ["RES", "PAGES", "FILES", "%", "CGROUP"]
@@ -517,20 +640,27 @@ def test_who_owns_the_pages(place):
             except OSError:
                 if time.monotonic() > deadline:
                     raise
-                time.sleep(.1)
+                time.sleep(0.1)
 
 
 def test_watch_shows_what_changed(place):
     path, still = write(place + "/file", 32), write(place + "/still", 8)
-    child = subprocess.Popen([tool("fincore"), "-j", "--watch", ".1", path, still], stdout=subprocess.PIPE,
-                             universal_newlines=True)
+    child = subprocess.Popen(
+        [tool("fincore"), "-j", "--watch", ".1", path, still],
+        stdout=subprocess.PIPE,
+        universal_newlines=True,
+    )
     first = [json.loads(child.stdout.readline()) for _ in range(2)]
     assert [r["change_bytes"] for r in first] == [None, None]
     with Resident(path, range(12)):
         grown = json.loads(child.stdout.readline())
         while grown["pages"] < 12:
             grown = json.loads(child.stdout.readline())
-        assert grown["file"] == path and grown["pages"] == 12 and 0 < grown["change_bytes"] <= 12 * PAGE
+        assert (
+            grown["file"] == path
+            and grown["pages"] == 12
+            and 0 < grown["change_bytes"] <= 12 * PAGE
+        )
     evict(path)
     changes = [json.loads(child.stdout.readline())]
     while changes[-1]["pages"]:
@@ -542,20 +672,26 @@ def test_watch_shows_what_changed(place):
     with Resident(path, range(4)):
         assert run("fincore", "--watch=.05", "--count", "3", path).stdout.count("CHANGE") == 1
         found = records("--watch=.05", "--count", "2", "-c", path)
-    assert [(r["record"], r["pages"], r["change_bytes"]) for r in found] == [("file", 4, None), ("total", 4, None),
-                                                                             ("total", 4, 0)]
+    assert [(r["record"], r["pages"], r["change_bytes"]) for r in found] == [
+        ("file", 4, None),
+        ("total", 4, None),
+        ("total", 4, 0),
+    ]
 
 
 @pytest.mark.guest
 def test_output_that_fails_or_ends(tree):
     full = open("/dev/full", "w")
     for jobs in "1", "2":
-        result = subprocess.run([tool("fincore"), "--jobs", jobs, tree], stdout=full, stderr=subprocess.PIPE)
+        result = subprocess.run(
+            [tool("fincore"), "--jobs", jobs, tree], stdout=full, stderr=subprocess.PIPE
+        )
         assert result.returncode == 1 and result.stderr.count(b"\n") == 1
-        piped = subprocess.run("'%s' --jobs %s '%s' | head -1" % (tool("fincore"), jobs, tree), shell=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        piped = subprocess.run(
+            f"'{tool('fincore')}' --jobs {jobs} '{tree}' | head -1", shell=True, capture_output=True
+        )
         assert piped.stdout.count(b"\n") == 1 and piped.stderr == b""
-    closed = subprocess.run("'%s' '%s' >&-" % (tool("fincore"), tree), shell=True, stderr=subprocess.PIPE)
+    closed = subprocess.run(f"'{tool('fincore')}' '{tree}' >&-", shell=True, stderr=subprocess.PIPE)
     assert closed.returncode == 1 and closed.stderr.count(b"\n") == 1
 
 
@@ -564,6 +700,8 @@ def test_a_walk_whose_process_dies_says_so(tree, monkeypatch):
     args = command.get_parser().parse_args(["-s", tree])
     columns = list(command.DEFAULT)
     found = Survey(args, Printer(args, columns))
-    monkeypatch.setattr("crisis.memory.survey_jobs._measure", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(
+        "crisis.memory.survey_jobs._measure", lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    )
     with pytest.raises(Error, match="was killed"):
         in_parallel(found, args, columns, [(tree, tree)], 2)

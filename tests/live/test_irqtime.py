@@ -10,11 +10,24 @@ import subprocess
 import time
 
 import pytest
+
 from crisis import bpf
 from crisis.bpf import cache
 from crisis.kernel import interrupts, sysfs
-from helpers import (SLOW, as_nobody, attached, cpu_time, load, needs_quiet_machine, run, stop, tool, until, usable,
-                     workload)
+from helpers import (
+    SLOW,
+    as_nobody,
+    attached,
+    cpu_time,
+    load,
+    needs_quiet_machine,
+    run,
+    stop,
+    tool,
+    until,
+    usable,
+    workload,
+)
 
 # A datagram to oneself: each send runs NET_RX in the sender's context.
 FLOOD = """import socket
@@ -30,7 +43,8 @@ while True:
 
 @pytest.fixture(scope="module", autouse=True)
 def one_cpu_under_emulation():
-    """QEMU before 8.1 crashes a guest that patches code while another CPU runs it (Red Hat bug 2216496).
+    """QEMU before 8.1 crashes a guest that patches code while another CPU runs it (Red Hat bug
+    2216496).
 
     Softirqs run all the time, so that attaching to them meets it soon.
     """
@@ -81,7 +95,7 @@ def test_counts_are_the_kernels(source, tmp_path):
         if r["record"] == "irq":
             key = r["name"] if r["irq"] is None else str(r["irq"])
             ours[key] = ours.get(key, 0) + r["count"]
-    if "CAL" in ours:       # /proc/interrupts has TLB shootdowns by themselves
+    if "CAL" in ours:  # /proc/interrupts has TLB shootdowns by themselves
         for counts in outer, inner, inner_end, outer_end:
             counts["CAL"] += counts["TLB"]
     names = set(table("/proc/softirqs")) | {name for name in inner if name.isdigit()}
@@ -89,14 +103,19 @@ def test_counts_are_the_kernels(source, tmp_path):
         names |= {"LOC", "RES", "CAL", "IWI"}
     assert ours["NET_RX"] > 100 and (source == "lines" or ours["LOC"] > 50)
     assert not set(ours) - names
-    cpus = os.cpu_count()   # each may be in the middle of one
+    cpus = os.cpu_count()  # each may be in the middle of one
     for name in names:
         low, high = inner_end[name] - inner[name], outer_end[name] - outer[name] + cpus
         # A row that no program has ever seen is not reported.
-        assert low - 2 * cpus <= ours.get(name, 0) <= high or not ours.get(name) and low < 20, \
-            (name, low, ours.get(name), high)
-    assert records[-1]["lost"]["unseen"] == sum(r["unseen"] for r in records if r["record"] == "irq"
-                                                and r["type"] == "soft")
+        assert low - 2 * cpus <= ours.get(name, 0) <= high or not ours.get(name) and low < 20, (
+            name,
+            low,
+            ours.get(name),
+            high,
+        )
+    assert records[-1]["lost"]["unseen"] == sum(
+        r["unseen"] for r in records if r["record"] == "irq" and r["type"] == "soft"
+    )
     for kind in "hard", "soft":
         mine = [r for r in records if r["type"] == kind]
         total = mine.pop()
@@ -112,36 +131,49 @@ def test_what_the_programs_do_not_see_is_counted_and_its_time_estimated(tmp_path
     usable("irqtime", "vectors", "0.01", "1")
     command = load("irqtime")
     whole = command.SOURCES["vectors"]
-    text = whole.text.replace("\thard_begins();", "\tif (bpf_get_prandom_u32() & 7)\n\t\thard_begins();")
-    text = text.replace("\tif (s) {\n\t\ts->stolen = 0;", "\tif (s && (bpf_get_prandom_u32() & 7)) {\n\t\ts->stolen = 0;")
-    assert text.count("bpf_get_prandom_u32") == 3       # lines, vectors and softirqs
+    text = whole.text.replace(
+        "\thard_begins();", "\tif (bpf_get_prandom_u32() & 7)\n\t\thard_begins();"
+    )
+    text = text.replace(
+        "\tif (s) {\n\t\ts->stolen = 0;",
+        "\tif (s && (bpf_get_prandom_u32() & 7)) {\n\t\ts->stolen = 0;",
+    )
+    assert text.count("bpf_get_prandom_u32") == 3  # lines, vectors and softirqs
     args = command.get_parser().parse_args(["-j", "--source", "vectors", "--no-cache"])
-    command.SOURCES["lossy"] = bpf.Source("irqtime.lossy", None, whole.points, whole.params, whole.counters,
-                                               whole.defines, text=text)
-    lossy, exact = command.Tracer(argparse.Namespace(**dict(vars(args), source="lossy"))), command.Tracer(args)
+    command.SOURCES["lossy"] = bpf.Source(
+        "irqtime.lossy", None, whole.points, whole.params, whole.counters, whole.defines, text=text
+    )
+    lossy, exact = (
+        command.Tracer(argparse.Namespace(**dict(vars(args), source="lossy"))),
+        command.Tracer(args),
+    )
     with workload(FLOOD):
-        lossy.read(False)       # what ran between the two attachments
+        lossy.read(False)  # what ran between the two attachments
         exact.read(False)
         for _ in range(5):
             (tmp_path / "x").write_bytes(os.urandom(1 << 20))
             subprocess.call(["sync", str(tmp_path / "x")])
-            time.sleep(.2 * SLOW)
+            time.sleep(0.2 * SLOW)
         ours, _ = lossy.read(True)
         truth, _ = exact.read(True)
-    found, wanted = [{s.row()[:2]: s for s in command.grouped(sources, False)} for sources in (ours, truth)]
+    found, wanted = [
+        {s.row()[:2]: s for s in command.grouped(sources, False)} for sources in (ours, truth)
+    ]
     busy = {row: s for row, s in wanted.items() if s.number() > 1000}
     assert ("soft", "NET_RX") in busy
     for row, s in busy.items():
         mine = found[row]
-        assert mine.unseen / mine.number() == pytest.approx(1 / 8 + s.unseen / s.number(), abs=.04), row
+        assert mine.unseen / mine.number() == pytest.approx(
+            1 / 8 + s.unseen / s.number(), abs=0.04
+        ), row
         # The two read at different moments, some milliseconds apart.
-        assert mine.number() == pytest.approx(s.number(), rel=.05), row
-    assert found["soft", "NET_RX"].time == pytest.approx(wanted["soft", "NET_RX"].time, rel=.1)
+        assert mine.number() == pytest.approx(s.number(), rel=0.05), row
+    assert found["soft", "NET_RX"].time == pytest.approx(wanted["soft", "NET_RX"].time, rel=0.1)
 
 
 def softirq_seconds(cpu):
     """Seconds that a CPU has spent in softirqs, by /proc/stat."""
-    words = next(line for line in open("/proc/stat") if line.startswith("cpu%d " % cpu)).split()
+    words = next(line for line in open("/proc/stat") if line.startswith(f"cpu{cpu} ")).split()
     return int(words[7]) / os.sysconf("SC_CLK_TCK")
 
 
@@ -157,24 +189,29 @@ def test_time_of_softirqs_against_the_kernels_account():
         time.sleep(6)
         after, seconds = softirq_seconds(1), time.monotonic() - begin
         records = [json.loads(line) for line in stop(tracer).splitlines()]
-    ours = sum(r["cpu_ratio"] for r in records if r["record"] == "irq" and r["type"] == "soft" and r["cpu"] == 1)
+    ours = sum(
+        r["cpu_ratio"]
+        for r in records
+        if r["record"] == "irq" and r["type"] == "soft" and r["cpu"] == 1
+    )
     truth = (after - before) / seconds
-    assert ours > .02 and ours == pytest.approx(truth, abs=.05 + .15 * truth)
+    assert ours > 0.02 and ours == pytest.approx(truth, abs=0.05 + 0.15 * truth)
 
 
 # Debian 13 renames it.
-PEER = shutil.which("softirqs-libbpf", path="/usr/sbin") or shutil.which("softirqs", path="/usr/sbin")
+PEER = shutil.which("softirqs-libbpf", path="/usr/sbin") or shutil.which(
+    "softirqs", path="/usr/sbin"
+)
 
 
 def side_by_side():
     """NET_RX's share of a CPU by irqtime and by softirqs of libbpf-tools, in overlapping seconds."""
     tracer = attached("irqtime", "-j")
     # Not in microseconds, to which it truncates each one.
-    other = subprocess.run([PEER, "-N", "2", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                           universal_newlines=True)
+    other = subprocess.run([PEER, "-N", "2", "1"], capture_output=True, text=True)
     records = [json.loads(line) for line in stop(tracer).splitlines()]
     if other.returncode:
-        pytest.skip("softirqs does not run here: %s" % other.stderr.strip())
+        pytest.skip(f"softirqs does not run here: {other.stderr.strip()}")
     (ours,) = [r["cpu_ratio"] for r in records if r.get("name") == "NET_RX"]
     return ours, int(re.search(r"^net_rx\s+(\d+)", other.stdout, re.M).group(1)) / 2e9
 
@@ -189,9 +226,11 @@ def test_time_against_another_tool():
     seen = []
     with workload(FLOOD, cpu=1, nice=-20) as child:
         until(lambda: cpu_time(child.pid) > 1e8)
-        while len(seen) < 5 and not any(ours == pytest.approx(theirs, rel=.15) for ours, theirs in seen):
+        while len(seen) < 5 and not any(
+            ours == pytest.approx(theirs, rel=0.15) for ours, theirs in seen
+        ):
             seen.append(side_by_side())
-    assert any(ours == pytest.approx(theirs, rel=.15) for ours, theirs in seen), seen
+    assert any(ours == pytest.approx(theirs, rel=0.15) for ours, theirs in seen), seen
 
 
 @pytest.mark.guest
@@ -202,11 +241,16 @@ def test_no_cpu_has_more_time_than_there_is():
     records = [json.loads(line) for line in result.stdout.splitlines()]
     cpus = sysfs.online_cpus()
     assert {r["cpu"] for r in records if r["record"] == "irq"} <= set(cpus)
-    records = [r for r in records if r["total_ns"] is not None]         # of the others none was seen
+    records = [r for r in records if r["total_ns"] is not None]  # of the others none was seen
     for cpu in cpus:
         assert sum(r["total_ns"] for r in records if r.get("cpu") == cpu) < 1e9 * sum(
-            {r["time"]: r["seconds"] for r in records}.values())
-    assert all(0 < r["max_ns"] <= r["total_ns"] and r["avg_us"] > 0 for r in records if r["record"] == "irq")
+            {r["time"]: r["seconds"] for r in records}.values()
+        )
+    assert all(
+        0 < r["max_ns"] <= r["total_ns"] and r["avg_us"] > 0
+        for r in records
+        if r["record"] == "irq"
+    )
 
 
 @pytest.mark.guest
@@ -223,7 +267,8 @@ def test_histogram_holds_each_one():
         if measured:
             assert r["buckets"][-1]["lo_ns"] <= r["max_ns"] <= r["buckets"][-1]["hi_ns"]
             low = sum(b["lo_ns"] * b["count"] for b in r["buckets"])
-            total = r["total_ns"] * measured / r["count"]       # of the total, the rows are scaled each by itself
+            # of the total, the rows are scaled each by itself
+            total = r["total_ns"] * measured / r["count"]
             if r["record"] == "irq" or not r["unseen"]:
                 assert low <= total + 1 <= 2 + sum(b["hi_ns"] * b["count"] for b in r["buckets"])
     assert "soft = NET_RX\n     nsecs               : count     distribution\n" in text
@@ -233,24 +278,48 @@ def test_text():
     usable("irqtime", "vectors", "0.01", "1")
     result = run("irqtime", "-T", "-P", ".5", "2")
     title, *notes = result.stderr.splitlines()
-    assert result.returncode == 0 and title == "Tracing hard and soft interrupts... Hit Ctrl-C to end."
-    assert not notes or len(notes) == 1 and "UNSEEN" in notes[0]        # where a kernel leaves a task out
+    assert (
+        result.returncode == 0 and title == "Tracing hard and soft interrupts... Hit Ctrl-C to end."
+    )
+    assert not notes or len(notes) == 1 and "UNSEEN" in notes[0]  # where a kernel leaves a task out
     assert len(re.findall(r"^\d\d:\d\d:\d\d$", result.stdout, re.M)) == 2
     heads = [line.split() for line in result.stdout.splitlines() if "TYPE" in line]
-    assert heads == [["CPU", "TYPE", "IRQ", "NAME", "COUNT", "TIME(us)", "AVG(us)", "MAX(us)", "%CPU",
-                      "UNSEEN"]] * 2
+    assert (
+        heads
+        == [
+            [
+                "CPU",
+                "TYPE",
+                "IRQ",
+                "NAME",
+                "COUNT",
+                "TIME(us)",
+                "AVG(us)",
+                "MAX(us)",
+                "%CPU",
+                "UNSEEN",
+            ]
+        ]
+        * 2
+    )
     assert len(re.findall(r"^ +- (hard|soft) +- total ", result.stdout, re.M)) == 4
-    rows = [line.split() for line in result.stdout.splitlines() if re.match(r" *\d+ (hard|soft)", line)]
+    rows = [
+        line.split() for line in result.stdout.splitlines() if re.match(r" *\d+ (hard|soft)", line)
+    ]
     assert any(row[3] == "local_timer" and row[2] == "LOC" for row in rows)
 
 
 def test_lines_have_the_names_of_their_handlers():
     usable("irqtime", "lines", "0.01", "1")
-    busy = [name for name, count in table("/proc/interrupts").items() if name.isdigit() and count > 1000]
+    busy = [
+        name for name, count in table("/proc/interrupts").items() if name.isdigit() and count > 1000
+    ]
     if not busy:
         pytest.skip("no interrupt line of this machine is in use")
     for number in busy:
-        assert interrupts.name(int(number)) == open("/sys/kernel/irq/%s/actions" % number).read().strip()
+        assert (
+            interrupts.name(int(number)) == open(f"/sys/kernel/irq/{number}/actions").read().strip()
+        )
     assert interrupts.name(10**6) == "irq1000000"
 
 
@@ -260,9 +329,15 @@ def test_a_full_table_is_told():
     obj = cache.build(command.SOURCES["lines"])
     if obj.unusable:
         pytest.skip(obj.unusable)
-    program = bpf.Program(obj, {"slots": 0}, {"states": {"max_entries": bpf.possible_cpus()},
-                                              "empty": {"value_size": 24},
-                                              "sources": {"max_entries": 2, "value_size": 24}})
+    program = bpf.Program(
+        obj,
+        {"slots": 0},
+        {
+            "states": {"max_entries": bpf.possible_cpus()},
+            "empty": {"value_size": 24},
+            "sources": {"max_entries": 2, "value_size": 24},
+        },
+    )
     try:
         program.attach()
         with workload(FLOOD):
@@ -287,10 +362,15 @@ def test_usage(arguments):
 
 def test_closed_reader_and_full_disk():
     usable("irqtime", "lines", "0.01", "1")
-    result = subprocess.run("timeout 30 %s .1 | head -2 >/dev/null; echo ${PIPESTATUS[0]}" % tool("irqtime"),
-                            shell=True, executable="/bin/bash", stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            universal_newlines=True)
+    result = subprocess.run(
+        f"timeout 30 {tool('irqtime')} .1 | head -2 >/dev/null; echo ${{PIPESTATUS[0]}}",
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+        text=True,
+    )
     assert result.stdout.strip() in ("0", "141") and "rror" not in result.stderr
-    result = subprocess.run("%s .1 1 >/dev/full" % tool("irqtime"), shell=True, stderr=subprocess.PIPE,
-                            universal_newlines=True)
+    result = subprocess.run(
+        f"{tool('irqtime')} .1 1 >/dev/full", shell=True, stderr=subprocess.PIPE, text=True
+    )
     assert result.returncode == 1 and "No space left" in result.stderr

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The records that stand in for the kernel's in tests/seams.py are those of the programs.
 
-tests/fixtures/layouts.json has, for each command, the structs and the types of the maps that the compiled programs
-have.  After a change: python3 tests/live/test_layouts.py > tests/fixtures/layouts.json
+tests/fixtures/layouts.json has, for each command, the structs and the types of the maps that the
+compiled programs have.  After a change: python3 tests/live/test_layouts.py >
+tests/fixtures/layouts.json
 """
 
 import json
@@ -18,14 +19,18 @@ from helpers import ROOT, load
 
 
 def layouts():
-    """{command: {"structs": {name: layout}, "maps": {name: "KEY VALUE"}}} of all variants that this kernel can have."""
+    """{command: {"structs": {name: layout}, "maps": {name: "KEY VALUE"}}} of all variants that this
+    kernel can have.
+    """
     found = {}
     for command in sorted(os.listdir(os.path.join(ROOT, "bin"))):
         for source in getattr(load(command), "SOURCES", {}).values():
             obj = cache.build(source)
             entry = found.setdefault(command, {"structs": {}, "maps": {}})
             entry["structs"].update(obj.layouts)
-            entry["maps"].update((name, " ".join(types)) for name, _, _, _, _, _, *types in obj.maps)
+            entry["maps"].update(
+                (name, " ".join(types)) for name, _, _, _, _, _, *types in obj.maps
+            )
     return found
 
 
@@ -36,8 +41,9 @@ def test_layouts():
     assert sorted(found) == sorted(expected)
     for command, entry in found.items():
         for what in "structs", "maps":
-            assert {name: entry[what][name] for name in entry[what]} == \
-                {name: expected[command][what].get(name) for name in entry[what]}, command
+            assert {name: entry[what][name] for name in entry[what]} == {
+                name: expected[command][what].get(name) for name in entry[what]
+            }, command
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""memleak on the running kernel, against programs whose leaks are known.  Needs root, and gcc and g++ for most."""
+"""memleak on the running kernel, against programs whose leaks are known.
+
+Needs root, and gcc and g++ for most.
+"""
 
 import contextlib
 import functools
@@ -13,6 +16,7 @@ import subprocess
 import time
 
 import pytest
+
 from helpers import ROOT, SLOW, as_nobody, load, needs_quiet_machine, peak_memory, run, tool, until
 
 AMOUNT = 30000
@@ -300,17 +304,32 @@ def built(tmp_path_factory):
         path = str(directory / name)
         if not os.path.exists(path):
             if not shutil.which(compiler):
-                pytest.skip("%s is not installed" % compiler)
+                pytest.skip(f"{compiler} is not installed")
             source = path + (".cc" if compiler == "g++" else ".c")
             with open(source, "w") as f:
                 f.write(text)
-            made = subprocess.run([compiler, "-g", "-O1", "-fno-builtin", "-fno-omit-frame-pointer",
-                                   "-fno-optimize-sibling-calls", "-w", "-o", path, source, *flags],
-                                  stderr=subprocess.PIPE, universal_newlines=True)
+            made = subprocess.run(
+                [
+                    compiler,
+                    "-g",
+                    "-O1",
+                    "-fno-builtin",
+                    "-fno-omit-frame-pointer",
+                    "-fno-optimize-sibling-calls",
+                    "-w",
+                    "-o",
+                    path,
+                    source,
+                    *flags,
+                ],
+                stderr=subprocess.PIPE,
+                text=True,
+            )
             if "cannot find -l" in made.stderr:
-                pytest.skip("%s cannot make %s: %s" % (compiler, name, made.stderr.splitlines()[-1]))
+                pytest.skip(f"{compiler} cannot make {name}: {made.stderr.splitlines()[-1]}")
             assert made.returncode == 0, made.stderr
         return path
+
     return build
 
 
@@ -333,24 +352,29 @@ def why_not(source):
 
 def usable(source):
     if source and why_not(source):
-        pytest.skip("memleak --source %s: %s" % (source, why_not(source)))
+        pytest.skip(f"memleak --source {source}: {why_not(source)}")
 
 
 def library(name):
-    listing = subprocess.run(["/sbin/ldconfig", "-p"], stdout=subprocess.PIPE, universal_newlines=True).stdout
-    found = re.search(r"=> (\S*/%s)$" % re.escape(name), listing, re.M)
+    listing = subprocess.run(["/sbin/ldconfig", "-p"], stdout=subprocess.PIPE, text=True).stdout
+    found = re.search(rf"=> (\S*/{re.escape(name)})$", listing, re.M)
     if not found:
-        pytest.skip("%s is not installed" % name)
+        pytest.skip(f"{name} is not installed")
     return found.group(1)
 
 
 @contextlib.contextmanager
 def program(*command, env=None, lines=1):
-    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, universal_newlines=True,
-                             env=dict(os.environ, **(env or {})))
+    child = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        universal_newlines=True,
+        env=dict(os.environ, **(env or {})),
+    )
     child.said = [child.stdout.readline() for _ in range(lines)]
-    if not lines:                               # it has its libraries when it waits for its standard input
-        until(lambda: open("/proc/%d/syscall" % child.pid).read().split()[1:2] == ["0x0"])
+    if not lines:  # it has its libraries when it waits for its standard input
+        until(lambda: open(f"/proc/{child.pid}/syscall").read().split()[1:2] == ["0x0"])
     try:
         yield child
     finally:
@@ -362,15 +386,20 @@ class Traced:
     """A memleak that has attached, and the reports that it prints."""
 
     def __init__(self, *args, **kwargs):
-        self.child = subprocess.Popen([tool("memleak"), *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                      universal_newlines=True, **kwargs)
+        self.child = subprocess.Popen(
+            [tool("memleak"), *args],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            universal_newlines=True,
+            **kwargs,
+        )
         self.notes = []
         if "-v" in args:
             for line in self.child.stderr:
                 self.notes.append(line)
                 if "the tracing has begun" in line:
                     return
-            raise AssertionError("memleak did not attach: %s" % self.notes)
+            raise AssertionError(f"memleak did not attach: {self.notes}")
 
     def end(self):
         self.child.send_signal(signal.SIGINT)
@@ -392,24 +421,60 @@ def leaks(pid_or_program, *args, go=b"\n", answer=True):
 
 
 def names(record):
-    """Innermost first; from the caller of operator new on, which has a frame where it is built with frame pointers."""
+    """Innermost first; from the caller of operator new on, which has a frame where it is built with
+    frame pointers.
+    """
     found = [frame["name"] for frame in record["stack"]]
     while found and (found[0] or "").startswith("operator new"):
         del found[0]
     return found
 
 
-@pytest.mark.parametrize("kind, source", [(kind, None) for kind in (
-    "malloc", "calloc", "realloc", "posix_memalign", "valloc", "memalign", "pvalloc", "aligned_alloc", "reallocarray",
-    "mmap", "mremap", "munmap_part", "failed_realloc", "failed", "freed")] + [
-    (kind, "multi") for kind in ("malloc", "posix_memalign", "failed_realloc", "freed")] + [
-    ("posix_memalign", "perf")] + [(kind, "functions") for kind in (
-        "malloc", "reallocarray", "posix_memalign", "aligned_alloc", "mremap", "munmap_part", "failed_realloc", "freed")])
+@pytest.mark.parametrize(
+    "kind, source",
+    [
+        (kind, None)
+        for kind in (
+            "malloc",
+            "calloc",
+            "realloc",
+            "posix_memalign",
+            "valloc",
+            "memalign",
+            "pvalloc",
+            "aligned_alloc",
+            "reallocarray",
+            "mmap",
+            "mremap",
+            "munmap_part",
+            "failed_realloc",
+            "failed",
+            "freed",
+        )
+    ]
+    + [(kind, "multi") for kind in ("malloc", "posix_memalign", "failed_realloc", "freed")]
+    + [("posix_memalign", "perf")]
+    + [
+        (kind, "functions")
+        for kind in (
+            "malloc",
+            "reallocarray",
+            "posix_memalign",
+            "aligned_alloc",
+            "mremap",
+            "munmap_part",
+            "failed_realloc",
+            "freed",
+        )
+    ],
+)
 def test_each_allocator_is_exact(leaker, source, kind):
     usable(source)
     with program(leaker, kind, str(AMOUNT)) as child:
         stacks, total, _ = leaks(child, *(["--source", source] if source else []))
-    assert [(r["bytes"], r["allocations"], names(r)[:2]) for r in stacks] == [(AMOUNT, 1, ["leak", "main"])]
+    assert [(r["bytes"], r["allocations"], names(r)[:2]) for r in stacks] == [
+        (AMOUNT, 1, ["leak", "main"])
+    ]
     assert total["bytes"] == AMOUNT and total["lost"] == dict.fromkeys(total["lost"], 0)
 
 
@@ -420,13 +485,29 @@ def test_a_large_block_is_counted_once(leaker):
     assert [(r["bytes"], names(r)[0]) for r in stacks] == [(10 << 20, "leak")]
 
 
-@pytest.mark.parametrize("kind", [pytest.param("malloc", marks=pytest.mark.guest), "calloc", "realloc",
-                                  pytest.param("posix_memalign", marks=pytest.mark.guest), "valloc", "memalign",
-                                  "pvalloc", "aligned_alloc"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("malloc", marks=pytest.mark.guest),
+        "calloc",
+        "realloc",
+        pytest.param("posix_memalign", marks=pytest.mark.guest),
+        "valloc",
+        "memalign",
+        "pvalloc",
+        "aligned_alloc",
+    ],
+)
 def test_as_bcc_tests_its_own(leaker, kind):
-    """-c from the beginning; the first report, then the leak; the integer at the start of the last line with bytes."""
-    child = subprocess.Popen([tool("memleak"), "-c", "%s %s %d" % (leaker, kind, AMOUNT), "-T", "1", "1", "2"],
-                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    """-c from the beginning; the first report, then the leak; the integer at the start of the last
+    line with bytes.
+    """
+    child = subprocess.Popen(
+        [tool("memleak"), "-c", f"{leaker} {kind} {AMOUNT}", "-T", "1", "1", "2"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
     for line in child.stdout:
         if b"with outstanding allocations" in line:
             break
@@ -438,7 +519,7 @@ def test_as_bcc_tests_its_own(leaker, kind):
 @pytest.mark.guest
 def test_a_command_is_traced_from_its_first_allocation(leaker):
     """A constructor's allocation, of a program that ends at once, with all that it had."""
-    result = run("memleak", "-j", "-T", "99", "-c", "%s malloc %d" % (leaker, AMOUNT), "100")
+    result = run("memleak", "-j", "-T", "99", "-c", f"{leaker} malloc {AMOUNT}", "100")
     assert result.returncode == 0, result.stderr
     records = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
     assert {r["bytes"]: names(r)[0] for r in records[:-1]} == {12345: "early", AMOUNT: "leak"}
@@ -454,15 +535,33 @@ def test_cplusplus(built, source):
     with program(path, lines=0) as child:
         stacks, total, _ = leaks(child, *(["--source", source] if source else []))
     found = {names(r)[0]: r["bytes"] for r in stacks if (names(r)[0] or "").startswith("app::")}
-    assert found == {"app::plain()": 30000, "app::array()": 20000, "app::quiet()": 10000, "app::wide()": 6400}
-    assert total["bytes"] == 66400 + sum(r["bytes"] for r in stacks if not (names(r)[0] or "").startswith("app::"))
-    assert total["bytes"] - 66400 in (0, 1024, 4096)        # stdout's buffer
+    assert found == {
+        "app::plain()": 30000,
+        "app::array()": 20000,
+        "app::quiet()": 10000,
+        "app::wide()": 6400,
+    }
+    assert total["bytes"] == 66400 + sum(
+        r["bytes"] for r in stacks if not (names(r)[0] or "").startswith("app::")
+    )
+    assert total["bytes"] - 66400 in (0, 1024, 4096)  # stdout's buffer
 
 
-@pytest.mark.parametrize("name", ["libjemalloc.so.2", "libtcmalloc.so.4", "libtcmalloc_minimal.so.4"])
+@pytest.mark.parametrize(
+    "name", ["libjemalloc.so.2", "libtcmalloc.so.4", "libtcmalloc_minimal.so.4"]
+)
 def test_other_allocators(leaker, built, name):
     preload = {"LD_PRELOAD": library(name)}
-    for kind in "malloc", "calloc", "realloc", "posix_memalign", "memalign", "aligned_alloc", "freed", "failed_realloc":
+    for kind in (
+        "malloc",
+        "calloc",
+        "realloc",
+        "posix_memalign",
+        "memalign",
+        "aligned_alloc",
+        "freed",
+        "failed_realloc",
+    ):
         with program(leaker, kind, str(AMOUNT), env=preload) as child:
             stacks, total, _ = leaks(child)
         assert [(r["bytes"], names(r)[0]) for r in stacks] == [(AMOUNT, "leak")], kind
@@ -470,7 +569,12 @@ def test_other_allocators(leaker, built, name):
     with program(path, env=preload, lines=0) as child:
         stacks, total, _ = leaks(child)
     found = {names(r)[0]: r["bytes"] for r in stacks if (names(r)[0] or "").startswith("app::")}
-    assert found == {"app::plain()": 30000, "app::array()": 20000, "app::quiet()": 10000, "app::wide()": 6400}
+    assert found == {
+        "app::plain()": 30000,
+        "app::array()": 20000,
+        "app::quiet()": 10000,
+        "app::wide()": 6400,
+    }
 
 
 @pytest.mark.guest
@@ -483,7 +587,9 @@ def test_a_program_that_catches_bad_alloc_lives_on(built, name, source):
     with program(path, env={"LD_PRELOAD": library(name)} if name else {}, lines=0) as child:
         stacks, total, said = leaks(child, "--source", source)
     assert said.split()[0] == "4"
-    found = {names(r)[0]: r["bytes"] for r in stacks if names(r)[0] in ("kept()", "array()", "main")}
+    found = {
+        names(r)[0]: r["bytes"] for r in stacks if names(r)[0] in ("kept()", "array()", "main")
+    }
     assert found == {"kept()": 30000, "array()": 20000}
     assert total["lost"] == dict.fromkeys(total["lost"], 0)
 
@@ -492,9 +598,14 @@ def test_a_program_that_catches_bad_alloc_lives_on(built, name, source):
 @pytest.mark.parametrize("source", ["session", "multi", "perf", "functions"])
 @pytest.mark.parametrize("name", [None, "libjemalloc.so.2"])
 def test_children_and_others_that_throw_live_on(built, name, source):
-    """Probes that are bound to one process are hit in its children, too, and in each that another memleak traces."""
+    """Probes that are bound to one process are hit in its children, too, and in each that another
+    memleak traces.
+    """
     usable(source)
-    path, env = built("forks", FORKS, "g++", "-std=c++17"), {"LD_PRELOAD": library(name)} if name else {}
+    path, env = (
+        built("forks", FORKS, "g++", "-std=c++17"),
+        {"LD_PRELOAD": library(name)} if name else {},
+    )
     with program(path, env=env, lines=0) as other, program(path, env=env, lines=0) as child:
         second = Traced("-v", "--source", source, "-p", str(other.pid), "100")
         said = leaks(child, "--source", source)[2]
@@ -528,47 +639,102 @@ def test_static_program(built):
     assert [(r["bytes"], names(r)[:2]) for r in stacks] == [(AMOUNT, ["leak", "main"])]
 
 
-@pytest.mark.parametrize("source, kind, count", [
-    pytest.param(None, "text", 39000, marks=pytest.mark.guest),
-    pytest.param(None, "mapped", 2000, marks=pytest.mark.guest),
-    (None, "heap", 2000), ("multi", "mapped", 2000), ("perf", "text", 39000), ("perf", "mapped", 2000),
-    ("functions", "text", 39000), ("functions", "mapped", 2000)])
+@pytest.mark.parametrize(
+    "source, kind, count",
+    [
+        pytest.param(None, "text", 39000, marks=pytest.mark.guest),
+        pytest.param(None, "mapped", 2000, marks=pytest.mark.guest),
+        (None, "heap", 2000),
+        ("multi", "mapped", 2000),
+        ("perf", "text", 39000),
+        ("perf", "mapped", 2000),
+        ("functions", "text", 39000),
+        ("functions", "mapped", 2000),
+    ],
+)
 def test_words_that_are_no_return_addresses(built, source, kind, count):
-    """The stack ends where code without frame pointers had data in that register: one call site is one stack."""
+    """The stack ends where code without frame pointers had data in that register: one call site is
+    one stack.
+    """
     usable(source)
-    path = built("no_frame_pointer", case("no_frame_pointer.c"), "gcc", "-O2", "-fomit-frame-pointer")
+    path = built(
+        "no_frame_pointer", case("no_frame_pointer.c"), "gcc", "-O2", "-fomit-frame-pointer"
+    )
     count = count if SLOW == 1 else 1000
     with program(path, kind, str(count)) as child:
         stacks, total, said = leaks(child, *(["--source", source] if source else []))
-    assert [(r["bytes"], r["allocations"], names(r)) for r in stacks] == [(int(said), count, ["open_sessions"])]
+    assert [(r["bytes"], r["allocations"], names(r)) for r in stacks] == [
+        (int(said), count, ["open_sessions"])
+    ]
     assert total["lost"] == dict.fromkeys(total["lost"], 0)
 
 
 @pytest.mark.parametrize("source", [None, "functions"])
 def test_growth_of_a_call_site_without_frame_pointers(built, source):
     usable(source)
-    path = built("no_frame_pointer", case("no_frame_pointer.c"), "gcc", "-O2", "-fomit-frame-pointer")
+    path = built(
+        "no_frame_pointer", case("no_frame_pointer.c"), "gcc", "-O2", "-fomit-frame-pointer"
+    )
     with program(path, "text", "1000000") as child:
-        traced = Traced("-v", "--growth", "-j", "-o", "0", "-p", str(child.pid),
-                        *(["--source", source] if source else []), ".3", "5")
+        traced = Traced(
+            "-v",
+            "--growth",
+            "-j",
+            "-o",
+            "0",
+            "-p",
+            str(child.pid),
+            *(["--source", source] if source else []),
+            ".3",
+            "5",
+        )
         child.stdin.write("\n")
         child.stdin.flush()
         text, _ = traced.child.communicate(timeout=60 * SLOW)
     found = [r for r in map(json.loads, text.splitlines()) if r["record"] == "stack"]
     assert found and {tuple(names(r)) for r in found} == {("open_sessions",)}
-    assert found[-1]["growth_bytes"] > found[0]["growth_bytes"] and found[-1]["growth_bytes"] % 200 == 0
+    assert (
+        found[-1]["growth_bytes"] > found[0]["growth_bytes"]
+        and found[-1]["growth_bytes"] % 200 == 0
+    )
 
 
-MAPPINGS = ("reserve", "reserved_before", "commit", "aligned", "middle", "several", "again", "flip", "file", "moved",
-            "failed")
+MAPPINGS = (
+    "reserve",
+    "reserved_before",
+    "commit",
+    "aligned",
+    "middle",
+    "several",
+    "again",
+    "flip",
+    "file",
+    "moved",
+    "failed",
+)
 
 
-@pytest.mark.parametrize("source, options, kind", [
-    pytest.param(None, (), kind, marks=[pytest.mark.guest] * (kind in ("reserve", "again"))) for kind in MAPPINGS] + [
-    (source, (), kind) for source in ("multi", "functions") for kind in ("reserve", "commit", "again")] + [
-    (None, ("-s", "512K"), "again"), (None, ("--combined-only",), "again"), (None, ("--combined-only",), "reserve")])
+@pytest.mark.parametrize(
+    "source, options, kind",
+    [
+        pytest.param(None, (), kind, marks=[pytest.mark.guest] * (kind in ("reserve", "again")))
+        for kind in MAPPINGS
+    ]
+    + [
+        (source, (), kind)
+        for source in ("multi", "functions")
+        for kind in ("reserve", "commit", "again")
+    ]
+    + [
+        (None, ("-s", "512K"), "again"),
+        (None, ("--combined-only",), "again"),
+        (None, ("--combined-only",), "reserve"),
+    ],
+)
 def test_what_is_mapped_and_accessible_is_outstanding(built, source, options, kind):
-    """Address space is no memory, mprotect makes it some; as many bytes as the process has by /proc/PID/maps."""
+    """Address space is no memory, mprotect makes it some; as many bytes as the process has by
+    /proc/PID/maps.
+    """
     usable(source)
     path = built("mappings", case("mappings.c"), "gcc", "-pthread")
     with program(path, kind) as child:
@@ -576,7 +742,9 @@ def test_what_is_mapped_and_accessible_is_outstanding(built, source, options, ki
     assert total["bytes"] == int(said) and total["lost"] == dict.fromkeys(total["lost"], 0)
 
 
-@pytest.mark.parametrize("libc", [pytest.param("glibc", marks=pytest.mark.guest), "musl", "musl static"])
+@pytest.mark.parametrize(
+    "libc", [pytest.param("glibc", marks=pytest.mark.guest), "musl", "musl static"]
+)
 def test_stacks_of_threads(built, libc):
     """Their pages; not the guard pages, and not what else a C library maps and cannot access."""
     if libc == "glibc":
@@ -586,16 +754,21 @@ def test_stacks_of_threads(built, libc):
         path = built("mappings_" + libc.replace(" ", "_"), case("mappings.c"), "musl-gcc", *static)
     with program(path, "threads") as child:
         stacks, total, said = leaks(child)
-    assert sum(r["bytes"] for r in stacks if names(r)[0] in ("pthread_create", "__pthread_create_2_1")) == int(said)
-    assert total["bytes"] - int(said) < 8192            # glibc's thread-local storage
+    assert sum(
+        r["bytes"] for r in stacks if names(r)[0] in ("pthread_create", "__pthread_create_2_1")
+    ) == int(said)
+    assert total["bytes"] - int(said) < 8192  # glibc's thread-local storage
     assert total["lost"] == dict.fromkeys(total["lost"], 0)
 
 
-@pytest.mark.parametrize("options", [(), ("-s", "512K"), ("-z", "1000"), ("--combined-only",),
-                                     ("--source", "functions")])
+@pytest.mark.parametrize(
+    "options", [(), ("-s", "512K"), ("-z", "1000"), ("--combined-only",), ("--source", "functions")]
+)
 @pytest.mark.parametrize("name", [None, "libjemalloc.so.2", "libtcmalloc_minimal.so.4", "musl"])
 def test_threads_that_only_free(built, name, options):
-    """What an allocator maps at a thread's first free is its own, and so is what it maps in an unsampled call."""
+    """What an allocator maps at a thread's first free is its own, and so is what it maps in an
+    unsampled call.
+    """
     if "functions" in options:
         usable("functions")
     if name == "musl":
@@ -607,11 +780,13 @@ def test_threads_that_only_free(built, name, options):
         stacks, total, said = leaks(child, *options)
     large = [r for r in stacks if r["bytes"] > 8192]
     assert len(large) == 1 and large[0]["allocations"] == 8
-    assert 0 <= large[0]["bytes"] - 8 * int(said) < 8 * 8192            # musl adds its thread-local storage
+    assert 0 <= large[0]["bytes"] - 8 * int(said) < 8 * 8192  # musl adds its thread-local storage
     assert total["lost"] == dict.fromkeys(total["lost"], 0)
 
 
-@pytest.mark.parametrize("source", [pytest.param(None, marks=pytest.mark.guest), "multi", "perf", "functions"])
+@pytest.mark.parametrize(
+    "source", [pytest.param(None, marks=pytest.mark.guest), "multi", "perf", "functions"]
+)
 def test_an_allocator_that_is_left_by_siglongjmp(built, source):
     usable(source)
     with program(built("longjmp", case("longjmp.c"), "gcc"), lines=0) as child:
@@ -642,7 +817,7 @@ def test_nothing_is_kept_of_threads_that_ended(leaker):
         child.stdin.write("\n")
         child.stdin.flush()
         child.stdout.readline()
-        until(lambda: os.listdir("/proc/%d/task" % child.pid) == [str(child.pid)])
+        until(lambda: os.listdir(f"/proc/{child.pid}/task") == [str(child.pid)])
         threads = [struct.unpack("=I", tid)[0] for tid in tracer.program.maps["states"].keys()]
         tracer.program.close()
     assert threads == [child.pid]
@@ -656,12 +831,22 @@ def test_threads_that_pass_addresses_around(built, name):
     with program(path, str(10000 // min(SLOW, 10)), lines=0, env=preload) as child:
         stacks, total, said = leaks(child)
     mine = [r for r in stacks if "work" in names(r)]
-    assert [sum(r["bytes"] for r in mine), sum(r["allocations"] for r in mine)] == [int(n) for n in said.split()]
+    assert [sum(r["bytes"] for r in mine), sum(r["allocations"] for r in mine)] == [
+        int(n) for n in said.split()
+    ]
     assert total["lost"] == dict.fromkeys(total["lost"], 0)
 
 
-@pytest.mark.parametrize("source, sampling", [(None, "-S16K"), ("multi", "-S16K"), ("functions", "-s16K"),
-                                              (None, "-s10"), ("functions", "-s10")])
+@pytest.mark.parametrize(
+    "source, sampling",
+    [
+        (None, "-S16K"),
+        ("multi", "-S16K"),
+        ("functions", "-s16K"),
+        (None, "-s10"),
+        ("functions", "-s10"),
+    ],
+)
 def test_sampling_is_within_its_error(leaker, source, sampling):
     usable(source)
     allocations = 1000000 // (1 if SLOW == 1 else 50)
@@ -671,25 +856,31 @@ def test_sampling_is_within_its_error(leaker, source, sampling):
     # Twice the half width of the 95 % confidence interval: one run in 17000 is outside.
     assert abs(total["bytes"] - true_bytes) <= 2 * total["bytes_error"], (total, said)
     assert abs(total["allocations"] - true_blocks) <= 2 * total["allocations_error"], (total, said)
-    assert total["bytes_error"] < .2 * true_bytes * (1 if SLOW == 1 else 8)
+    assert total["bytes_error"] < 0.2 * true_bytes * (1 if SLOW == 1 else 8)
 
 
 def test_follow_and_cgroup_see_children(leaker):
     from crisis.kernel import cgroup
+
     with program(leaker, "fork", str(AMOUNT)) as child:
         stacks, _, _ = leaks(child, "--follow")
-        found = {r["pid"] == child.pid: r["bytes"] for r in stacks if names(r) and "main" in names(r)}
+        found = {
+            r["pid"] == child.pid: r["bytes"] for r in stacks if names(r) and "main" in names(r)
+        }
     assert found == {True: AMOUNT, False: 2 * AMOUNT}
     with program(leaker, "fork", str(AMOUNT)) as child:
         stacks, _, _ = leaks(child)
-        assert {r["pid"] for r in stacks} == {child.pid}            # not without it
+        assert {r["pid"] for r in stacks} == {child.pid}  # not without it
     points = [point for point, _, _ in cgroup.mounts()]
     if not points:
         pytest.skip("no cgroup file system is mounted")
-    directory = "%s/crisis-memleak-%d" % (points[-1], os.getpid())
+    directory = f"{points[-1]}/crisis-memleak-{os.getpid()}"
     os.mkdir(directory)
     try:
-        with program(leaker, "malloc", str(AMOUNT)) as child, program(leaker, "malloc", "777") as other:
+        with (
+            program(leaker, "malloc", str(AMOUNT)) as child,
+            program(leaker, "malloc", "777") as other,
+        ):
             with open(directory + "/cgroup.procs", "w") as f:
                 f.write(str(child.pid))
             traced = Traced("-v", "-j", "-o", "0", "--cgroup", directory, "100")
@@ -698,11 +889,20 @@ def test_follow_and_cgroup_see_children(leaker):
                 one.stdin.flush()
                 one.stdout.readline()
             text, _ = traced.end()
-        found = [(r["pid"], r["bytes"]) for r in map(json.loads, text.splitlines()) if r["record"] == "stack"]
+        found = [
+            (r["pid"], r["bytes"])
+            for r in map(json.loads, text.splitlines())
+            if r["record"] == "stack"
+        ]
         assert found == [(child.pid, AMOUNT)]
-        begin = time.monotonic()                # its processes have ended, or are in other cgroups; others may come
+        # its processes have ended, or are in other cgroups; others may come
+        begin = time.monotonic()
         result = run("memleak", "--cgroup", directory, ".5", "2")
-        assert result.returncode == 0 and time.monotonic() - begin > 1 and result.stdout.count("Top 10") == 2
+        assert (
+            result.returncode == 0
+            and time.monotonic() - begin > 1
+            and result.stdout.count("Top 10") == 2
+        )
     finally:
         deadline = time.monotonic() + 10
         while True:
@@ -711,7 +911,7 @@ def test_follow_and_cgroup_see_children(leaker):
                 break
             except OSError:
                 assert time.monotonic() < deadline
-                time.sleep(.1)
+                time.sleep(0.1)
 
 
 @pytest.mark.parametrize("how", ["exec", "thread_exec"])
@@ -721,7 +921,7 @@ def test_exec_drops_what_was(leaker, how):
         child.stdin.write("\n")
         child.stdin.flush()
         child.stdout.readline()
-        time.sleep(1 * min(SLOW, 5))            # the new program is found
+        time.sleep(1 * min(SLOW, 5))  # the new program is found
         child.stdin.write("\n")
         child.stdin.flush()
         child.stdout.readline()
@@ -730,7 +930,7 @@ def test_exec_drops_what_was(leaker, how):
     last = [r for r in records[-10:] if r["record"] == "stack"]
     assert AMOUNT not in [r["bytes"] for r in last]
     assert 5000 in [r["bytes"] for r in last if "leak" in names(r)]
-    assert records[-1]["lost"]["frees_missed"] == 0         # nothing is probed twice
+    assert records[-1]["lost"]["frees_missed"] == 0  # nothing is probed twice
 
 
 def test_growth(leaker):
@@ -747,7 +947,11 @@ def test_growth(leaker):
             rows.append((reports, record))
     assert rows and {number for number, _ in rows} <= {2, 3}
     for _, record in rows:
-        assert names(record)[0] == "main" and record["growth_bytes"] > 0 and record["growth_bytes"] % 1000 == 0
+        assert (
+            names(record)[0] == "main"
+            and record["growth_bytes"] > 0
+            and record["growth_bytes"] % 1000 == 0
+        )
 
 
 def test_age_and_size_filters_and_tables(leaker):
@@ -780,37 +984,59 @@ def test_trace(leaker):
         child.stdin.flush()
         address = child.stdout.readline().strip()
         text, _ = traced.end()
-    assert re.search(r"malloc +%d %s$" % (AMOUNT, address), text, re.M)
-    assert re.search(r"malloc +123456 0x\w+$", text, re.M) and re.search(r"free of malloc +123456 0x\w+$", text, re.M)
+    assert re.search(rf"malloc +{AMOUNT} {address}$", text, re.M)
+    assert re.search(r"malloc +123456 0x\w+$", text, re.M) and re.search(
+        r"free of malloc +123456 0x\w+$", text, re.M
+    )
 
 
 def test_trace_of_mappings(built):
     path = built("mappings", case("mappings.c"), "gcc", "-pthread")
-    for kind, expected in ("reserve", {("mprotect", 1 << 20), ("mprotect", 2 << 20)}), \
-            ("middle", {("mmap", 1 << 20), ("munmap", 512 << 10), ("mmap", 64 << 10), ("munmap", 16 << 10)}):
+    for kind, expected in (
+        ("reserve", {("mprotect", 1 << 20), ("mprotect", 2 << 20)}),
+        (
+            "middle",
+            {("mmap", 1 << 20), ("munmap", 512 << 10), ("mmap", 64 << 10), ("munmap", 16 << 10)},
+        ),
+    ):
         with program(path, kind) as child:
             traced = Traced("-v", "-t", "-j", "-p", str(child.pid))
             child.stdin.write("\n")
             child.stdin.flush()
             child.stdout.readline()
             text, _ = traced.end()
-        found = {(r["call"], r["bytes"]): r for r in map(json.loads, text.splitlines()) if r["tid"] == child.pid}
+        found = {
+            (r["call"], r["bytes"]): r
+            for r in map(json.loads, text.splitlines())
+            if r["tid"] == child.pid
+        }
         assert expected <= set(found)
-        assert all(r["record"] == ("free" if r["call"] == "munmap" else "alloc") for r in found.values())
-        assert all(set(r["stack"]) & {"protect", "map"} for r in found.values() if r["call"] in ("mprotect", "mmap"))
+        assert all(
+            r["record"] == ("free" if r["call"] == "munmap" else "alloc") for r in found.values()
+        )
+        assert all(
+            set(r["stack"]) & {"protect", "map"}
+            for r in found.values()
+            if r["call"] in ("mprotect", "mmap")
+        )
 
 
 def test_folded_and_text_of_hostile_names(leaker):
     with program(leaker, "malloc", str(AMOUNT), "hostile") as child:
-        time.sleep(.1)
-        traced = [Traced("-v", "-o", "0", "--follow", *mode, "-p", str(child.pid), "100")
-                  for mode in (["--folded"], ["-j"], [])]
+        time.sleep(0.1)
+        traced = [
+            Traced("-v", "-o", "0", "--follow", *mode, "-p", str(child.pid), "100")
+            for mode in (["--folded"], ["-j"], [])
+        ]
         child.stdin.write("\n")
         child.stdin.flush()
         child.stdout.readline()
         folded, records, text = [t.end()[0] for t in traced]
-    assert re.search(r"^(\S+;)?.*main;leak 30000$", folded, re.M) and "\x1b" not in folded + records + text
-    assert json.loads(records.splitlines()[0])["comm"] == "\x1b[31m\n\"\\\\xff"
+    assert (
+        re.search(r"^(\S+;)?.*main;leak 30000$", folded, re.M)
+        and "\x1b" not in folded + records + text
+    )
+    assert json.loads(records.splitlines()[0])["comm"] == '\x1b[31m\n"\\\\xff'
     assert re.search(r"^\t30000 bytes in 1 allocations from stack$", text, re.M)
     assert re.search(r"^\t\t0x[0-9a-f]{16}\tleak\+0x[0-9a-f]+ \[leaker\]$", text, re.M)
 
@@ -840,7 +1066,7 @@ def test_kernel_mode_sees_a_leak_of_its_own_making():
             os.close(pair[1])
     rows = [r for r in map(json.loads, text.splitlines()) if r["record"] == "stack" and r["stack"]]
     count = sum(r["allocations"] for r in rows if "alloc_pipe_info" in names(r))
-    assert 300 <= count <= 1300, count          # of the info, its array of buffers, inodes and files
+    assert 300 <= count <= 1300, count  # of the info, its array of buffers, inodes and files
     traced = Traced("-v", "-j", "-o", "0", "-T", "100000", "-z", "512", "100")
     for _ in range(300):
         for fd in os.pipe():
@@ -854,7 +1080,9 @@ def test_percpu():
     result = run("memleak", "--percpu", "-j", ".2", "1")
     if result.returncode == 69:
         pytest.skip(result.stderr.strip())
-    assert result.returncode == 0 and json.loads(result.stdout.splitlines()[-1])["record"] == "total"
+    assert (
+        result.returncode == 0 and json.loads(result.stdout.splitlines()[-1])["record"] == "total"
+    )
 
 
 @pytest.mark.guest
@@ -864,20 +1092,33 @@ def test_without_root(leaker):
 
 
 def test_errors_and_exits(leaker):
-    for args, status, words in (["-p", "999999999"], 1, "no such process"), \
-            (["-c", "/no/such/program"], 1, "cannot run"), \
-            (["-c", ""], 2, "empty"), (["-O", "x"], 2, "need -p"), (["--percpu", "-p", "1"], 2, "kernel"), \
-            (["-z", "9", "-Z", "1"], 2, "larger"), (["-s", "0"], 2, "between"), \
-            (["-o", "-1"], 2, "older"), (["--source", "kernel", "-p", str(os.getpid())], 2, "not for processes"), \
-            (["--entries", "4294967297"], 2, "134217728 entries"), (["--entries", "2147483647"], 2, "134217728"), \
-            (["--cgroup", "/no/such"], 1, "no such cgroup"):
+    for args, status, words in (
+        (["-p", "999999999"], 1, "no such process"),
+        (["-c", "/no/such/program"], 1, "cannot run"),
+        (["-c", ""], 2, "empty"),
+        (["-O", "x"], 2, "need -p"),
+        (["--percpu", "-p", "1"], 2, "kernel"),
+        (["-z", "9", "-Z", "1"], 2, "larger"),
+        (["-s", "0"], 2, "between"),
+        (["-o", "-1"], 2, "older"),
+        (["--source", "kernel", "-p", str(os.getpid())], 2, "not for processes"),
+        (["--entries", "4294967297"], 2, "134217728 entries"),
+        (["--entries", "2147483647"], 2, "134217728"),
+        (["--cgroup", "/no/such"], 1, "no such cgroup"),
+    ):
         result = run("memleak", *args, "1", "1")
-        assert result.returncode == status and result.stdout == "" and result.stderr.count("\n") == 1, result
+        assert (
+            result.returncode == status and result.stdout == "" and result.stderr.count("\n") == 1
+        ), result
         assert words in result.stderr
-    shell = "%s -p %d %%s; echo status ${PIPESTATUS[0]}" % (tool("memleak"), os.getpid())
-    full = subprocess.run(["bash", "-c", shell % ".1 1 2>&1 >/dev/full"], stdout=subprocess.PIPE, timeout=20 * SLOW)
+    shell = f"{tool('memleak')} -p {os.getpid()} %s; echo status ${{PIPESTATUS[0]}}"
+    full = subprocess.run(
+        ["bash", "-c", shell % ".1 1 2>&1 >/dev/full"], stdout=subprocess.PIPE, timeout=20 * SLOW
+    )
     assert b"write error: No space left on device\nstatus 1" in full.stdout
-    head = subprocess.run(["bash", "-c", shell % "60 | head -0 2>&1"], stdout=subprocess.PIPE, timeout=30 * SLOW)
+    head = subprocess.run(
+        ["bash", "-c", shell % "60 | head -0 2>&1"], stdout=subprocess.PIPE, timeout=30 * SLOW
+    )
     assert head.stdout.split()[-1] in (b"0", b"141")
 
 
@@ -895,15 +1136,22 @@ def test_peak_memory_of_the_tool_itself(leaker):
 
 # Options of libbpf-tools' memleak, and of bcc's
 
+
 @pytest.mark.guest
 def test_options_of_libbpf_tools(leaker):
     with program(leaker, "malloc", str(AMOUNT)) as child:
-        stacks, total, _ = leaks(child, "-C", "-F", "--perf-max-stack-depth", "1", "--stack-storage-size", "64")
-    assert [(names(r), r["bytes"]) for r in stacks] == [(["leak"], AMOUNT)] and total["lost"]["stacks_full"] == 0
+        stacks, total, _ = leaks(
+            child, "-C", "-F", "--perf-max-stack-depth", "1", "--stack-storage-size", "64"
+        )
+    assert [(names(r), r["bytes"]) for r in stacks] == [(["leak"], AMOUNT)] and total["lost"][
+        "stacks_full"
+    ] == 0
     with program(leaker, "malloc", str(AMOUNT)) as child:
-        stacks, _, _ = leaks(child, "--perf-max-stack-depth", "1000")           # more than is recorded
+        stacks, _, _ = leaks(child, "--perf-max-stack-depth", "1000")  # more than is recorded
     assert names(stacks[0])[:2] == ["leak", "main"]
-    assert run("memleak", "-P", "-p", "1", "1", "1").stderr.startswith("memleak: --percpu is for the kernel")
+    assert run("memleak", "-P", "-p", "1", "1", "1").stderr.startswith(
+        "memleak: --percpu is for the kernel"
+    )
 
 
 def test_room_for_stacks(leaker):
@@ -949,9 +1197,13 @@ def test_kernel_mode_prints_who_calls():
         text, records = [one.end()[0] for one in traced]
         who = tuple(map(int, child.said[0].split()))
     for call in r"k\w+", r"free of k\w+":
-        assert len(re.findall(r"^[\d:.]+ +%d +%d +pipes +%s +\d+ 0x" % (*who, call), text, re.M)) >= 20
+        assert (
+            len(re.findall(r"^[\d:.]+ +%d +%d +pipes +%s +\d+ 0x" % (*who, call), text, re.M)) >= 20
+        )
     assert not re.search(r"^[\d:.]+ +0 +[1-9]", text, re.M)
-    made = [r for r in map(json.loads, records.splitlines()) if "alloc_pipe_info" in (r["stack"] or ())]
+    made = [
+        r for r in map(json.loads, records.splitlines()) if "alloc_pipe_info" in (r["stack"] or ())
+    ]
     assert len([r for r in made if (r["pid"], r["tid"], r["comm"]) == (*who, "pipes")]) >= 20
 
 
@@ -1015,7 +1267,8 @@ __attribute__((noinline)) static void *inner(size_t size, int deeper)
 }
 void *late(size_t size) { void *volatile p = inner(size, 3); return p; }
 """
-# Loads copies of a library; first writes random bytes into the given parts of their files, if there are any.
+# Loads copies of a library; first writes random bytes into the given parts of their files, if there
+# are any.
 LATE = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -1077,7 +1330,9 @@ def shown(records):
 
 
 def unwound(child, *args):
-    """The stacks of the blocks of a million bytes that a program of this file allocates, all of them sampled."""
+    """The stacks of the blocks of a million bytes that a program of this file allocates, all of
+    them sampled.
+    """
     stacks, total, said = leaks(child, "--unwind", "-s", "1", "-z", "1000003", *args)
     assert total["lost"]["stacks_missed"] == 0, total
     return stacks, said
@@ -1087,12 +1342,16 @@ def unwound(child, *args):
 @pytest.mark.parametrize("source", ["session", "multi", "perf", "functions"])
 def test_unwind_without_frame_pointers(built, source):
     usable(source)
-    path = built("no_frame_pointer", case("no_frame_pointer.c"), "gcc", "-O2", "-fomit-frame-pointer")
+    path = built(
+        "no_frame_pointer", case("no_frame_pointer.c"), "gcc", "-O2", "-fomit-frame-pointer"
+    )
     with program(path, "text", "20000") as child:
         stacks, total, said = leaks(child, "--unwind", "-S", "16K", "--source", source)
-    (found, end), = shown(stacks)
+    ((found, end),) = shown(stacks)
     assert found[:2] == ["open_sessions", "main"] and (found[-1], end) == ("_start", None)
-    assert abs(stacks[0]["bytes"] - int(said)) <= 2 * stacks[0]["bytes_error"] and int(said) == 4000000
+    assert (
+        abs(stacks[0]["bytes"] - int(said)) <= 2 * stacks[0]["bytes_error"] and int(said) == 4000000
+    )
     assert total["lost"]["stacks_missed"] == 0
 
 
@@ -1102,10 +1361,12 @@ def test_unwind_from_any_stack_pointer(built):
     path = built("anywhere", ANYWHERE, "gcc", "-pthread", "-fomit-frame-pointer")
     with program(path) as child:
         stacks, _ = unwound(child)
-    stacks = [r for r in stacks if r["stack"][0]["name"] == "innermost"]        # of others, one makes a thread's arena
+    # of others, one makes a thread's arena
+    stacks = [r for r in stacks if r["stack"][0]["name"] == "innermost"]
     assert [r["allocations"] for r in stacks] == [256], stacks
-    (found, end), = shown(stacks)
-    assert found[:2] == ["innermost", "thread"] and len(found) == 4 and end is None       # start_thread, clone3
+    ((found, end),) = shown(stacks)
+    # start_thread, clone3
+    assert found[:2] == ["innermost", "thread"] and len(found) == 4 and end is None
 
 
 @pytest.mark.guest
@@ -1118,12 +1379,18 @@ def test_unwind_through_libraries_loaded_since(built, tmp_path):
         stacks, said = unwound(child)
     assert said == "done\n" and len(stacks) == 5
     for found, end in shown(stacks):
-        assert found[:7] == ["inner"] * 4 + ["late", "load", "main"] and (found[-1], end) == ("_start", None), (found, end)
+        assert found[:7] == ["inner"] * 4 + ["late", "load", "main"] and (found[-1], end) == (
+            "_start",
+            None,
+        ), (found, end)
 
 
 def test_unwind_of_hostile_tables(built):
-    """A process that writes random bytes into the .eh_frame and .eh_frame_hdr of the libraries that it calls."""
+    """A process that writes random bytes into the .eh_frame and .eh_frame_hdr of the libraries that
+    it calls.
+    """
     from crisis.symbols.stacks import Elf
+
     library = built("late.so", LATE_LIBRARY, "gcc", "-shared", "-fPIC", "-fomit-frame-pointer")
     path = built("late", LATE, "gcc", "-fomit-frame-pointer", "-ldl")
     with open(library, "rb") as f:
@@ -1137,25 +1404,47 @@ def test_unwind_of_hostile_tables(built):
         assert len(ends) >= 10 and "bad_table" in ends, ends
 
 
-@pytest.mark.parametrize("sampling, command", [("-s1", [
-    "dash", "-c", "for i in 1 2 3 4 5 6 7 8 9; do for j in 1 2 3 4 5 6; do eval \"x$i$j=foo$i\"; done; done"]),
-    ("-S256", ["git", "--no-pager", "log", "--stat", "-n", "5"])])
+@pytest.mark.parametrize(
+    "sampling, command",
+    [
+        (
+            "-s1",
+            [
+                "dash",
+                "-c",
+                'for i in 1 2 3 4 5 6 7 8 9; do for j in 1 2 3 4 5 6; do eval "x$i$j=foo$i"; '
+                "done; done",
+            ],
+        ),
+        ("-S256", ["git", "--no-pager", "log", "--stat", "-n", "5"]),
+    ],
+)
 def test_unwind_of_programs_without_frame_pointers(sampling, command):
     if not shutil.which(command[0]):
-        pytest.skip("%s is not installed" % command[0])
-    if command[0] == "git" and subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL).returncode:
+        pytest.skip(f"{command[0]} is not installed")
+    if (
+        command[0] == "git"
+        and subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL).returncode
+    ):
         pytest.skip("not in a repository")
-    quoted = " ".join("'%s'" % word for word in command)
-    result = run("memleak", "--unwind", sampling, "-T", "1000", "-j", "-o", "0", "-c", quoted, cwd=ROOT)
+    quoted = " ".join(f"'{word}'" for word in command)
+    result = run(
+        "memleak", "--unwind", sampling, "-T", "1000", "-j", "-o", "0", "-c", quoted, cwd=ROOT
+    )
     assert result.returncode == 0, result.stderr
-    records = [json.loads(line) for line in result.stdout.splitlines() if line.startswith('{"time"')]
+    records = [
+        json.loads(line) for line in result.stdout.splitlines() if line.startswith('{"time"')
+    ]
     rows = [r for r in records if r["record"] == "stack" and r["stack"]]
     whole = [r for r in rows if r["stack_end"] is None]
     # A library's constructor is called by the dynamic loader.
     modules = {os.path.basename(r["stack"][-1]["module"]) for r in whole}
-    assert all(name in (os.path.basename(os.path.realpath(shutil.which(command[0]))),) or name.startswith("ld-linux")
-               for name in modules), modules
-    assert len(whole) >= 5 and len(whole) >= .9 * len(rows), [r["stack_end"] for r in rows]
+    assert all(
+        name in (os.path.basename(os.path.realpath(shutil.which(command[0]))),)
+        or name.startswith("ld-linux")
+        for name in modules
+    ), modules
+    assert len(whole) >= 5 and len(whole) >= 0.9 * len(rows), [r["stack_end"] for r in rows]
 
 
 GDB_FRAMES = r"""
@@ -1176,44 +1465,107 @@ def test_unwind_as_gdb(tmp_path):
     """
     if not shutil.which("gdb"):
         pytest.skip("gdb is not installed")
-    code = ("import ctypes, sys\nlibc = ctypes.CDLL(None)\ndef work(n):\n if n: return work(n - 1)\n"
-            " for function in [libc.getppid] * 5000 + [libc.malloc, libc.pause]: function(ctypes.c_size_t(1000003))\n"
-            "print(flush=True)\nsys.stdin.readline()\n[work(n) for n in [3]]")
+    code = (
+        "import ctypes, sys\nlibc = ctypes.CDLL(None)\ndef work(n):\n if n: return work(n - 1)\n"
+        " for function in [libc.getppid] * 5000 + [libc.malloc, libc.pause]: "
+        "function(ctypes.c_size_t(1000003))\n"
+        "print(flush=True)\nsys.stdin.readline()\n[work(n) for n in [3]]"
+    )
     with program("/usr/bin/python3", "-I", "-c", code) as child:
-        traced = Traced("-v", "-j", "-o", "0", "--unwind", "-s", "1", "-z", "1000003", "-p", str(child.pid), "100")
+        traced = Traced(
+            "-v",
+            "-j",
+            "-o",
+            "0",
+            "--unwind",
+            "-s",
+            "1",
+            "-z",
+            "1000003",
+            "-p",
+            str(child.pid),
+            "100",
+        )
         child.stdin.write("\n")
         child.stdin.flush()
         # pause(2), or on arm64 ppoll(2)
-        until(lambda: open("/proc/%d/syscall" % child.pid).read().split()[0] in ("34", "73"))
-        stacks = [r for r in map(json.loads, traced.end()[0].splitlines()) if r["record"] == "stack"]
+        until(lambda: open(f"/proc/{child.pid}/syscall").read().split()[0] in ("34", "73"))
+        stacks = [
+            r for r in map(json.loads, traced.end()[0].splitlines()) if r["record"] == "stack"
+        ]
         (tmp_path / "frames.py").write_text(GDB_FRAMES)
-        result = subprocess.run(["gdb", "-nx", "-q", "-batch", "-ex", "set debuginfod enabled off",
-                                 "-ex", "set backtrace past-main on", "-ex", "set backtrace past-entry on",
-                                 "-p", str(child.pid), "-x", str(tmp_path / "frames.py")],
-                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        result = subprocess.run(
+            [
+                "gdb",
+                "-nx",
+                "-q",
+                "-batch",
+                "-ex",
+                "set debuginfod enabled off",
+                "-ex",
+                "set backtrace past-main on",
+                "-ex",
+                "set backtrace past-entry on",
+                "-p",
+                str(child.pid),
+                "-x",
+                str(tmp_path / "frames.py"),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
     frames = re.search(r"^FRAMES (.*)$", result.stdout, re.M)
     if not frames:
-        pytest.skip("gdb cannot attach, or has no Python: %s" % " ".join(result.stdout.split())[-300:])
+        pytest.skip(
+            f"gdb cannot attach, or has no Python: {' '.join(result.stdout.split())[-300:]}"
+        )
     expected = [int(word) for word in frames.group(1).split()]
     found = [int(frame["address"], 16) for frame in stacks[0]["stack"]]
     assert len(stacks) == 1 and stacks[0]["stack_end"] is None
-    assert len(found) >= 8 and 1 <= len(expected) - len(found) <= 4 and expected[-len(found):] == found
+    assert (
+        len(found) >= 8
+        and 1 <= len(expected) - len(found) <= 4
+        and expected[-len(found) :] == found
+    )
 
 
 def test_unwind_through_compiled_code(tmp_path):
     """node's JavaScript frames have no CFI; between native ones they are walked by frame pointer."""
     if not shutil.which("node"):
         pytest.skip("node is not installed")
-    code = ("const zlib = require('zlib'), keep = []; function leaky(n) { keep.push(zlib.createDeflate({level: 9})); }"
-            "for (let i = 0; i < 1000; i++) leaky(i); setTimeout(() => 0, 100000)")
-    result = run("memleak", "--unwind", "-S", "64K", "-T", "1000", "-j", "-o", "0", "-c",
-                 'node --perf-basic-prof --always-sparkplug -e "%s"' % code, "6", "1", timeout=120 * SLOW,
-                 cwd=str(tmp_path))
+    code = (
+        "const zlib = require('zlib'), keep = []; function leaky(n) { "
+        "keep.push(zlib.createDeflate({level: 9})); }"
+        "for (let i = 0; i < 1000; i++) leaky(i); setTimeout(() => 0, 100000)"
+    )
+    result = run(
+        "memleak",
+        "--unwind",
+        "-S",
+        "64K",
+        "-T",
+        "1000",
+        "-j",
+        "-o",
+        "0",
+        "-c",
+        f'node --perf-basic-prof --always-sparkplug -e "{code}"',
+        "6",
+        "1",
+        timeout=120 * SLOW,
+        cwd=str(tmp_path),
+    )
     assert result.returncode == 0, result.stderr
-    rows = [r for r in map(json.loads, result.stdout.splitlines()) if r["record"] == "stack" and r["stack"]]
+    rows = [
+        r
+        for r in map(json.loads, result.stdout.splitlines())
+        if r["record"] == "stack" and r["stack"]
+    ]
     through = [r for r in rows if any("leaky" in (frame["name"] or "") for frame in r["stack"])]
     whole = [r for r in through if r["stack_end"] is None and r["stack"][-1]["name"] == "_start"]
-    assert through and len(whole) >= .9 * len(through), shown(through)
+    assert through and len(whole) >= 0.9 * len(through), shown(through)
 
 
 def test_unwind_follows_fork_and_exec(leaker):
@@ -1222,7 +1574,20 @@ def test_unwind_follows_fork_and_exec(leaker):
     assert {r["pid"] == child.pid: r["bytes"] for r in stacks} == {True: 1000003, False: 2000006}
     assert all(found[-1] == "_start" and end is None for found, end in shown(stacks))
     with program(leaker, "exec", str(1000003), "x", "1000005") as child:
-        traced = Traced("-v", "-j", "-o", "0", "--unwind", "-s", "1", "-z", "1000003", "-p", str(child.pid), ".3")
+        traced = Traced(
+            "-v",
+            "-j",
+            "-o",
+            "0",
+            "--unwind",
+            "-s",
+            "1",
+            "-z",
+            "1000003",
+            "-p",
+            str(child.pid),
+            ".3",
+        )
         for _ in range(2):
             child.stdin.write("\n")
             child.stdin.flush()
@@ -1239,23 +1604,46 @@ def test_unwind_and_growth(leaker):
     with program(leaker, "grow", "1") as child:
         child.stdin.write("\n")
         child.stdin.flush()
-        result = run("memleak", "--unwind", "-s", "1", "-p", str(child.pid), "--growth", "-j", "-o", "0", ".5", "4")
+        result = run(
+            "memleak",
+            "--unwind",
+            "-s",
+            "1",
+            "-p",
+            str(child.pid),
+            "--growth",
+            "-j",
+            "-o",
+            "0",
+            ".5",
+            "4",
+        )
     rows = [r for r in map(json.loads, result.stdout.splitlines()) if r["record"] == "stack"]
     assert rows and all(names(r)[0] == "main" and r["growth_bytes"] > 0 for r in rows)
 
 
-@pytest.mark.parametrize("args, words", [
-    (["--unwind"], "--unwind needs -p, -c or --cgroup"),
-    (["--unwind", "-p", "1", "--combined-only"], "--unwind is not for --combined-only"),
-    (["--unwind", "-p", "1", "-t"], "--unwind is not for --trace")])
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        (["--unwind"], "--unwind needs -p, -c or --cgroup"),
+        (["--unwind", "-p", "1", "--combined-only"], "--unwind is not for --combined-only"),
+        (["--unwind", "-p", "1", "-t"], "--unwind is not for --trace"),
+    ],
+)
 def test_unwind_usage(args, words):
     result = run("memleak", *args, "1", "1")
-    assert result.returncode == 2 and result.stderr.startswith("memleak: " + words) and result.stderr.count("\n") == 1
+    assert (
+        result.returncode == 2
+        and result.stderr.startswith("memleak: " + words)
+        and result.stderr.count("\n") == 1
+    )
 
 
 @pytest.mark.guest
 def test_the_report_says_where_frame_pointers_end(built, leaker):
-    path = built("no_frame_pointer", case("no_frame_pointer.c"), "gcc", "-O2", "-fomit-frame-pointer")
+    path = built(
+        "no_frame_pointer", case("no_frame_pointer.c"), "gcc", "-O2", "-fomit-frame-pointer"
+    )
     for mode in ["-j"], []:
         with program(path, "text", "100") as child:
             traced = Traced("-v", *mode, "-o", "0", "-p", str(child.pid), "100")
@@ -1267,8 +1655,15 @@ def test_the_report_says_where_frame_pointers_end(built, leaker):
             rows = [r for r in map(json.loads, text.splitlines()) if r["record"] == "stack"]
             assert shown(rows) == [(["open_sessions"], "no_frame_pointer")] and errors == ""
         else:
-            assert re.search(r"open_sessions.*\n\t\t\[the walk ended in code without frame pointers\]$", text, re.M)
-            assert errors.count("1 of the 1 stacks shown end in code without frame pointers: --unwind") == 1
+            assert re.search(
+                r"open_sessions.*\n\t\t\[the walk ended in code without frame pointers\]$",
+                text,
+                re.M,
+            )
+            assert (
+                errors.count("1 of the 1 stacks shown end in code without frame pointers: --unwind")
+                == 1
+            )
     with program(leaker, "malloc", str(AMOUNT)) as child:
         stacks, _, _ = leaks(child)
     assert [r["stack_end"] for r in stacks if r["bytes"] == AMOUNT] == [None]

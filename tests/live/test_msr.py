@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""showboost, cputemp and cpuhot: on this machine as it is, on simulated registers, and on perf's real TSC event.
+"""showboost, cputemp and cpuhot: on this machine as it is, on simulated registers, and on perf's
+real TSC event.
 
 The simulated registers come from a FUSE file system that behaves as the msr
 and cpuid drivers do; the truth is what it was told to simulate.
@@ -13,38 +14,70 @@ import subprocess
 import sys
 
 import pytest
+
 from crisis.cpu import base_clock, clock, clock_rate, cstates, info
-from crisis.kernel import sysfs
 from crisis.errors import NotPermitted, Unavailable
+from crisis.kernel import sysfs
 from helpers import NOBODY, ROOT, SLOW, readable_root, run, tool, workload
 
 COMMANDS = "showboost", "cputemp", "cpuhot"
-CPUINFO = "".join("processor\t: %d\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 62\n"
-                  "model name\t: Intel(R) Xeon(R) CPU E5-2670 v2 @ 2.80GHz\ncpu MHz\t\t: 2500.000\n"
-                  "flags\t\t: fpu aperfmperf dtherm pts\n\n" % cpu for cpu in range(2))
-INTEL = {"registers": {"0xce": 25 << 8, "0x1ad": 0x1c1c1e1e20202020, "0x1ae": 0, "0x1a2": 100 << 16,
-                       "0x19c": [1 << 31 | 40 << 16, 1 << 31 | 41 << 16 | 2], "0x1b1": 35 << 16},
-         "leaves": {"0x0": [0xd, 0, 0, 0]}, "binds": {"/proc/cpuinfo": CPUINFO}}
+CPUINFO = "".join(
+    f"processor\t: {cpu}\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 62\n"
+    "model name\t: Intel(R) Xeon(R) CPU E5-2670 v2 @ 2.80GHz\ncpu MHz\t\t: 2500.000\n"
+    "flags\t\t: fpu aperfmperf dtherm pts\n\n"
+    for cpu in range(2)
+)
+INTEL = {
+    "registers": {
+        "0xce": 25 << 8,
+        "0x1ad": 0x1C1C1E1E20202020,
+        "0x1ae": 0,
+        "0x1a2": 100 << 16,
+        "0x19c": [1 << 31 | 40 << 16, 1 << 31 | 41 << 16 | 2],
+        "0x1b1": 35 << 16,
+    },
+    "leaves": {"0x0": [0xD, 0, 0, 0]},
+    "binds": {"/proc/cpuinfo": CPUINFO},
+}
 # A base clock of 3250 MHz in the P-state register, and no register of Intel's.
-AMD = {"tsc_mhz": 3250, "util": .25, "ratio": 1.12, "registers": {"0xc0010064": 1 << 63 | 8 << 8 | 0x82},
-       "binds": {"/proc/cpuinfo": CPUINFO.replace("GenuineIntel", "AuthenticAMD").replace("ily\t: 6", "ily\t: 25")}}
+AMD = {
+    "tsc_mhz": 3250,
+    "util": 0.25,
+    "ratio": 1.12,
+    "registers": {"0xc0010064": 1 << 63 | 8 << 8 | 0x82},
+    "binds": {
+        "/proc/cpuinfo": CPUINFO.replace("GenuineIntel", "AuthenticAMD").replace(
+            "ily\t: 6", "ily\t: 25"
+        )
+    },
+}
 
 
 def simulated(spec, *command, **kwargs):
-    """The command's result where /dev/cpu holds what the spec says; skips where that cannot be mounted."""
-    for need, found in (("root", os.geteuid() == 0), ("/dev/fuse", os.path.exists("/dev/fuse")),
-                        ("unshare", shutil.which("unshare"))):
+    """The command's result where /dev/cpu holds what the spec says; skips where that cannot be
+    mounted.
+    """
+    for need, found in (
+        ("root", os.geteuid() == 0),
+        ("/dev/fuse", os.path.exists("/dev/fuse")),
+        ("unshare", shutil.which("unshare")),
+    ):
         if not found:
-            pytest.skip("simulated registers need %s" % need)
+            pytest.skip(f"simulated registers need {need}")
     if subprocess.call(["/usr/bin/python3", "-c", "import fusepy"], stderr=subprocess.DEVNULL):
         pytest.skip("simulated registers need python3-fusepy")
     if len(sysfs.online_cpus()) < 2:
         pytest.skip("simulated registers are of two CPUs, and this machine has one")
-    result = subprocess.run([os.path.join(ROOT, "tests/tools/with-msr"), json.dumps(spec), *command],
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
-                            stdin=subprocess.DEVNULL, timeout=60 * SLOW, **kwargs)
+    result = subprocess.run(
+        [os.path.join(ROOT, "tests/tools/with-msr"), json.dumps(spec), *command],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=60 * SLOW,
+        **kwargs,
+    )
     if result.returncode == 125:
-        pytest.skip("the FUSE file system cannot be mounted: %s" % result.stderr.strip())
+        pytest.skip(f"the FUSE file system cannot be mounted: {result.stderr.strip()}")
     return result
 
 
@@ -61,8 +94,14 @@ def changed(spec, **registers):
 
 
 def has_hardware():
-    return any(os.path.exists(path) for path in ("/dev/cpu/0/msr", "/sys/class/hwmon/hwmon0",
-                                                 "/sys/class/thermal/thermal_zone0"))
+    return any(
+        os.path.exists(path)
+        for path in (
+            "/dev/cpu/0/msr",
+            "/sys/class/hwmon/hwmon0",
+            "/sys/class/thermal/thermal_zone0",
+        )
+    )
 
 
 @pytest.mark.guest
@@ -74,8 +113,12 @@ def test_a_machine_that_shows_nothing(name, prefix):
         pytest.skip("this machine has an msr device, a hardware monitor or a thermal zone")
     if prefix and os.geteuid():
         pytest.skip("only root can become somebody else")
-    result = subprocess.run(prefix + [os.path.join(readable_root(), "bin", name), "1", "1"], stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, universal_newlines=True, cwd="/")
+    result = subprocess.run(
+        prefix + [os.path.join(readable_root(), "bin", name), "1", "1"],
+        capture_output=True,
+        text=True,
+        cwd="/",
+    )
     assert result.returncode == 69 and result.stdout == ""
     assert result.stderr.count("\n") == 1 and result.stderr.startswith(name + ": cannot ")
     assert "irtual machine" in result.stderr or "hypervisor" not in open("/proc/cpuinfo").read()
@@ -84,22 +127,44 @@ def test_a_machine_that_shows_nothing(name, prefix):
 @pytest.mark.guest
 def test_simulated_clock_is_the_truth():
     machine, *rows = records(INTEL, "showboost", "--all", "1", "3")
-    assert (machine["base_mhz"], machine["base_source"], machine["source"]) == (2500, "MSR 0xce", "msr")
-    assert [step["mhz"] for step in machine["turbo"]] == [2800, 2800, 3000, 3000, 3200, 3200, 3200, 3200]
+    assert (machine["base_mhz"], machine["base_source"], machine["source"]) == (
+        2500,
+        "MSR 0xce",
+        "msr",
+    )
+    assert [step["mhz"] for step in machine["turbo"]] == [
+        2800,
+        2800,
+        3000,
+        3000,
+        3200,
+        3200,
+        3200,
+        3200,
+    ]
     assert [row["cpu"] for row in rows] == [0, 1] * 3
     for row in rows:
-        assert row["mhz"] == pytest.approx(3200, rel=.02) and row["util_ratio"] == pytest.approx(.5, rel=.02)
-        assert row["ratio"] == pytest.approx(1.28, rel=.02)
-        assert row["c0_acyc"] == pytest.approx(1.28 * row["c0_mcyc"], rel=.02)
+        assert row["mhz"] == pytest.approx(3200, rel=0.02) and row["util_ratio"] == pytest.approx(
+            0.5, rel=0.02
+        )
+        assert row["ratio"] == pytest.approx(1.28, rel=0.02)
+        assert row["c0_acyc"] == pytest.approx(1.28 * row["c0_mcyc"], rel=0.02)
         # Between the clock of the interval and that of the registers lie the wakeup and the read.
-        assert row["c0_mcyc"] == pytest.approx(1.25e9 * row["seconds"], rel=.1 if SLOW == 1 else .5)
+        assert row["c0_mcyc"] == pytest.approx(
+            1.25e9 * row["seconds"], rel=0.1 if SLOW == 1 else 0.5
+        )
 
 
 def test_text_as_the_original_prints_it():
     result = simulated(INTEL, tool("showboost"), "-C", "1", ".3", "2")
     lines = result.stdout.splitlines()
-    assert lines[:5] == ["Base CPU MHz : 2500", "Set CPU MHz  : -", "Turbo MHz(s) : 2800 3000 3200",
-                         "Turbo Ratios : 112% 120% 128%", ""]
+    assert lines[:5] == [
+        "Base CPU MHz : 2500",
+        "Set CPU MHz  : -",
+        "Turbo MHz(s) : 2800 3000 3200",
+        "Turbo Ratios : 112% 120% 128%",
+        "",
+    ]
     assert lines[5] == "TIME       C0_MCYC      C0_ACYC        UTIL  RATIO    MHz"
     assert len(lines) == 8 and all(len(line.split()) == 6 and "%" in line for line in lines[6:])
     assert result.stderr == "CPU 1 summary every 0.3 seconds...\n"
@@ -116,19 +181,25 @@ def test_cpuid_states_the_base_clock_first():
     spec["tsc_mhz"] = 2600
     machine, row = records(spec, "showboost", "1", "1")
     assert (machine["base_mhz"], machine["base_source"]) == (2600, "CPUID 16h")
-    assert row["mhz"] == pytest.approx(2600 * 1.28, rel=.02)
+    assert row["mhz"] == pytest.approx(2600 * 1.28, rel=0.02)
 
 
 def test_base_clock_by_the_tsc_alone():
     machine, row = records(changed(INTEL, rce=None), "showboost", "1", "1")
-    assert machine["base_source"] == "TSC" and machine["base_mhz"] == pytest.approx(2500, rel=.02)
-    assert row["mhz"] == pytest.approx(3200, rel=.03)
+    assert machine["base_source"] == "TSC" and machine["base_mhz"] == pytest.approx(2500, rel=0.02)
+    assert row["mhz"] == pytest.approx(3200, rel=0.03)
 
 
 def test_amd_pstate():
     machine, row = records(AMD, "showboost", "1", "1")
-    assert (machine["base_mhz"], machine["base_source"], machine["turbo"]) == (3250, "MSR 0xc0010064", [])
-    assert row["mhz"] == pytest.approx(3640, rel=.02) and row["util_ratio"] == pytest.approx(.25, rel=.02)
+    assert (machine["base_mhz"], machine["base_source"], machine["turbo"]) == (
+        3250,
+        "MSR 0xc0010064",
+        [],
+    )
+    assert row["mhz"] == pytest.approx(3640, rel=0.02) and row["util_ratio"] == pytest.approx(
+        0.25, rel=0.02
+    )
 
 
 def test_summary_of_cpus():
@@ -151,12 +222,16 @@ def test_counters_that_stand_still():
     spec = changed(INTEL, re7=[5, 7], re8=[5, 7])
     with workload("while True: pass", cpu=0), workload("while True: pass", cpu=1):
         _, *rows = records(spec, "showboost", "--all", ".2", "1")
-    assert [(row["mhz"], row["util_ratio"], row["c0_mcyc"]) for row in rows] == [(None, None, None)] * 2
+    assert [(row["mhz"], row["util_ratio"], row["c0_mcyc"]) for row in rows] == [
+        (None, None, None)
+    ] * 2
 
 
 def test_nobody_is_told_the_right_that_lacks():
     for name in COMMANDS:
-        result = simulated(INTEL, *NOBODY, os.path.join(readable_root(), "bin", name), ".2", "1", cwd="/")
+        result = simulated(
+            INTEL, *NOBODY, os.path.join(readable_root(), "bin", name), ".2", "1", cwd="/"
+        )
         assert result.returncode == 77 and result.stdout == "" and result.stderr.count("\n") == 1
         assert "CAP_SYS_RAWIO" in result.stderr
 
@@ -164,8 +239,13 @@ def test_nobody_is_told_the_right_that_lacks():
 @pytest.mark.guest
 def test_simulated_temperatures():
     (record,) = records(INTEL, "cputemp")
-    assert {s["name"]: (s["celsius"], s["limit_celsius"], s["source"]) for s in record["sensors"]} == {
-        "CPU0": (60, 100, "MSR 0x19c"), "CPU1": (59, 100, "MSR 0x19c"), "Package id 0": (65, 100, "MSR 0x1b1")}
+    assert {
+        s["name"]: (s["celsius"], s["limit_celsius"], s["source"]) for s in record["sensors"]
+    } == {
+        "CPU0": (60, 100, "MSR 0x19c"),
+        "CPU1": (59, 100, "MSR 0x19c"),
+        "Package id 0": (65, 100, "MSR 0x1b1"),
+    }
     assert record["avg_celsius"] == 59.5 and record["max_celsius"] == 60
     result = simulated(INTEL, tool("cputemp"))
     assert [line.split() for line in result.stdout.splitlines()] == [["CPU0", "CPU1"], ["60", "59"]]
@@ -176,7 +256,8 @@ def test_a_reading_that_is_not_valid_is_none():
     assert [s["celsius"] for s in record["sensors"] if s["source"] == "MSR 0x19c"] == [None, 59]
     assert record["avg_celsius"] == 59
     result = simulated(changed(INTEL, r1a2=None), tool("cputemp"))
-    assert result.returncode == 69 and result.stdout == ""      # below an unknown limit is no temperature
+    # below an unknown limit is no temperature
+    assert result.returncode == 69 and result.stdout == ""
 
 
 def test_cputemp_utilization_and_average():
@@ -190,7 +271,9 @@ def test_cputemp_utilization_and_average():
 def test_simulated_flags():
     rows = records(INTEL, "cpuhot")
     assert [(r["cpu"], r["prochot_celsius"], r["celsius"], r["flags"]) for r in rows] == [
-        (0, 100, 60, 0), (1, 100, 59, 2)]
+        (0, 100, 60, 0),
+        (1, 100, 59, 2),
+    ]
     assert rows[1]["why"] == ["thermal_log"] and rows[0]["core_throttle_count"] is None
     hot = simulated(INTEL, tool("cpuhot"), "--hot").stdout.splitlines()
     assert [line.split()[0] for line in hot] == ["CPU", "1"]
@@ -200,9 +283,11 @@ def test_simulated_flags():
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_full_disk_and_closed_reader(name):
-    result = simulated(INTEL, "sh", "-c", "%s .1 1 >/dev/full" % tool(name))
-    assert result.returncode == 1 and result.stderr.splitlines()[-1].endswith("No space left on device")
-    result = simulated(INTEL, "sh", "-c", "timeout 20 %s .1 | head -1 | wc -l" % tool(name))
+    result = simulated(INTEL, "sh", "-c", f"{tool(name)} .1 1 >/dev/full")
+    assert result.returncode == 1 and result.stderr.splitlines()[-1].endswith(
+        "No space left on device"
+    )
+    result = simulated(INTEL, "sh", "-c", f"timeout 20 {tool(name)} .1 | head -1 | wc -l")
     assert result.stdout.strip() == "1" and "rror" not in result.stderr
 
 
@@ -218,14 +303,17 @@ def perf_tree(tmp_path, pmu="msr", events=("tsc", "mperf", "aperf"), **files):
     for name, content in files.items():
         (tmp_path / "sys/bus/event_source/devices" / pmu / name).write_text(content)
     online = open("/sys/devices/system/cpu/online").read()
-    for path, content in (("proc/cpuinfo", open("/proc/cpuinfo").read()), ("sys/devices/system/cpu/online", online)):
+    for path, content in (
+        ("proc/cpuinfo", open("/proc/cpuinfo").read()),
+        ("sys/devices/system/cpu/online", online),
+    ):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(content)
     for cpu in sysfs.cpu_list(online):
-        topology = tmp_path / ("sys/devices/system/cpu/cpu%d/topology" % cpu)
+        topology = tmp_path / (f"sys/devices/system/cpu/cpu{cpu}/topology")
         topology.mkdir(parents=True, exist_ok=True)
         (topology / "physical_package_id").write_text("0")
-        (topology / "core_id").write_text("%d" % cpu)
+        (topology / "core_id").write_text(f"{cpu}")
     return str(tmp_path)
 
 
@@ -237,7 +325,9 @@ def perf_counters(tmp_path):
 
 
 def test_perf_reads_all_three_at_one_instant(tmp_path):
-    """The TSC stands in for MPERF and APERF: what differs between them is the time between reading them."""
+    """The TSC stands in for MPERF and APERF: what differs between them is the time between reading
+    them.
+    """
     counters = perf_counters(tmp_path)
     for cpu in sysfs.online_cpus():
         before = counters.read(cpu)
@@ -245,14 +335,14 @@ def test_perf_reads_all_three_at_one_instant(tmp_path):
             counters.read(cpu)
         after = counters.read(cpu)
         row = clock_rate.between(cpu, before, after, None, None)
-        assert row.ratio == pytest.approx(1, abs=.01) and row.util == pytest.approx(1, abs=.01)
+        assert row.ratio == pytest.approx(1, abs=0.01) and row.util == pytest.approx(1, abs=0.01)
         assert after.tsc - before.tsc > 1e5
 
 
 def test_perf_measures_the_tsc(tmp_path):
     counters = perf_counters(tmp_path)
     first, second = counters.measure_tsc(0), counters.measure_tsc(0)
-    assert first == pytest.approx(second, rel=.05) and 100 < second < 20000
+    assert first == pytest.approx(second, rel=0.05) and 100 < second < 20000
     base = base_clock.base_clocks(0, info.Processor("", None, None, set()), None, str(tmp_path))
     assert base == [] and counters.rate(None, 0) == counters.tsc_mhz()
 
@@ -264,14 +354,19 @@ def test_perf_without_the_right(tmp_path):
     if int(open("/proc/sys/kernel/perf_event_paranoid").read()) < 1:
         pytest.skip("perf_event_paranoid lets anybody count")
     root = perf_tree(tmp_path)
-    code = ("import sys\nsys.path.insert(0, %r)\nfrom crisis.cpu import clock\nfrom crisis.errors import NotPermitted\n"
-            "try:\n    clock.choose([0], root=%r)\nexcept NotPermitted as exc:\n    print(exc)" %
-            (os.path.join(readable_root(), "lib"), root))
+    code = (
+        f"import sys\nsys.path.insert(0, {os.path.join(readable_root(), 'lib')!r})\nfrom "
+        "crisis.cpu import clock\nfrom crisis.errors import NotPermitted\n"
+        f"try:\n    clock.choose([0], root={root!r})\nexcept NotPermitted as exc:\n    print(exc)"
+    )
     for path in (root, os.path.dirname(root), os.path.dirname(os.path.dirname(root))):
         os.chmod(path, 0o755)
-    result = subprocess.run(NOBODY + ["/usr/bin/python3", "-B", "-c", code], stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, universal_newlines=True, cwd="/")
-    assert "perf_event_paranoid" in result.stdout and result.stdout.count("cannot") == 1, result.stdout + result.stderr
+    result = subprocess.run(
+        NOBODY + ["/usr/bin/python3", "-B", "-c", code], capture_output=True, text=True, cwd="/"
+    )
+    assert "perf_event_paranoid" in result.stdout and result.stdout.count("cannot") == 1, (
+        result.stdout + result.stderr
+    )
 
 
 @pytest.mark.guest
@@ -294,8 +389,10 @@ def test_perf_follows_a_cpu_that_goes_and_comes(tmp_path):
 def test_idle_states_of_cores_and_packages(tmp_path):
     """The TSC stands in for a state in which the CPU always is: 100%."""
     cpus = sysfs.online_cpus()
-    perf_tree(tmp_path, "cstate_core", ("c6-residency", "c1-residency"), cpumask=sysfs.cpu_ranges(cpus))
-    perf_tree(tmp_path, "cstate_pkg", ("c2-residency",), cpumask="%d" % cpus[0])
+    perf_tree(
+        tmp_path, "cstate_core", ("c6-residency", "c1-residency"), cpumask=sysfs.cpu_ranges(cpus)
+    )
+    perf_tree(tmp_path, "cstate_pkg", ("c2-residency",), cpumask=f"{cpus[0]}")
     root = perf_tree(tmp_path)
     counters, warnings = perf_counters(tmp_path), []
     idle = cstates.CStates(cpus, warnings.append, root)
@@ -306,7 +403,7 @@ def test_idle_states_of_cores_and_packages(tmp_path):
     for cpu in cpus:
         shares = idle.shares(cpu, before, after, first[cpu], last[cpu])
         assert list(shares) == ["C1", "C6", "PC2"] and not warnings
-        assert all(share == pytest.approx(1, abs=.1) for share in shares.values())
+        assert all(share == pytest.approx(1, abs=0.1) for share in shares.values())
         assert set(idle.shares(cpu, {}, after, first[cpu], last[cpu]).values()) == {None}
 
 
@@ -319,7 +416,9 @@ def test_idle_states_without_their_pmu():
 
 def test_a_cpu_that_is_not_there():
     result = run("showboost", "-C", "99999", "1", "1")
-    assert result.returncode == 1 and result.stderr.count("\n") == 1 and "not online" in result.stderr
+    assert (
+        result.returncode == 1 and result.stderr.count("\n") == 1 and "not online" in result.stderr
+    )
 
 
 def msr_driver():
@@ -335,27 +434,32 @@ def msr_driver():
 
 @pytest.mark.guest
 def test_registers_of_each_cpu_by_the_real_driver():
-    """0x1b holds the APIC base and which CPU booted; TSC_AUX what this test writes, on one CPU only."""
+    """0x1b holds the APIC base and which CPU booted;
+
+    TSC_AUX what this test writes, on one CPU only.
+    """
     from crisis.cpu import msr
+
     msr_driver()
     registers = msr.Registers()
     cpus = sysfs.online_cpus()
-    bases = [registers.read(cpu, 0x1b) for cpu in cpus]
-    assert all(base & ~0xfff == 0xfee00000 for base in bases)
+    bases = [registers.read(cpu, 0x1B) for cpu in cpus]
+    assert all(base & ~0xFFF == 0xFEE00000 for base in bases)
     assert [base >> 8 & 1 for base in bases] == [1] + [0] * (len(cpus) - 1)
-    assert registers.read(0, 0x12345678) in (None, 0)      # QEMU's emulation answers 0 for what it does not know
-    aux = [registers.read(cpu, 0xc0000103) for cpu in cpus]
-    assert [value & 0xfff for value in aux] == cpus
+    # QEMU's emulation answers 0 for what it does not know
+    assert registers.read(0, 0x12345678) in (None, 0)
+    aux = [registers.read(cpu, 0xC0000103) for cpu in cpus]
+    assert [value & 0xFFF for value in aux] == cpus
     if SLOW == 1:
         return
-    with open("/dev/cpu/%d/msr" % cpus[-1], "r+b", buffering=0) as f:
+    with open(f"/dev/cpu/{cpus[-1]}/msr", "r+b", buffering=0) as f:
         try:
-            os.pwrite(f.fileno(), (0x5a5 | cpus[-1] << 12).to_bytes(8, sys.byteorder), 0xc0000103)
-            assert registers.read(cpus[-1], 0xc0000103) == 0x5a5 | cpus[-1] << 12
-            assert [registers.read(cpu, 0xc0000103) for cpu in cpus[:-1]] == aux[:-1]
+            os.pwrite(f.fileno(), (0x5A5 | cpus[-1] << 12).to_bytes(8, sys.byteorder), 0xC0000103)
+            assert registers.read(cpus[-1], 0xC0000103) == 0x5A5 | cpus[-1] << 12
+            assert [registers.read(cpu, 0xC0000103) for cpu in cpus[:-1]] == aux[:-1]
         finally:
-            os.pwrite(f.fileno(), aux[-1].to_bytes(8, sys.byteorder), 0xc0000103)
-    assert [registers.read(cpu, 0xc0000103) for cpu in cpus] == aux
+            os.pwrite(f.fileno(), aux[-1].to_bytes(8, sys.byteorder), 0xC0000103)
+    assert [registers.read(cpu, 0xC0000103) for cpu in cpus] == aux
 
 
 @pytest.mark.guest
@@ -365,10 +469,11 @@ def test_an_emulated_cpu_that_does_not_count():
         pytest.skip("this is not the emulated guest")
     msr_driver()
     result = run("showboost", "1", "1")
-    assert result.returncode == 69 and result.stdout == "" and "APERF and MPERF" in result.stderr, result.stderr
+    assert result.returncode == 69 and result.stdout == "" and "APERF and MPERF" in result.stderr, (
+        result.stderr
+    )
     for name in COMMANDS[1:]:
         result = run(name)
         assert result.returncode == 69 and result.stdout == "", result.stdout + result.stderr
-    result = subprocess.run(NOBODY + [tool("showboost")], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            universal_newlines=True, cwd="/")
+    result = subprocess.run(NOBODY + [tool("showboost")], capture_output=True, text=True, cwd="/")
     assert result.returncode == 77 and "CAP_SYS_RAWIO" in result.stderr

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""oomkill against real kills, each field checked against what the kernel itself logs.  Needs root."""
+"""oomkill against real kills, each field checked against what the kernel itself logs.
+
+Needs root.
+"""
 
 import os
 import re
@@ -8,6 +11,7 @@ import subprocess
 import sys
 
 import pytest
+
 from helpers import GUEST, ROOT, SLOW, as_nobody, load, memory_cgroup, run, tool, tracing, until
 
 # kprobe and log are the source stack, held to that way of learning the limit.
@@ -37,8 +41,11 @@ time.sleep(3600)
 
 
 def taker(name, directory, size, score=0, uid=0):
-    return subprocess.Popen([sys.executable, "-c", TAKER, name, directory, str(size), str(score), str(uid)],
-                            stdout=subprocess.PIPE, universal_newlines=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", TAKER, name, directory, str(size), str(score), str(uid)],
+        stdout=subprocess.PIPE,
+        universal_newlines=True,
+    )
 
 
 class KernelLog:
@@ -52,7 +59,12 @@ class KernelLog:
     def read(self):
         while True:
             try:
-                self.lines.append(os.read(self.fd, 8192).decode("utf-8", "replace").partition(";")[2].split("\n")[0])
+                self.lines.append(
+                    os.read(self.fd, 8192)
+                    .decode("utf-8", "replace")
+                    .partition(";")[2]
+                    .split("\n")[0]
+                )
             except BlockingIOError:
                 return self.lines
             except BrokenPipeError:
@@ -60,23 +72,34 @@ class KernelLog:
 
     def killed(self, pid):
         """The fields of the line about that victim."""
+
         def found():
-            return [line for line in self.read() if "Killed process %d (" % pid in line]
+            return [line for line in self.read() if f"Killed process {pid} (" in line]
+
         line = until(found)[0]
         fields = dict(re.findall(r"([\w-]+):(-?\d+)", line.rpartition(")")[2]))
-        fields["comm"] = line[line.index("(") + 1:line.rindex(") total-vm")] if "(" in line else None
+        fields["comm"] = (
+            line[line.index("(") + 1 : line.rindex(") total-vm")] if "(" in line else None
+        )
         return fields, line
 
     def report(self, pid):
         """{name: text} of the killer's report that chose that victim."""
-        number = [i for i, line in enumerate(self.lines)
-                  if line.startswith("oom-kill:") and ",pid=%d," % pid in line][-1]
-        found = dict(part.partition("=")[::2] for part in self.lines[number][len("oom-kill:"):].split(","))
+        number = [
+            i
+            for i, line in enumerate(self.lines)
+            if line.startswith("oom-kill:") and f",pid={pid}," in line
+        ][-1]
+        found = dict(
+            part.partition("=")[::2] for part in self.lines[number][len("oom-kill:") :].split(",")
+        )
         for line in reversed(self.lines[:number]):
             match = re.match(r"memory: usage (\d+)kB, limit (\d+)kB", line)
             if match:
                 found["usage"], found["limit"] = match.groups()
-            match = re.search(r"^(.*) invoked oom-killer: gfp_mask=0x(\w+)\((.*)\), order=(-?\d+)", line)
+            match = re.search(
+                r"^(.*) invoked oom-killer: gfp_mask=0x(\w+)\((.*)\), order=(-?\d+)", line
+            )
             if match:
                 found["invoker"], found["gfp"], found["gfp_flags"], found["order"] = match.groups()
                 return found
@@ -87,33 +110,56 @@ def killing(*args):
     """A helpers.tracing of oomkill."""
     command = None
     if args[-2:] == ("--source", "kprobe") or args[-2:] == ("--source", "log"):
-        command = [sys.executable, "-c", HELD % ("k" if args[-1] == "kprobe" else "nothing"), "--no-cache"]
+        command = [
+            sys.executable,
+            "-c",
+            HELD % ("k" if args[-1] == "kprobe" else "nothing"),
+            "--no-cache",
+        ]
         args = args[:-1] + ("stack",)
-    return tracing("oomkill", *args, command=command, settle=.2,
-                   env=dict(os.environ, PYTHONPATH=os.path.join(ROOT, "tests")))
+    return tracing(
+        "oomkill",
+        *args,
+        command=command,
+        settle=0.2,
+        env=dict(os.environ, PYTHONPATH=os.path.join(ROOT, "tests")),
+    )
 
 
-# Until Linux 6.2 each thread kept what it had changed since its last 64 faults to itself (TASK_RSS_EVENTS_THRESH in
-# mm/memory.c), and a victim hands it in as it dies, which may be between the tracepoint and the line in the log.
-UNCOUNTED = 64 * os.sysconf("SC_PAGE_SIZE") if tuple(map(int, os.uname().release.split(".")[:2])) < (6, 2) else 0
+# Until Linux 6.2 each thread kept what it had changed since its last 64 faults to itself
+# (TASK_RSS_EVENTS_THRESH in mm/memory.c), and a victim hands it in as it dies, which may be between
+# the tracepoint and the line in the log.
+UNCOUNTED = (
+    64 * os.sysconf("SC_PAGE_SIZE")
+    if tuple(map(int, os.uname().release.split(".")[:2])) < (6, 2)
+    else 0
+)
 
 
 def sizes_as_logged(record, fields):
-    return {"total-vm": record["total_vm_bytes"] // 1024, "anon-rss": record["anon_rss_bytes"] // 1024,
-            "file-rss": record["file_rss_bytes"] // 1024, "shmem-rss": record["shmem_rss_bytes"] // 1024,
-            "pgtables": record["pgtables_bytes"] // 1024} == \
-        {name: int(fields[name]) for name in ("total-vm", "anon-rss", "file-rss", "shmem-rss", "pgtables")}
+    return {
+        "total-vm": record["total_vm_bytes"] // 1024,
+        "anon-rss": record["anon_rss_bytes"] // 1024,
+        "file-rss": record["file_rss_bytes"] // 1024,
+        "shmem-rss": record["shmem_rss_bytes"] // 1024,
+        "pgtables": record["pgtables_bytes"] // 1024,
+    } == {
+        name: int(fields[name])
+        for name in ("total-vm", "anon-rss", "file-rss", "shmem-rss", "pgtables")
+    }
 
 
 @pytest.mark.guest
 @pytest.mark.parametrize("source", SOURCES)
 def test_memcg_kill_is_what_the_kernel_logged(source):
-    """One process sits there and is to die; another one, elsewhere below the limit, needs the memory."""
+    """One process sits there and is to die; another one, elsewhere below the limit, needs the
+    memory.
+    """
     for attempt in range(3):
         log = KernelLog()
         with memory_cgroup(LIMIT, "oom") as directory:
             for name in "victim", "needy":
-                os.mkdir("%s/%s" % (directory, name))
+                os.mkdir(f"{directory}/{name}")
             try:
                 with killing("-j", "-K", "--source", source) as child:
                     victim = taker("oom victim (a)", directory + "/victim", 24 << 20, 700, 65534)
@@ -121,13 +167,14 @@ def test_memcg_kill_is_what_the_kernel_logged(source):
                     needy = taker("oom-needy", directory + "/needy", 30 << 20)
                     assert victim.wait() == -signal.SIGKILL
                     fields, line = log.killed(victim.pid)
-                    needy.stdout.readline()     # or it was killed too, before the victim's memory was free
+                    # or it was killed too, before the victim's memory was free
+                    needy.stdout.readline()
                 needy.kill()
                 needy.wait()
             finally:
                 for name in "victim", "needy":
-                    until(lambda: not open("%s/%s/cgroup.procs" % (directory, name)).read())
-                    os.rmdir("%s/%s" % (directory, name))
+                    until(lambda: not open(f"{directory}/{name}/cgroup.procs").read())
+                    os.rmdir(f"{directory}/{name}")
         found = [r for r in child.records if r["pid"] == victim.pid]
         assert len(found) == 1
         record = found[0]
@@ -136,28 +183,51 @@ def test_memcg_kill_is_what_the_kernel_logged(source):
             break
     report = log.report(victim.pid)
     assert line.startswith("Memory cgroup out of memory") and report["invoker"] == "oom-needy"
-    assert report["constraint"] == "CONSTRAINT_MEMCG" and report["oom_memcg"].startswith("/crisis-oom-")
+    assert report["constraint"] == "CONSTRAINT_MEMCG" and report["oom_memcg"].startswith(
+        "/crisis-oom-"
+    )
     truth = {
-        "comm": "oom victim (a)", "pid": victim.pid, "tid": victim.pid, "killed": True,
-        "trigger_pid": needy.pid, "trigger_tid": needy.pid, "trigger_comm": "oom-needy",
-        "uid": int(fields["UID"]), "oom_score_adj": int(fields["oom_score_adj"]),
-        "total_vm_bytes": int(fields["total-vm"]) * 1024, "anon_rss_bytes": int(fields["anon-rss"]) * 1024,
-        "file_rss_bytes": int(fields["file-rss"]) * 1024, "shmem_rss_bytes": int(fields["shmem-rss"]) * 1024,
+        "comm": "oom victim (a)",
+        "pid": victim.pid,
+        "tid": victim.pid,
+        "killed": True,
+        "trigger_pid": needy.pid,
+        "trigger_tid": needy.pid,
+        "trigger_comm": "oom-needy",
+        "uid": int(fields["UID"]),
+        "oom_score_adj": int(fields["oom_score_adj"]),
+        "total_vm_bytes": int(fields["total-vm"]) * 1024,
+        "anon_rss_bytes": int(fields["anon-rss"]) * 1024,
+        "file_rss_bytes": int(fields["file-rss"]) * 1024,
+        "shmem_rss_bytes": int(fields["shmem-rss"]) * 1024,
         "pgtables_bytes": int(fields["pgtables"]) * 1024,
-        "limit": "memcg", "limit_cgroup": report["oom_memcg"], "cgroup": report["task_memcg"],
-        "limit_bytes": int(report["limit"]) * 1024, "order": int(report["order"]), "gfp": int(report["gfp"], 16),
-        "gfp_flags": report["gfp_flags"]}
-    wrong = {name: (record[name], value) for name, value in truth.items() if record[name] != value
-             and not (name.endswith("_rss_bytes") and abs(record[name] - value) <= UNCOUNTED)}
+        "limit": "memcg",
+        "limit_cgroup": report["oom_memcg"],
+        "cgroup": report["task_memcg"],
+        "limit_bytes": int(report["limit"]) * 1024,
+        "order": int(report["order"]),
+        "gfp": int(report["gfp"], 16),
+        "gfp_flags": report["gfp_flags"],
+    }
+    wrong = {
+        name: (record[name], value)
+        for name, value in truth.items()
+        if record[name] != value
+        and not (name.endswith("_rss_bytes") and abs(record[name] - value) <= UNCOUNTED)
+    }
     assert not wrong, (child.taken, line)
     assert truth["uid"] == 65534 and truth["oom_score_adj"] == 700 and truth["limit_bytes"] == LIMIT
-    assert record["rss_bytes"] == record["anon_rss_bytes"] + record["file_rss_bytes"] + record["shmem_rss_bytes"]
+    assert (
+        record["rss_bytes"]
+        == record["anon_rss_bytes"] + record["file_rss_bytes"] + record["shmem_rss_bytes"]
+    )
     assert record["pages"] * os.sysconf("SC_PAGE_SIZE") == record["rss_bytes"] > 24 << 20
-    # The counter moves between our reading and the kernel's, by what other CPUs charge and give back.
+    # The counter moves between our reading and the kernel's, by what other CPUs charge and give
+    # back.
     assert record["usage_bytes"] == pytest.approx(int(report["usage"]) * 1024, abs=2 << 20)
     assert any("oom_kill_process" in frame for frame in record["stack"])
     assert not [frame for frame in record["stack"] if "bpf" in frame]
-    print("oomkill --source %s: %s" % (source, child.taken.strip()))
+    print(f"oomkill --source {source}: {child.taken.strip()}")
 
 
 def test_text_begins_as_bccs():
@@ -165,14 +235,24 @@ def test_text_begins_as_bccs():
         victim = taker("oom text", directory, 100 << 20)
         assert victim.wait() == -signal.SIGKILL
     first, second, third = child.out.splitlines()[:3]
-    assert re.fullmatch(r'\d\d:\d\d:\d\d Triggered by PID %d \("oom text"\), OOM kill of PID %d \("oom text"\), '
-                        r'\d+ pages, loadavg: [\d.]+ [\d.]+ [\d.]+ \d+/\d+ \d+' % (victim.pid, victim.pid), first)
-    match = re.fullmatch(r" {4}RSS (\d+) kB: anon (\d+), file (\d+), shmem (\d+); swap (?:\d+|-) kB, "
-                         r"page tables \d+ kB, total VM \d+ kB, UID 0, oom_score_adj 0", second)
+    assert re.fullmatch(
+        rf'\d\d:\d\d:\d\d Triggered by PID {victim.pid} \("oom text"\), OOM kill of PID '
+        rf'{victim.pid} \("oom text"\), '
+        r"\d+ pages, loadavg: [\d.]+ [\d.]+ [\d.]+ \d+/\d+ \d+",
+        first,
+    )
+    match = re.fullmatch(
+        r" {4}RSS (\d+) kB: anon (\d+), file (\d+), shmem (\d+); swap (?:\d+|-) kB, "
+        r"page tables \d+ kB, total VM \d+ kB, UID 0, oom_score_adj 0",
+        second,
+    )
     total, *kinds = map(int, match.groups())
     assert total == sum(kinds)
-    assert re.fullmatch(r" {4}limit: memcg /crisis-oom-\d+, \d+ of 49152 kB; victim in /crisis-oom-\d+; "
-                        r"order 0, GFP_\S+", third)
+    assert re.fullmatch(
+        r" {4}limit: memcg /crisis-oom-\d+, \d+ of 49152 kB; victim in /crisis-oom-\d+; "
+        r"order 0, GFP_\S+",
+        third,
+    )
 
 
 @pytest.mark.guest
@@ -190,16 +270,18 @@ def test_a_group_dies_together():
             assert [one.wait(), other.wait()] == [-signal.SIGKILL] * 2
             log.killed(one.pid), log.killed(other.pid)
     assert {r["pid"] for r in child.records} == {one.pid, other.pid}
-    assert {(r["limit"], r["limit_bytes"], r["trigger_pid"]) for r in child.records} == {("memcg", LIMIT, other.pid)}
+    assert {(r["limit"], r["limit_bytes"], r["trigger_pid"]) for r in child.records} == {
+        ("memcg", LIMIT, other.pid)
+    }
 
 
 def test_hostile_comm():
-    name = b"\x1b[31m\n\"\\\xff".decode("utf-8", "surrogateescape")
+    name = b'\x1b[31m\n"\\\xff'.decode("utf-8", "surrogateescape")
     with memory_cgroup(LIMIT, "oom") as directory, killing() as text, killing("-j") as records:
         assert taker(name, directory, 100 << 20).wait() == -signal.SIGKILL
     assert "\x1b" not in text.out and r'("\x1b[31m\x0a"\\\xff")' in text.out
     assert len(text.out.splitlines()) == 3
-    assert [r["comm"] for r in records.records] == ["\x1b[31m\n\"\\\\xff"]
+    assert [r["comm"] for r in records.records] == ['\x1b[31m\n"\\\\xff']
 
 
 @pytest.mark.guest
@@ -222,22 +304,31 @@ for at in range(0, size, 4096): m[at] = 1
     record = [r for r in child.records if r["pid"] == hog.pid][0]
     report = log.report(hog.pid)
     assert line.startswith("Out of memory: ") and report["constraint"] == "CONSTRAINT_NONE"
-    assert record["limit"] == "global" and record["limit_cgroup"] is None and record["limit_bytes"] is None
+    assert (
+        record["limit"] == "global"
+        and record["limit_cgroup"] is None
+        and record["limit_bytes"] is None
+    )
     assert record["oom_score_adj"] == 1000 and record["rss_bytes"] > 1 << 30
     assert (record["order"], record["gfp"]) == (int(report["order"]), int(report["gfp"], 16))
-    assert record["anon_rss_bytes"] // 1024 == pytest.approx(int(fields["anon-rss"]), rel=.01)
-    if record["domain_pages"] is not None:      # fentry or kprobe
+    assert record["anon_rss_bytes"] // 1024 == pytest.approx(int(fields["anon-rss"]), rel=0.01)
+    if record["domain_pages"] is not None:  # fentry or kprobe
         total = int(re.search(r"MemTotal: +(\d+)", open("/proc/meminfo").read()).group(1))
-        assert record["domain_pages"] * os.sysconf("SC_PAGE_SIZE") // 1024 == pytest.approx(total, rel=.05)
+        assert record["domain_pages"] * os.sysconf("SC_PAGE_SIZE") // 1024 == pytest.approx(
+            total, rel=0.05
+        )
 
 
 def test_kernel_headers_serve_where_there_is_no_btf():
     from crisis.bpf import cache
-    if not os.path.isdir("/lib/modules/%s/build" % os.uname().release):
-        pytest.skip("no headers of kernel %s are installed" % os.uname().release)
+
+    if not os.path.isdir(f"/lib/modules/{os.uname().release}/build"):
+        pytest.skip(f"no headers of kernel {os.uname().release} are installed")
     oomkill = load("oomkill")
     assert cache.build(oomkill.SOURCES["format"], cache=False, headers="kernel").functions
-    assert cache.build(oomkill.SOURCES["typed"], cache=False, headers="kernel").unusable.startswith("this kernel has no BTF in ")
+    assert cache.build(oomkill.SOURCES["typed"], cache=False, headers="kernel").unusable.startswith(
+        "this kernel has no BTF in "
+    )
 
 
 def test_without_root():
@@ -247,12 +338,16 @@ def test_without_root():
 
 def test_exits():
     assert run("oomkill", "-d", ".3").returncode == 0
-    shell = "%s %%s; echo status ${PIPESTATUS[0]}" % tool("oomkill")
-    head = subprocess.run(["bash", "-c", shell % "-d 60 | head -0"], stdout=subprocess.PIPE, timeout=20 * SLOW)
+    shell = f"{tool('oomkill')} %s; echo status ${{PIPESTATUS[0]}}"
+    head = subprocess.run(
+        ["bash", "-c", shell % "-d 60 | head -0"], stdout=subprocess.PIPE, timeout=20 * SLOW
+    )
     assert head.stdout.split()[-1] in (b"0", b"141")
     with memory_cgroup(LIMIT, "oom") as directory:
         full = open("/dev/full", "w")
-        child = subprocess.Popen([tool("oomkill"), "-v"], stdout=full, stderr=subprocess.PIPE, universal_newlines=True)
+        child = subprocess.Popen(
+            [tool("oomkill"), "-v"], stdout=full, stderr=subprocess.PIPE, universal_newlines=True
+        )
         while "attached to" not in child.stderr.readline():
             assert child.poll() is None
         taker("oom-full", directory, 100 << 20).wait()

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Counting with perf_event_open(2): software events have no hardware behind them and the same kernel code in front."""
+"""Counting with perf_event_open(2): software events have no hardware behind them and the same
+kernel code in front.
+"""
 
 import os
 import resource
@@ -8,16 +10,26 @@ import sys
 import time
 
 import pytest
-from helpers import HOG, NOBODY, ROOT, SLOW, enable_controllers, readable_root, remove_cgroup, workload
 
-from crisis.perf import event_source
-from crisis.perf.event import Event, FLAG_PID_CGROUP, INHERIT, TYPE_SOFTWARE
-from crisis.perf.group import Counters, Group, layout
-from crisis.kernel import cgroup, rlimit, sysfs
 from crisis.errors import Error, NotPermitted, Unavailable
+from crisis.kernel import cgroup, rlimit, sysfs
+from crisis.perf import event_source
+from crisis.perf.event import FLAG_PID_CGROUP, INHERIT, TYPE_SOFTWARE, Event
+from crisis.perf.group import Counters, Group, layout
+from helpers import (
+    HOG,
+    NOBODY,
+    ROOT,
+    SLOW,
+    enable_controllers,
+    readable_root,
+    remove_cgroup,
+    workload,
+)
 
 CPU_CLOCK, TASK_CLOCK, FAULTS, SWITCHES, MIGRATIONS, MINOR, MAJOR, DUMMY = (
-    Event(TYPE_SOFTWARE, number) for number in (0, 1, 2, 3, 4, 5, 6, 9))
+    Event(TYPE_SOFTWARE, number) for number in (0, 1, 2, 3, 4, 5, 6, 9)
+)
 CPUS = sysfs.online_cpus()
 
 
@@ -29,7 +41,7 @@ def test_group_counts_one_instant_on_every_cpu():
     for group in groups.values():
         group.enable()
     started = time.monotonic_ns()
-    time.sleep(.3)
+    time.sleep(0.3)
     before = time.monotonic_ns()
     readings = {cpu: group.read() for cpu, group in groups.items()}
     end = time.monotonic_ns()
@@ -67,18 +79,21 @@ def test_msr_group():
         pytest.skip(str(exc))
     group = Group([event, CPU_CLOCK], -1, CPUS[0])
     group.enable()
-    time.sleep(.2)
+    time.sleep(0.2)
     enabled, running, ticks, clock = group.read()
     group.close()
-    mhz = [float(line.split(":")[1]) for line in open("/proc/cpuinfo") if line.startswith("cpu MHz")]
+    mhz = [
+        float(line.split(":")[1]) for line in open("/proc/cpuinfo") if line.startswith("cpu MHz")
+    ]
     assert enabled == running and ticks > 0
-    if mhz:             # the TSC's rate is near the nominal one, whatever the clock is now
-        assert .2 < ticks / enabled * 1e3 / mhz[0] < 5
+    if mhz:  # the TSC's rate is near the nominal one, whatever the clock is now
+        assert 0.2 < ticks / enabled * 1e3 / mhz[0] < 5
 
 
 @pytest.mark.guest
 def test_layout_splits_what_is_too_big_for_one_group():
-    # The kernel takes what one read of 16 KiB can return: some 2000 members (perf_event_validate_size).
+    # The kernel takes what one read of 16 KiB can return: some 2000 members
+    # (perf_event_validate_size).
     many = [DUMMY] * 1990
     rlimit.raise_open_files(2 * 2200, "counters")
     groups, refused = layout([many[:5], many, [FAULTS] * 100])
@@ -99,11 +114,11 @@ def test_layout_names_what_the_pmu_does_not_have():
 def test_counters_of_a_process_follow_its_children():
     code = "import os\nwhile True:\n    if not os.fork(): os._exit(0)\n    os.wait()"
     with workload(code) as child:
-        time.sleep(.2 * SLOW ** .5)
+        time.sleep(0.2 * SLOW**0.5)
         counters = Counters([[TASK_CLOCK, FAULTS]], {child.pid: (child.pid, -1)}, INHERIT)
         own = Counters([[TASK_CLOCK, FAULTS]], {child.pid: (child.pid, -1)})
         counters.read(), own.read()
-        time.sleep(.5)
+        time.sleep(0.5)
         (clock, enabled, running), (faults, _, _) = counters.read()[child.pid]
         (own_clock, _, _), (own_faults, _, _) = own.read()[child.pid]
         assert enabled == running
@@ -119,23 +134,27 @@ def test_counters_of_a_cgroup_count_its_tasks_only():
     if not v1 + v2:
         pytest.skip("no cgroup hierarchy with perf_event is mounted")
     enable_controllers((v1 + v2)[0])
-    path = os.path.join((v1 + v2)[0], "crisis-perf-%d" % os.getpid())
+    path = os.path.join((v1 + v2)[0], f"crisis-perf-{os.getpid()}")
     os.mkdir(path)
     try:
         fd = os.open(path, os.O_RDONLY)
-        counters = _counters_or_skip([[CPU_CLOCK, SWITCHES]], {cpu: (fd, cpu) for cpu in CPUS},
-                                     flags=FLAG_PID_CGROUP, probe={"pid": -1, "cpu": CPUS[0]})
+        counters = _counters_or_skip(
+            [[CPU_CLOCK, SWITCHES]],
+            {cpu: (fd, cpu) for cpu in CPUS},
+            flags=FLAG_PID_CGROUP,
+            probe={"pid": -1, "cpu": CPUS[0]},
+        )
         with workload(HOG) as outside, workload(HOG) as inside:
             assert outside.poll() is None
             with open(os.path.join(path, "cgroup.procs"), "w") as f:
                 f.write(str(inside.pid))
-            time.sleep(.2)
+            time.sleep(0.2)
             counters.read()
             before = _cpu_ns(inside.pid)
-            time.sleep(.6)
+            time.sleep(0.6)
             used = _cpu_ns(inside.pid) - before
             counted = sum(row[0][0] for row in counters.read().values())
-        assert counted == pytest.approx(used, rel=.25, abs=4e7)
+        assert counted == pytest.approx(used, rel=0.25, abs=4e7)
         counters.close()
         os.close(fd)
     finally:
@@ -150,40 +169,59 @@ def _counters_or_skip(*args, **kwargs):
 
 
 def _cpu_ns(pid):
-    return int(open("/proc/%d/schedstat" % pid).read().split()[0])
+    return int(open(f"/proc/{pid}/schedstat").read().split()[0])
 
 
 def test_descriptor_limit_is_raised_or_named():
-    code = ("import resource, sys\nsys.path.insert(0, sys.argv[1])\nfrom crisis.perf import event, group\n"
-            "resource.setrlimit(resource.RLIMIT_NOFILE, (32, int(sys.argv[2])))\n"
-            "E = event.Event(1, 0)\n"
-            "group.Counters([[E] * 4], {n: (0, -1) for n in range(20)}, event.EXCLUDE_KERNEL)\n"
-            "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])")
-    raised = subprocess.run([sys.executable, "-c", code, os.path.join(ROOT, "lib"), "4096"], stdout=subprocess.PIPE,
-                            universal_newlines=True)
+    code = (
+        "import resource, sys\nsys.path.insert(0, sys.argv[1])\nfrom crisis.perf import event, "
+        "group\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (32, int(sys.argv[2])))\n"
+        "E = event.Event(1, 0)\n"
+        "group.Counters([[E] * 4], {n: (0, -1) for n in range(20)}, event.EXCLUDE_KERNEL)\n"
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    )
+    raised = subprocess.run(
+        [sys.executable, "-c", code, os.path.join(ROOT, "lib"), "4096"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert raised.returncode == 0 and 80 < int(raised.stdout) < 200
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    failed = subprocess.run([*NOBODY, sys.executable, "-c", code, os.path.join(readable_root(), "lib"), "64"],
-                            stderr=subprocess.PIPE, universal_newlines=True, cwd="/")
+    failed = subprocess.run(
+        [*NOBODY, sys.executable, "-c", code, os.path.join(readable_root(), "lib"), "64"],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd="/",
+    )
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == hard
-    if "perf_event_paranoid at 3" in failed.stderr:         # Debian's
+    if "perf_event_paranoid at 3" in failed.stderr:  # Debian's
         pytest.skip("an unprivileged user may not count here at all")
-    assert failed.returncode and "the limit of open files is 64. Raise it with ulimit -Hn 1" in failed.stderr
+    assert (
+        failed.returncode
+        and "the limit of open files is 64. Raise it with ulimit -Hn 1" in failed.stderr
+    )
 
 
 @pytest.mark.guest
 def test_no_such_process():
     with pytest.raises(Error, match="no such process"):
-        Counters([[FAULTS]], {1: (2 ** 30, -1)})
+        Counters([[FAULTS]], {1: (2**30, -1)})
 
 
 def test_refusals_name_the_remedy():
     if int(open("/proc/sys/kernel/perf_event_paranoid").read()) < 1:
         pytest.skip("perf_event_paranoid lets everybody count")
-    code = ("import sys\nsys.path.insert(0, sys.argv[1])\nfrom crisis.perf import event, group\n"
-            "group.Counters([[event.Event(1, 0)]], {0: (-1, 0)})")
-    failed = subprocess.run([*NOBODY, sys.executable, "-c", code, os.path.join(readable_root(), "lib")],
-                            stderr=subprocess.PIPE, universal_newlines=True, cwd="/")
+    code = (
+        "import sys\nsys.path.insert(0, sys.argv[1])\nfrom crisis.perf import event, group\n"
+        "group.Counters([[event.Event(1, 0)]], {0: (-1, 0)})"
+    )
+    failed = subprocess.run(
+        [*NOBODY, sys.executable, "-c", code, os.path.join(readable_root(), "lib")],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd="/",
+    )
     assert "NotPermitted" in failed.stderr and "perf_event_paranoid" in failed.stderr
     assert "CAP_PERFMON" in failed.stderr
     assert NotPermitted.status == 77
@@ -191,7 +229,7 @@ def test_refusals_name_the_remedy():
 
 @pytest.mark.guest
 def test_cpu_that_goes_offline_and_comes_back():
-    switch = "/sys/devices/system/cpu/cpu%d/online" % CPUS[-1]
+    switch = f"/sys/devices/system/cpu/cpu{CPUS[-1]}/online"
     if len(CPUS) < 2 or not os.access(switch, os.W_OK):
         pytest.skip("there is no CPU that can be taken offline")
     cpu, other = CPUS[-1], CPUS[0]
@@ -201,21 +239,22 @@ def test_cpu_that_goes_offline_and_comes_back():
         open(switch, "w").write("0")
     except OSError as exc:
         counters.close()
-        pytest.skip("CPU %d cannot be taken offline: %s" % (cpu, exc.strerror))
+        pytest.skip(f"CPU {cpu} cannot be taken offline: {exc.strerror}")
     try:
         readings = [counters.read()]
-        time.sleep(.05)             # where the TSC is not trusted, the kernel's clock may stand still between ticks
+        # where the TSC is not trusted, the kernel's clock may stand still between ticks
+        time.sleep(0.05)
         readings.append(counters.read())
     finally:
         open(switch, "w").write("1")
     assert readings[1][other][0][1] > 0
     assert readings[1][cpu] == [None, None] or readings[1][cpu][0][1] == 0
-    time.sleep(.05)
-    again = counters.read()[cpu]                # the kernel does not take them up again
+    time.sleep(0.05)
+    again = counters.read()[cpu]  # the kernel does not take them up again
     assert again == [None, None] or again[0][1] == 0
     counters.drop(cpu)
     counters.add(cpu, -1, cpu)
     counters.enable([cpu])
-    time.sleep(.1)
+    time.sleep(0.1)
     assert counters.read()[cpu][0][1] >= 1e8
     counters.close()

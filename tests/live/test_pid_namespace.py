@@ -8,11 +8,13 @@ import subprocess
 import sys
 
 import pytest
-from helpers import SLOW, tool
+
 from crisis.bpf import pid_namespace
 from crisis.kernel import proc
+from helpers import SLOW, tool
 
-# One process sleeps 1 ms at a time and reads a file, another one only waits.  Runs the rest of the line with "PID" as theirs.
+# One process sleeps 1 ms at a time and reads a file, another one only waits.  Runs the rest of the
+# line with "PID" as theirs.
 INSIDE = r"""
 import os, subprocess, sys, time
 busy = subprocess.Popen([sys.executable, "-c", '''
@@ -34,9 +36,23 @@ print("pids", busy.pid, idle.pid, child.returncode)
 
 def inside(kind, *command):
     """(stdout, stderr) of a command run in a new PID namespace; its status is checked."""
-    result = subprocess.run(["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, "-c", INSIDE,
-                             kind, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            timeout=60 * SLOW)
+    result = subprocess.run(
+        [
+            "unshare",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            sys.executable,
+            "-c",
+            INSIDE,
+            kind,
+            *command,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60 * SLOW,
+    )
     if "unshare failed" in result.stderr or "mount" in result.stderr:
         pytest.skip(result.stderr.strip())
     lines = result.stdout.splitlines(True)
@@ -49,27 +65,56 @@ def inside(kind, *command):
 def test_numbers_are_the_kernels():
     """In the initial namespace they are the same; in a new one /proc/1's own host PID is another."""
     known = pid_namespace.kernel_tids()
-    assert known[os.getpid()] == os.getpid() and all(here == kernel for here, kernel in known.items())
-    code = ("import os, sys\nsys.path[:0] = %r\nfrom crisis.bpf import pid_namespace\n"
-            "print(os.getpid(), *sorted(pid_namespace.kernel_tids().items()), sep=';', flush=True)\nsys.stdin.read()")
-    child = subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, "-c",
-                              code % [path for path in sys.path if path.endswith("lib")]],
-                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert known[os.getpid()] == os.getpid() and all(
+        here == kernel for here, kernel in known.items()
+    )
+    code = (
+        "import os, sys\nsys.path[:0] = %r\nfrom crisis.bpf import pid_namespace\n"
+        "print(os.getpid(), *sorted(pid_namespace.kernel_tids().items()), sep=';', "
+        "flush=True)\nsys.stdin.read()"
+    )
+    child = subprocess.Popen(
+        [
+            "unshare",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            sys.executable,
+            "-c",
+            code % [path for path in sys.path if path.endswith("lib")],
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     with child:
         found = child.stdout.readline().strip()
-        host = int(open("/proc/%d/task/%d/children" % (child.pid, child.pid)).read().split()[0])
-        assert found == "1;(1, %d)" % host
+        host = int(open(f"/proc/{child.pid}/task/{child.pid}/children").read().split()[0])
+        assert found == f"1;(1, {host})"
         child.stdin.close()
 
 
 def test_our_own_place():
     """(level, inode): none in the initial namespace; one below it in a new one."""
     assert pid_namespace.place() == (0, 0)
-    code = ("import os, sys\nsys.path[:0] = %r\nfrom crisis.bpf import pid_namespace\n"
-            "print(pid_namespace.place() == (1, os.stat('/proc/self/ns/pid').st_ino))")
-    result = subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c",
-                             code % [path for path in sys.path if path.endswith("lib")]],
-                            stdout=subprocess.PIPE, text=True)
+    code = (
+        "import os, sys\nsys.path[:0] = %r\nfrom crisis.bpf import pid_namespace\n"
+        "print(pid_namespace.place() == (1, os.stat('/proc/self/ns/pid').st_ino))"
+    )
+    result = subprocess.run(
+        [
+            "unshare",
+            "--pid",
+            "--fork",
+            "--mount-proc",
+            sys.executable,
+            "-c",
+            code % [path for path in sys.path if path.endswith("lib")],
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert result.stdout == "True\n"
 
 
@@ -96,7 +141,8 @@ def test_output_of_host_pids_says_so():
     assert proc.in_initial_pid_namespace()
 
 
-# A process that leaks 1000 bytes in itself, then 3000 in a child, when it gets a line, and says who both are.
+# A process that leaks 1000 bytes in itself, then 3000 in a child, when it gets a line, and says who
+# both are.
 LEAKING = r"""
 import ctypes, os, sys
 libc = ctypes.CDLL(None)
@@ -142,10 +188,27 @@ print(json.dumps([traced.returncode, child.pid, int(second or 0), out, "".join(n
 
 
 def leaking_inside(*options):
-    """(PID of the process, PID of its child, [(pid, bytes, comm)]) of memleak in a PID namespace, in its numbers."""
-    result = subprocess.run(["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, "-c",
-                             MEMLEAK_INSIDE, LEAKING, tool("memleak"), *options], stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, text=True, timeout=120 * SLOW)
+    """(PID of the process, PID of its child, [(pid, bytes, comm)]) of memleak in a PID namespace,
+    in its numbers.
+    """
+    result = subprocess.run(
+        [
+            "unshare",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            sys.executable,
+            "-c",
+            MEMLEAK_INSIDE,
+            LEAKING,
+            tool("memleak"),
+            *options,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120 * SLOW,
+    )
     if "unshare failed" in result.stderr:
         pytest.skip(result.stderr.strip())
     status, pid, child, out, err = json.loads(result.stdout)
@@ -163,7 +226,9 @@ def leaking_inside(*options):
 @pytest.mark.parametrize("source", ["session", "multi", "perf", "functions"])
 def test_memleak(source):
     pid, child, rows = leaking_inside("--source", source, "-p", "PID")
-    assert [(who, nbytes) for who, nbytes, _ in rows] == [(pid, 1000003)] and rows[0][2].startswith("python")
+    assert [(who, nbytes) for who, nbytes, _ in rows] == [(pid, 1000003)] and rows[0][2].startswith(
+        "python"
+    )
     pid, child, rows = leaking_inside("--source", source, "--follow", "-p", "PID")
     assert [(who, nbytes) for who, nbytes, _ in rows] == [(pid, 1000003), (child, 3000003)]
 
@@ -175,8 +240,11 @@ def test_memleak_that_unwinds():
 
 
 def test_memleak_of_a_command():
-    pid, child, rows = leaking_inside("-c", "%s -c 'import ctypes; f = ctypes.CDLL(None).malloc; "
-                                      "f(ctypes.c_size_t(5000003))'" % sys.executable)
+    pid, child, rows = leaking_inside(
+        "-c",
+        f"{sys.executable} -c 'import ctypes; f = ctypes.CDLL(None).malloc; "
+        "f(ctypes.c_size_t(5000003))'",
+    )
     assert 5000003 in [nbytes for _, nbytes, _ in rows]
 
 
@@ -186,5 +254,6 @@ def test_the_remedy_where_pids_cannot_be_translated():
 
     def refuse(source):
         raise Unavailable("the kernel has no iterator")
+
     with pytest.raises(Unavailable, match=r"--pid=host, hostPID: true in Kubernetes"):
         pid_namespace.kernel_tids(refuse)

@@ -9,20 +9,36 @@ import sys
 import time
 
 import pytest
-from helpers import HOG, NOBODY, ROOT, SLOW, as_nobody, enable_controllers, readable_root, remove_cgroup, run, workload
 
-from crisis.pmu.plan import core_pmus
 from crisis.cpu import info
 from crisis.kernel import cgroup, sysfs
+from crisis.pmu.plan import core_pmus
+from helpers import (
+    HOG,
+    NOBODY,
+    ROOT,
+    SLOW,
+    as_nobody,
+    enable_controllers,
+    readable_root,
+    remove_cgroup,
+    run,
+    workload,
+)
 
 COMMANDS = ("pmcarch", "cpucache", "icache", "tlbstat", "resstalls")
 SOFT = [sys.executable, "-IS", os.path.join(ROOT, "tests/softpmu.py")]
 
 
 def soft(name, *arguments, wrap=(), program=SOFT, **environment):
-    return subprocess.run([*wrap, *program, name, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          universal_newlines=True, stdin=subprocess.DEVNULL, timeout=60 * SLOW,
-                          env=dict(os.environ, **environment))
+    return subprocess.run(
+        [*wrap, *program, name, *arguments],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=60 * SLOW,
+        env=dict(os.environ, **environment),
+    )
 
 
 def records(result):
@@ -35,10 +51,21 @@ def records(result):
 def test_without_a_pmu_one_line_names_what_is_missing(name):
     if core_pmus():
         pytest.skip("this machine has a PMU")
-    for arguments in ["1", "1"], ["-j"], ["-p", str(os.getpid())], ["-c", "true"], ["--per-cpu"], ["-G", "/"]:
+    for arguments in (
+        ["1", "1"],
+        ["-j"],
+        ["-p", str(os.getpid())],
+        ["-c", "true"],
+        ["--per-cpu"],
+        ["-G", "/"],
+    ):
         result = run(name, *arguments)
         assert result.returncode == 69 and result.stdout == ""
-        assert result.stderr.count("\n") == 1 and "no hardware PMU" in result.stderr and "bare metal" in result.stderr
+        assert (
+            result.stderr.count("\n") == 1
+            and "no hardware PMU" in result.stderr
+            and "bare metal" in result.stderr
+        )
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -50,7 +77,11 @@ def test_with_a_pmu_it_counts(name):
         assert result.stdout == "" and result.stderr.count("\n") >= 1
         pytest.skip(result.stderr.strip())
     record = records(result)[0]
-    assert any(value for key, value in record.items() if key not in ("time", "record", "seconds", "run_ratio"))
+    assert any(
+        value
+        for key, value in record.items()
+        if key not in ("time", "record", "seconds", "run_ratio")
+    )
 
 
 def test_an_unprivileged_user_is_told_the_same_without_a_pmu():
@@ -66,70 +97,89 @@ def test_whole_system_counts_wall_time_on_every_cpu():
     cpus = sysfs.online_cpus()
     assert [r["cpu"] for r in result] == cpus * 3
     assert [r["record"] for r in result] == ["interval"] * 2 * len(cpus) + ["total"] * len(cpus)
-    for record in result:       # cpu-clock stands for cycles
-        assert record["cycles"] == pytest.approx(record["seconds"] * 1e9, rel=.02 * SLOW, abs=5e6 * SLOW)
+    for record in result:  # cpu-clock stands for cycles
+        assert record["cycles"] == pytest.approx(
+            record["seconds"] * 1e9, rel=0.02 * SLOW, abs=5e6 * SLOW
+        )
         assert record["run_ratio"] == 1
-    for total in result[-len(cpus):]:
+    for total in result[-len(cpus) :]:
         parts = [r for r in result if r["cpu"] == total["cpu"] and r["record"] == "interval"]
         assert total["cycles"] == sum(r["cycles"] for r in parts)
 
 
 def test_one_cpu_and_its_core():
     cpu = sysfs.online_cpus()[-1]
-    one, = records(soft("cpucache", "-j", "-C", str(cpu), ".3", ".3"))
-    assert one["cycles"] == pytest.approx(one["seconds"] * 1e9, rel=.02 * SLOW, abs=5e6 * SLOW)
-    core, = records(soft("cpucache", "-j", "-C", str(cpu), "--per-core", ".3", ".3"))
+    (one,) = records(soft("cpucache", "-j", "-C", str(cpu), ".3", ".3"))
+    assert one["cycles"] == pytest.approx(one["seconds"] * 1e9, rel=0.02 * SLOW, abs=5e6 * SLOW)
+    (core,) = records(soft("cpucache", "-j", "-C", str(cpu), "--per-core", ".3", ".3"))
     assert (core["package"], core["die"], core["core"]) == info.topology()[cpu]
     missing = soft("cpucache", "-C", str(max(sysfs.online_cpus()) + 1000))
     assert missing.returncode == 1 and "not online" in missing.stderr
 
 
 def test_a_process_its_threads_and_its_end():
-    code = "import threading\nfor _ in range(3): threading.Thread(target=lambda: exec('while True: pass')).start()"
+    code = (
+        "import threading\nfor _ in range(3): threading.Thread(target=lambda: exec('while "
+        "True: pass')).start()"
+    )
     with workload(code) as child:
-        time.sleep(.3 * SLOW ** .5)
+        time.sleep(0.3 * SLOW**0.5)
         path = "/proc/%d/schedstat"
-        threads = [int(t) for t in os.listdir("/proc/%d/task" % child.pid)]
+        threads = [int(t) for t in os.listdir(f"/proc/{child.pid}/task")]
         assert len(threads) == 4
-        process = subprocess.Popen([*SOFT, "pmcarch", "-j", "-p", str(child.pid), "60"], stdout=subprocess.PIPE,
-                                   universal_newlines=True)
-        time.sleep(1 * SLOW ** .5)
+        process = subprocess.Popen(
+            [*SOFT, "pmcarch", "-j", "-p", str(child.pid), "60"],
+            stdout=subprocess.PIPE,
+            universal_newlines=True,
+        )
+        time.sleep(1 * SLOW**0.5)
         used = sum(int(open(path % t).read().split()[0]) for t in threads)
         child.kill()
         out = process.communicate(timeout=30 * SLOW)[0]
     assert process.returncode == 0
-    record, = [json.loads(line) for line in out.splitlines()]
+    (record,) = [json.loads(line) for line in out.splitlines()]
     assert 0 < record["seconds"] < 30 * SLOW
     # task-clock stands for instructions; three threads share one interpreter.
-    assert 0 < record["instr"] <= used + 1e9 and record["instr"] > .2 * 1e9 * min(1, record["seconds"])
+    assert 0 < record["instr"] <= used + 1e9 and record["instr"] > 0.2 * 1e9 * min(
+        1, record["seconds"]
+    )
 
 
 def test_a_command_is_counted_from_its_exec_to_its_end():
     begin = time.monotonic()
-    result = soft("pmcarch", "-j", "-c", "i=0; while [ $i -lt 30000 ]; do i=$((i + 1)); done", "100")
-    record, = records(result)
+    result = soft(
+        "pmcarch", "-j", "-c", "i=0; while [ $i -lt 30000 ]; do i=$((i + 1)); done", "100"
+    )
+    (record,) = records(result)
     assert record["seconds"] < time.monotonic() - begin
-    assert 0 < record["instr"] <= record["seconds"] * 1.05e9 + 5e6      # one thread
+    assert 0 < record["instr"] <= record["seconds"] * 1.05e9 + 5e6  # one thread
     failed = soft("pmcarch", "-c", "exit 3", "100")
-    assert failed.returncode == 1 and "status 3" in failed.stderr and len(failed.stdout.splitlines()) == 2
+    assert (
+        failed.returncode == 1
+        and "status 3" in failed.stderr
+        and len(failed.stdout.splitlines()) == 2
+    )
     missing = soft("pmcarch", "-c", "/nonexistent/command", "100")
     assert missing.returncode == 1 and "status 127" in missing.stderr
 
 
 def test_a_command_that_outlives_the_duration_is_terminated(tmp_path):
     marker = tmp_path / "pid"
-    result = soft("pmcarch", "-j", "-c", "echo $$ > %s; exec sleep 100" % marker, ".2", ".4")
+    result = soft("pmcarch", "-j", "-c", f"echo $$ > {marker}; exec sleep 100", ".2", ".4")
     assert len(records(result)) == 3
     deadline = time.monotonic() + 10 * SLOW
-    while os.path.exists("/proc/%s" % marker.read_text().strip()):
+    while os.path.exists(f"/proc/{marker.read_text().strip()}"):
         assert time.monotonic() < deadline
-        time.sleep(.05)
+        time.sleep(0.05)
 
 
 def test_unprivileged_user_counts_user_mode_of_its_own_and_nothing_else():
     if int(open("/proc/sys/kernel/perf_event_paranoid").read()) != 2:
         pytest.skip("perf_event_paranoid is not 2")
-    as_other = {"wrap": NOBODY, "program": SOFT[:-1] + [os.path.join(readable_root(), "tests/softpmu.py")]}
+    as_other = {
+        "wrap": NOBODY,
+        "program": SOFT[:-1] + [os.path.join(readable_root(), "tests/softpmu.py")],
+    }
     result = soft("pmcarch", "-j", "-c", "true", "100", **as_other)
     assert records(result) and "user mode only" in result.stderr
     for arguments in ["1", "1"], ["--per-cpu"], ["-p", "1"]:
@@ -139,20 +189,31 @@ def test_unprivileged_user_counts_user_mode_of_its_own_and_nothing_else():
 
 
 def test_ctrl_c_prints_the_interval_and_the_total():
-    process = subprocess.Popen([*SOFT, "pmcarch", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               universal_newlines=True)
+    process = subprocess.Popen(
+        [*SOFT, "pmcarch", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+    )
     assert process.stdout.readline().startswith("K_CYCLES") and process.stdout.readline()
-    time.sleep(.3)              # into the second interval
+    time.sleep(0.3)  # into the second interval
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20 * SLOW)
     assert process.returncode == 0 and err == "" and "Total of" in out
 
 
 def test_pipes():
-    result = subprocess.run(" ".join(SOFT) + " pmcarch .1 | head -2; exit ${PIPESTATUS[0]}", shell=True,
-                            executable="/bin/bash", stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=30 * SLOW)
+    result = subprocess.run(
+        " ".join(SOFT) + " pmcarch .1 | head -2; exit ${PIPESTATUS[0]}",
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+        timeout=30 * SLOW,
+    )
     assert result.returncode in (0, 141, -signal.SIGPIPE) and result.stdout.count(b"\n") == 2
-    full = subprocess.run([*SOFT, "pmcarch", ".1", ".3"], stdout=open("/dev/full", "w"), stderr=subprocess.PIPE)
+    full = subprocess.run(
+        [*SOFT, "pmcarch", ".1", ".3"], stdout=open("/dev/full", "w"), stderr=subprocess.PIPE
+    )
     assert full.returncode == 1 and full.stderr.count(b"\n") == 1 and b"write error" in full.stderr
 
 
@@ -162,37 +223,47 @@ def test_what_could_not_be_counted():
     assert result.stdout.splitlines()[1].split()[3:] == ["-"] * 6
     unknown = soft("pmcarch", ".2", ".2", SOFTPMU_UNKNOWN="1")
     assert unknown.returncode == 0 and len(unknown.stdout.splitlines()) == 2
-    assert unknown.stderr == ("pmcarch: no event codes are known for this CPU: only cycles, instructions, branches and "
-                              "branch misses are counted\n")
+    assert unknown.stderr == (
+        "pmcarch: no event codes are known for this CPU: only cycles, instructions, branches and "
+        "branch misses are counted\n"
+    )
     none = soft("resstalls", ".2", ".2")
     assert none.returncode == 69 and none.stdout == "" and none.stderr.count("\n") == 1
-    missing = soft("pmcarch", "-p", str(2 ** 22 + 1))
-    assert missing.returncode == 1 and "no such process" in missing.stderr and missing.stderr.count("\n") == 1
+    missing = soft("pmcarch", "-p", str(2**22 + 1))
+    assert (
+        missing.returncode == 1
+        and "no such process" in missing.stderr
+        and missing.stderr.count("\n") == 1
+    )
 
 
 @pytest.mark.guest
 def test_cgroup_of_a_hog():
 
-    v1 = [point for point, _, controllers in cgroup.mounts() if controllers and "perf_event" in controllers]
+    v1 = [
+        point
+        for point, _, controllers in cgroup.mounts()
+        if controllers and "perf_event" in controllers
+    ]
     v2 = [point for point, _, controllers in cgroup.mounts() if controllers is None]
     if not v1 + v2:
         pytest.skip("no cgroup hierarchy is mounted")
     enable_controllers((v1 + v2)[0])
-    path = os.path.join((v1 + v2)[0], "crisis-pmc-%d" % os.getpid())
+    path = os.path.join((v1 + v2)[0], f"crisis-pmc-{os.getpid()}")
     os.mkdir(path)
     try:
         with workload(HOG) as child:
             with open(os.path.join(path, "cgroup.procs"), "w") as f:
                 f.write(str(child.pid))
-            time.sleep(.2)
-            before = int(open("/proc/%d/schedstat" % child.pid).read().split()[0])
+            time.sleep(0.2)
+            before = int(open(f"/proc/{child.pid}/schedstat").read().split()[0])
             # cpu-clock, which stands for cycles, runs while the cgroup does
             result = soft("pmcarch", "-j", "-G", "/" + os.path.basename(path), ".8", ".8")
             if "do not follow its hierarchy" in result.stderr:
                 pytest.skip(result.stderr.strip())
-            record, = records(result)
-            used = int(open("/proc/%d/schedstat" % child.pid).read().split()[0]) - before
-        assert .3 * used < record["cycles"] <= 1.1 * used
+            (record,) = records(result)
+            used = int(open(f"/proc/{child.pid}/schedstat").read().split()[0]) - before
+        assert 0.3 * used < record["cycles"] <= 1.1 * used
         empty = records(soft("pmcarch", "-j", "-G", path, ".2", ".2"))
         assert empty[0]["cycles"] == 0 and empty[0]["ipc"] is None
     finally:
@@ -211,10 +282,15 @@ def test_cpu_hot_plug(tmp_path):
     def say(numbers):
         (tmp_path / "new").write_text(",".join(map(str, numbers)) + "\n")
         os.rename(str(tmp_path / "new"), str(online))
+
     say(cpus)
-    process = subprocess.Popen([*SOFT, "pmcarch", "-j", "--per-cpu", ".2"], stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, universal_newlines=True,
-                               env=dict(os.environ, SOFTPMU_ONLINE=str(online)))
+    process = subprocess.Popen(
+        [*SOFT, "pmcarch", "-j", "--per-cpu", ".2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+        env=dict(os.environ, SOFTPMU_ONLINE=str(online)),
+    )
 
     def records_until(done):
         deadline, seen = time.monotonic() + 20 * SLOW, []
@@ -222,6 +298,7 @@ def test_cpu_hot_plug(tmp_path):
             assert time.monotonic() < deadline
             seen.append(json.loads(process.stdout.readline()))
         return seen
+
     assert [r["cpu"] for r in records_until(lambda seen: len(seen) == len(cpus))] == cpus
     say(cpus[:-1])
     few = 2 * (len(cpus) - 1)
@@ -231,4 +308,4 @@ def test_cpu_hot_plug(tmp_path):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20 * SLOW)
     assert process.returncode == 0
-    assert err == "pmcarch: CPU %d went offline: its last counts are missing\n" % cpus[-1]
+    assert err == f"pmcarch: CPU {cpus[-1]} went offline: its last counts are missing\n"

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""SIGINT and SIGTERM end every command at once, quietly, with status 0; so does the end of the process of -p."""
+"""SIGINT and SIGTERM end every command at once, quietly, with status 0; so does the end of the
+process of -p.
+"""
 
 import contextlib
 import fcntl
@@ -16,11 +18,12 @@ import tempfile
 import time
 
 import pytest
+
 from helpers import SLOW, tool, until, workload
 
 TRIES = int(os.environ.get("CRISIS_TRIES", "30"))
 SEED = os.environ.get("CRISIS_SEED", "1")
-LIMIT = .3 * SLOW               # seconds from the signal to the end, on a machine that is not busy
+LIMIT = 0.3 * SLOW  # seconds from the signal to the end, on a machine that is not busy
 SLEEPER = "import time; time.sleep(1000)"
 
 
@@ -31,7 +34,7 @@ def limit():
 
 def caught(pid):
     """(whether SIGINT, whether SIGTERM has a handler in the process)."""
-    with open("/proc/%d/status" % pid) as f:
+    with open(f"/proc/{pid}/status") as f:
         mask = int(re.search(r"SigCgt:\s*(\w+)", f.read()).group(1), 16)
     return bool(mask >> signal.SIGINT - 1 & 1), bool(mask >> signal.SIGTERM - 1 & 1)
 
@@ -39,7 +42,7 @@ def caught(pid):
 def in_poll(pid):
     """True when the process sleeps in poll(2), its handlers set."""
     try:
-        with open("/proc/%d/wchan" % pid) as f:
+        with open(f"/proc/{pid}/wchan") as f:
             return caught(pid)[1] and "poll" in f.read()
     except (FileNotFoundError, ProcessLookupError):
         return False
@@ -60,21 +63,37 @@ def family(session):
 
 
 def by_python_itself(name, errors):
-    """True for the traceback of a KeyboardInterrupt that came before the command's first statements had run."""
+    """True for the traceback of a KeyboardInterrupt that came before the command's first statements
+    had run.
+    """
     with open(tool(name)) as f:
         head = f.read().split("\nimport os\n")[0].count("\n") + 1
     lines = [int(number) for number in re.findall(r'/bin/[a-z-]+", line (\d+), in', errors)]
-    return "KeyboardInterrupt" in errors and "/lib/crisis/" not in errors and all(number <= head for number in lines)
+    return (
+        "KeyboardInterrupt" in errors
+        and "/lib/crisis/" not in errors
+        and all(number <= head for number in lines)
+    )
 
 
 def interrupt(name, arguments, moment):
-    """(seconds until the end, status, stderr, whether Python's own handler was set) of SIGINT after so many seconds."""
+    """(seconds until the end, status, stderr, whether Python's own handler was set) of SIGINT after
+    so many seconds.
+    """
     with tempfile.TemporaryFile() as out:
-        child = subprocess.Popen([tool(name), *arguments], stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE,
-                                 universal_newlines=True, start_new_session=True)
+        child = subprocess.Popen(
+            [tool(name), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.PIPE,
+            universal_newlines=True,
+            start_new_session=True,
+        )
         try:
             time.sleep(moment)
-            assert child.poll() is None, "%s %s ended by itself: %s" % (name, arguments, child.stderr.read())
+            assert child.poll() is None, (
+                f"{name} {arguments} ended by itself: {child.stderr.read()}"
+            )
             states = [caught(child.pid)]
             child.send_signal(signal.SIGINT)
             begin = time.monotonic()
@@ -89,7 +108,7 @@ def interrupt(name, arguments, moment):
                     child.send_signal(signal.SIGINT)
             errors = child.communicate(timeout=20 * SLOW)[1]
             seconds = time.monotonic() - begin
-            assert not family(child.pid), "children of %s are left" % name
+            assert not family(child.pid), f"children of {name} are left"
             return seconds, child.returncode, errors, states, python
         finally:
             for pid in family(child.pid):
@@ -105,16 +124,38 @@ def sleeper():
 
 def calls(pid):
     """Commands that go on until they are ended."""
-    found = [["runqlat", ".05"], ["runqlat", "-P", "--top", "5", ".1"], ["cachestat", ".05"], ["drsnoop"],
-             ["cachestat", "--by", "file", ".1"], ["cachesnoop"], ["cachesnoop", "--summary", ".1"], ["irqtime", ".05"],
-             ["oomkill"], ["memleak", ".1"], ["memleak", "-p", str(pid), ".1"], ["delays", ".05"], ["psi", ".02"],
-             ["psi", "--by-cgroup", ".05"], ["nicstat", ".05"], ["fincore", "--watch", ".05", "/usr/bin"],
-             ["wss", "-s", "0", str(pid), ".05"], ["wss", str(pid)],
-             ["runqlat", "--no-cache", ".1"], ["cachestat", "--no-cache", ".1"], ["irqtime", "--no-cache", ".1"],
-             ["pmcarch", ".1"], ["showboost", ".1"], ["cpuhot", ".1"], ["cputemp", ".1"]]
+    found = [
+        ["runqlat", ".05"],
+        ["runqlat", "-P", "--top", "5", ".1"],
+        ["cachestat", ".05"],
+        ["drsnoop"],
+        ["cachestat", "--by", "file", ".1"],
+        ["cachesnoop"],
+        ["cachesnoop", "--summary", ".1"],
+        ["irqtime", ".05"],
+        ["oomkill"],
+        ["memleak", ".1"],
+        ["memleak", "-p", str(pid), ".1"],
+        ["delays", ".05"],
+        ["psi", ".02"],
+        ["psi", "--by-cgroup", ".05"],
+        ["nicstat", ".05"],
+        ["fincore", "--watch", ".05", "/usr/bin"],
+        ["wss", "-s", "0", str(pid), ".05"],
+        ["wss", str(pid)],
+        ["runqlat", "--no-cache", ".1"],
+        ["cachestat", "--no-cache", ".1"],
+        ["irqtime", "--no-cache", ".1"],
+        ["pmcarch", ".1"],
+        ["showboost", ".1"],
+        ["cpuhot", ".1"],
+        ["cputemp", ".1"],
+    ]
     usable = []
     for name, *arguments in found:
-        child = subprocess.Popen([tool(name), *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        child = subprocess.Popen(
+            [tool(name), *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(1)
         if child.poll() is None:
@@ -137,20 +178,26 @@ def test_sigint_at_any_moment(sleeper):
     for number in range(TRIES):
         name, *arguments = found[number % len(found)]
         # The start, of 0.05 to 0.3 s, and the intervals.
-        moment = chance.uniform(0, .2) if number // len(found) % 2 else chance.uniform(.05, 1)
-        what = "%s %s, SIGINT after %.4f s" % (name, " ".join(arguments), moment)
-        for _ in range(3):      # the machine may be busy
+        moment = chance.uniform(0, 0.2) if number // len(found) % 2 else chance.uniform(0.05, 1)
+        what = f"{name} {' '.join(arguments)}, SIGINT after {moment:.4f} s"
+        for _ in range(3):  # the machine may be busy
             seconds, status, errors, states, python = interrupt(name, arguments, moment)
             if python and (by_python_itself(name, errors) or not errors):
                 own += 1
                 break
-            assert "Traceback" not in errors and "rror" not in errors and "cannot" not in errors, (what, states, errors)
-            assert status == 0 or status == -signal.SIGINT and states[0][1] is False and not errors, (what, errors)
+            assert "Traceback" not in errors and "rror" not in errors and "cannot" not in errors, (
+                what,
+                states,
+                errors,
+            )
+            assert (
+                status == 0 or status == -signal.SIGINT and states[0][1] is False and not errors
+            ), (what, errors)
             if seconds < limit():
                 break
         else:
-            slow.append("%s: ended after %.2f s" % (what, seconds))
-    print("%d of %d signals came before the script's first statement" % (own, TRIES))
+            slow.append(f"{what}: ended after {seconds:.2f} s")
+    print(f"{own} of {TRIES} signals came before the script's first statement")
     assert not slow
     assert own <= TRIES / 5
     assert set(glob.glob("/run/crisis-tools-*")) <= directories
@@ -160,7 +207,9 @@ SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids
 
 
 def ends(child, number, more=0):
-    """The seconds that a command, which must then end with status 0, goes on after a signal; its stderr."""
+    """The seconds that a command, which must then end with status 0, goes on after a signal; its
+    stderr.
+    """
     begin = time.monotonic()
     child.send_signal(number)
     status = child.wait(20 * SLOW)
@@ -173,9 +222,16 @@ def ends(child, number, more=0):
 
 
 @SIGNALS
-@pytest.mark.parametrize("command", [["fincore", "-c", "--files-from"], ["pagecache", "touch", "--files-from"],
-                                     ["pagecache", "evict", "-0", "--files-from"],
-                                     ["pagecache", "lock", "--files-from"], ["pagecache", "restore"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["fincore", "-c", "--files-from"],
+        ["pagecache", "touch", "--files-from"],
+        ["pagecache", "evict", "-0", "--files-from"],
+        ["pagecache", "lock", "--files-from"],
+        ["pagecache", "restore"],
+    ],
+)
 @pytest.mark.parametrize("source", ["stdin", "fifo", "open fifo"])
 def test_a_stop_while_waiting_for_input(command, source, number, tmp_path):
     path, other = "-", None
@@ -184,8 +240,13 @@ def test_a_stop_while_waiting_for_input(command, source, number, tmp_path):
         os.mkfifo(path)
         if source == "open fifo":
             other = os.open(path, os.O_RDWR)
-    child = subprocess.Popen([tool(command[0]), *command[1:], path], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                             stderr=subprocess.PIPE, universal_newlines=True)
+    child = subprocess.Popen(
+        [tool(command[0]), *command[1:], path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+    )
     try:
         until(lambda: in_poll(child.pid))
         if source == "stdin" and command[-1] == "--files-from" and command[1] != "lock":
@@ -194,7 +255,7 @@ def test_a_stop_while_waiting_for_input(command, source, number, tmp_path):
             child.stdin.write(f.name + ("\0" if "-0" in command else "\n") + "half a na")
             child.stdin.flush()
             until(lambda: in_poll(child.pid))
-            time.sleep(.2)
+            time.sleep(0.2)
         errors = ends(child, number)
         text = child.stdout.read()
         assert "half" not in text + errors
@@ -221,9 +282,20 @@ def fill(fd):
     os.set_blocking(fd, True)
 
 
-FULL = [["runqlat", "-P", ".1"], ["cachestat", ".1"], ["cachesnoop"], ["nicstat", ".1"], ["psi", ".1"],
-        ["irqtime", ".1"], ["delays", ".1"], ["memleak", ".1"], ["drsnoop", "--summary", ".1"],
-        ["fincore", "-r", "/usr/bin"], ["fincore", "-r", "--jobs", "4", "/usr"], ["pagecache", "save", "/usr/bin"]]
+FULL = [
+    ["runqlat", "-P", ".1"],
+    ["cachestat", ".1"],
+    ["cachesnoop"],
+    ["nicstat", ".1"],
+    ["psi", ".1"],
+    ["irqtime", ".1"],
+    ["delays", ".1"],
+    ["memleak", ".1"],
+    ["drsnoop", "--summary", ".1"],
+    ["fincore", "-r", "/usr/bin"],
+    ["fincore", "-r", "--jobs", "4", "/usr"],
+    ["pagecache", "save", "/usr/bin"],
+]
 
 
 @SIGNALS
@@ -233,14 +305,20 @@ def test_a_stop_while_nobody_reads(command, number):
     for make in os.pipe, pty.openpty:
         reader, writer = make()
         fill(writer)
-        child = subprocess.Popen([tool(command[0]), *command[1:]], stdout=writer, stderr=subprocess.PIPE,
-                                 universal_newlines=True, start_new_session=True)
+        child = subprocess.Popen(
+            [tool(command[0]), *command[1:]],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            universal_newlines=True,
+            start_new_session=True,
+        )
         try:
             # Of several processes one writes, the others wait for it.
             until(lambda: any(map(in_poll, family(child.pid))) or child.poll() is not None)
-            time.sleep(.5)
+            time.sleep(0.5)
             assert child.poll() is None, child.stderr.read()
-            ends(child, number, .5 * SLOW)          # 0.2 s are left to the reader, 0.5 s to a walk's processes
+            # 0.2 s are left to the reader, 0.5 s to a walk's processes
+            ends(child, number, 0.5 * SLOW)
             assert not family(child.pid)
         finally:
             for pid in family(child.pid):
@@ -254,7 +332,9 @@ def test_a_stop_while_nobody_reads(command, number):
 def test_a_slow_reader_gets_the_last_report():
     reader, writer = os.pipe()
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ if hasattr(fcntl, "F_SETPIPE_SZ") else 1031, 4096)
-    child = subprocess.Popen([tool("fincore"), "-j", "/usr/bin"], stdout=writer, stderr=subprocess.PIPE)
+    child = subprocess.Popen(
+        [tool("fincore"), "-j", "/usr/bin"], stdout=writer, stderr=subprocess.PIPE
+    )
     os.close(writer)
     try:
         until(lambda: in_poll(child.pid))
@@ -262,7 +342,7 @@ def test_a_slow_reader_gets_the_last_report():
         text = b""
         for block in iter(lambda: os.read(reader, 4096), b""):
             text += block
-            time.sleep(.002)
+            time.sleep(0.002)
         assert child.wait(20) == 0
         assert all(json.loads(line) for line in text.splitlines()) and text.endswith(b"\n")
     finally:
@@ -271,18 +351,38 @@ def test_a_slow_reader_gets_the_last_report():
         os.close(reader)
 
 
-@pytest.mark.parametrize("command", [
-    ["psi", "1e9"], ["delays", "2147484"], ["nicstat", "1e9", "1"], ["runqlat", "1e9"], ["cachestat", "3e6"],
-    ["irqtime", "1e9"], ["memleak", "1e9"], ["oomkill", "-d", "1e9"], ["drsnoop", "-d", "1e9"],
-    ["drsnoop", "--summary", "1e9"], ["cachesnoop", "-d", "1e9"], ["cachesnoop", "--summary", "1e9"],
-    ["fincore", "--watch", "1e9", "/etc"], ["wss", "self", "1e9"], ["wss", "-s", "1e9", "self", ".1"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["psi", "1e9"],
+        ["delays", "2147484"],
+        ["nicstat", "1e9", "1"],
+        ["runqlat", "1e9"],
+        ["cachestat", "3e6"],
+        ["irqtime", "1e9"],
+        ["memleak", "1e9"],
+        ["oomkill", "-d", "1e9"],
+        ["drsnoop", "-d", "1e9"],
+        ["drsnoop", "--summary", "1e9"],
+        ["cachesnoop", "-d", "1e9"],
+        ["cachesnoop", "--summary", "1e9"],
+        ["fincore", "--watch", "1e9", "/etc"],
+        ["wss", "self", "1e9"],
+        ["wss", "-s", "1e9", "self", ".1"],
+    ],
+    ids=" ".join,
+)
 def test_an_interval_longer_than_poll_takes(command, sleeper):
     words = [str(sleeper.pid) if word == "self" else word for word in command[1:]]
-    child = subprocess.Popen([tool(command[0]), *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                             universal_newlines=True)
+    child = subprocess.Popen(
+        [tool(command[0]), *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+    )
     try:
         until(lambda: child.poll() is not None or in_poll(child.pid))
-        time.sleep(.3)
+        time.sleep(0.3)
         if child.poll() in (69, 77):
             pytest.skip(child.stderr.read())
         assert child.poll() is None, child.stderr.read()
@@ -292,30 +392,52 @@ def test_an_interval_longer_than_poll_takes(command, sleeper):
         child.communicate()
 
 
-@pytest.mark.parametrize("command", [
-    ["runqlat"], ["runqlat", "100"], ["cachestat", "100"], ["drsnoop"], ["drsnoop", "--summary"], ["cachesnoop"],
-    ["cachesnoop", "--summary", "100"], ["delays", "100"], ["fincore", "--watch", "100"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["runqlat"],
+        ["runqlat", "100"],
+        ["cachestat", "100"],
+        ["drsnoop"],
+        ["drsnoop", "--summary"],
+        ["cachesnoop"],
+        ["cachesnoop", "--summary", "100"],
+        ["delays", "100"],
+        ["fincore", "--watch", "100"],
+    ],
+    ids=" ".join,
+)
 def test_the_process_of_p_ends(command):
     with workload(SLEEPER) as one, workload(SLEEPER) as other:
         several = command[0] in ("delays", "fincore")
         pids = ["-p", str(one.pid)]
         if several:
-            pids = ["-p", "%d,%d" % (one.pid, other.pid)] if command[0] == "delays" else pids + ["-p", str(other.pid)]
-        child = subprocess.Popen([tool(command[0]), *command[1:], *pids], stdout=subprocess.PIPE,
-                                 stderr=subprocess.PIPE, universal_newlines=True)
+            pids = (
+                ["-p", f"{one.pid},{other.pid}"]
+                if command[0] == "delays"
+                else pids + ["-p", str(other.pid)]
+            )
+        child = subprocess.Popen(
+            [tool(command[0]), *command[1:], *pids],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            universal_newlines=True,
+        )
         try:
             until(lambda: in_poll(child.pid) or child.poll() is not None)
             one.kill()
             one.wait()
             if several:
-                time.sleep(.3)
+                time.sleep(0.3)
                 assert child.poll() is None
                 other.kill()
                 other.wait()
             text, errors = child.communicate(timeout=5 * SLOW)
             assert child.returncode == 0
-            note = "%s: %s\n" % (command[0], "the 2 processes have ended" if several else
-                                 "process %d has ended" % one.pid)
+            note = "%s: %s\n" % (
+                command[0],
+                "the 2 processes have ended" if several else f"process {one.pid} has ended",
+            )
             assert errors.count(note) == 1 and errors.endswith(note)
             assert text or command[0] == "delays"
         finally:
@@ -325,20 +447,31 @@ def test_the_process_of_p_ends(command):
 
 def test_the_thread_of_t_ends():
     """Where threads have no pidfd, before Linux 6.9, the end of the process counts."""
-    code = ("import sys, threading\nstop = threading.Event()\nthread = threading.Thread(target=stop.wait)\n"
-            "thread.start()\nprint(thread.native_id, flush=True)\nsys.stdin.readline()\nstop.set()\n"
-            "sys.stdin.readline()")
-    target = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                              universal_newlines=True)
+    code = (
+        "import sys, threading\nstop = threading.Event()\nthread = "
+        "threading.Thread(target=stop.wait)\n"
+        "thread.start()\nprint(thread.native_id, flush=True)\nsys.stdin.readline()\nstop.set()\n"
+        "sys.stdin.readline()"
+    )
+    target = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        universal_newlines=True,
+    )
     try:
         tid = int(target.stdout.readline())
         try:
             os.close(os.pidfd_open(tid, os.O_EXCL))
-            name = "thread %d" % tid
+            name = f"thread {tid}"
         except OSError:
-            name = "the process of thread %d" % tid
-        with subprocess.Popen([tool("runqlat"), "-t", str(tid)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                              universal_newlines=True) as child:
+            name = f"the process of thread {tid}"
+        with subprocess.Popen(
+            [tool("runqlat"), "-t", str(tid)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            universal_newlines=True,
+        ) as child:
             until(lambda: in_poll(child.pid))
             target.stdin.write("\n")
             target.stdin.flush()
@@ -346,7 +479,7 @@ def test_the_thread_of_t_ends():
                 target.kill()
             text, errors = child.communicate(timeout=5 * SLOW)
             assert child.returncode == 0 and "count:" in text
-            assert errors.endswith("runqlat: %s has ended\n" % name)
+            assert errors.endswith(f"runqlat: {name} has ended\n")
     finally:
         target.kill()
         target.communicate()

@@ -5,6 +5,7 @@ import os
 import shutil
 
 import pytest
+
 from crisis import bpf
 from crisis.bpf import btf as types
 from helpers import load
@@ -41,6 +42,7 @@ def check(tmp_path):
         path.write_text(GOOD.replace(old, new, 1))
         options.setdefault("defines", {"MORE": 1})
         return check_c.check(bpf.Source("test.check", str(path), params=("tid",), **options), btf)
+
     return run
 
 
@@ -48,12 +50,24 @@ def test_correct_program(check):
     assert check() == ("", None)
 
 
-@pytest.mark.parametrize("old, new, message", [
-    ("pid);", "no_such_member);", "error: no member named 'no_such_member' in 'struct task_struct'"),
-    ("u32 tid =", "int tid =", "warning: passing 'int *' to parameter of type"),
-    ("PARAM(tid)", "PARAM(other)", "error: use of undeclared identifier 'PARAM_other'"),
-    ("BPF_HASH(seen", "BPF_HASH(unused, u32, u64, 1);\nBPF_HASH(seen", "warning: unused variable 'unused'"),
-    ("tid == PARAM(tid)", "tid || one && ctx", "warning: '&&' within '||'")])
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        (
+            "pid);",
+            "no_such_member);",
+            "error: no member named 'no_such_member' in 'struct task_struct'",
+        ),
+        ("u32 tid =", "int tid =", "warning: passing 'int *' to parameter of type"),
+        ("PARAM(tid)", "PARAM(other)", "error: use of undeclared identifier 'PARAM_other'"),
+        (
+            "BPF_HASH(seen",
+            "BPF_HASH(unused, u32, u64, 1);\nBPF_HASH(seen",
+            "warning: unused variable 'unused'",
+        ),
+        ("tid == PARAM(tid)", "tid || one && ctx", "warning: '&&' within '||'"),
+    ],
+)
 def test_faults(check, old, new, message):
     messages, reason = check(old, new)
     assert message in messages and "test.bpf.c:" in messages and reason is None
@@ -64,7 +78,10 @@ def test_a_macro_of_the_variant_is_missing(check):
 
 
 def test_not_for_this_kernel(check):
-    assert check(requires=("no_such_struct.member",)) == ("", "this kernel has no no_such_struct.member")
+    assert check(requires=("no_such_struct.member",)) == (
+        "",
+        "this kernel has no no_such_struct.member",
+    )
 
 
 def test_the_programs(capsys):

@@ -8,9 +8,9 @@ import sys
 import time
 
 import pytest
-from helpers import ROOT, SLOW, until
 
 from crisis import child
+from helpers import ROOT, SLOW, until
 
 
 def shell(text, data=b"", seconds=5, most=1000, memory=1 << 30, **more):
@@ -26,12 +26,15 @@ def test_input_and_output():
 
 def test_it_is_killed_at_its_limits():
     begin = time.monotonic()
-    assert shell("echo before; exec sleep 60", seconds=.5) == b"before\n"
+    assert shell("echo before; exec sleep 60", seconds=0.5) == b"before\n"
     assert time.monotonic() - begin < 2 * SLOW
     assert shell("yes", most=5000) == (b"y\n" * 2500)
-    assert shell("trap '' TERM INT HUP; echo x; while :; do :; done", seconds=.5) == b"x\n"
+    assert shell("trap '' TERM INT HUP; echo x; while :; do :; done", seconds=0.5) == b"x\n"
     assert shell("cat >/dev/null; ulimit -v; ulimit -c", b"x", memory=256 << 20) == b"262144\n0\n"
-    assert shell("exec dd if=/dev/zero of=/dev/null bs=600M count=1 && echo done", memory=256 << 20) == b""
+    assert (
+        shell("exec dd if=/dev/zero of=/dev/null bs=600M count=1 && echo done", memory=256 << 20)
+        == b""
+    )
 
 
 def test_its_environment_and_directory(tmp_path, monkeypatch):
@@ -39,13 +42,19 @@ def test_its_environment_and_directory(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     variables = dict(row.split("=", 1) for row in shell("/usr/bin/env").decode().splitlines())
-    assert variables.pop("PATH") == "/usr/sbin:/usr/bin:/sbin:/bin" and variables.pop("LC_ALL") == "C.UTF-8"
+    assert (
+        variables.pop("PATH") == "/usr/sbin:/usr/bin:/sbin:/bin"
+        and variables.pop("LC_ALL") == "C.UTF-8"
+    )
     assert set(variables) <= {"PWD", "SHLVL", "_", "OLDPWD"} and variables.get("PWD", "/") == "/"
-    assert shell("ls /proc/self/fd").split() == [b"0", b"1", b"2", b"3"]          # 3: of ls itself
+    assert shell("ls /proc/self/fd").split() == [b"0", b"1", b"2", b"3"]  # 3: of ls itself
     read, write = os.pipe()
     try:
         os.set_blocking(read, False)
-        assert shell("echo kept >/dev/fd/%d" % write, keep=[write]) == b"" and os.read(read, 10) == b"kept\n"
+        assert (
+            shell(f"echo kept >/dev/fd/{write}", keep=[write]) == b""
+            and os.read(read, 10) == b"kept\n"
+        )
     finally:
         os.close(read)
         os.close(write)
@@ -59,18 +68,21 @@ def test_its_user():
 
 
 def test_it_ends_with_us():
-    code = ("import sys; sys.path.insert(0, %r); from crisis import child\n"
-            "child.run(['/bin/sleep', '60'], b'', 60, 1, 1 << 30)" % os.path.join(ROOT, "lib"))
+    code = (
+        f"import sys; sys.path.insert(0, {os.path.join(ROOT, 'lib')!r}); from crisis import child\n"
+        "child.run(['/bin/sleep', '60'], b'', 60, 1, 1 << 30)"
+    )
     parent = subprocess.Popen([sys.executable, "-c", code])
-    children = "/proc/%d/task/%d/children" % (parent.pid, parent.pid)
+    children = f"/proc/{parent.pid}/task/{parent.pid}/children"
     pid = until(lambda: [int(word) for word in open(children).read().split()])[0]
-    until(lambda: open("/proc/%d/cmdline" % pid).read().startswith("/bin/sleep"))
+    until(lambda: open(f"/proc/{pid}/cmdline").read().startswith("/bin/sleep"))
     parent.send_signal(signal.SIGKILL)
     parent.wait()
 
     def gone():
         try:
-            return open("/proc/%d/stat" % pid).read().rpartition(")")[2].split()[0] in "ZX"
+            return open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] in "ZX"
         except (FileNotFoundError, ProcessLookupError):
             return True
+
     until(gone)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The frame of every command: the interval clock, waiting, signals, output and the exit, on a made-up machine."""
+"""The frame of every command: the interval clock, waiting, signals, output and the exit, on a
+made-up machine.
+"""
 
 import errno
 import os
@@ -8,6 +10,7 @@ import time
 import types
 
 import pytest
+
 import world
 from crisis import cli
 from crisis.errors import Error, NotPermitted, Stopped, Unavailable, Usage
@@ -15,33 +18,42 @@ from crisis.errors import Error, NotPermitted, Stopped, Unavailable, Usage
 
 def command(main):
     """A command that is only its main(); it gets the World as args.world."""
-    return types.SimpleNamespace(main=main, get_parser=lambda: cli_now().parser("Test.", cache=False))
+    return types.SimpleNamespace(
+        main=main, get_parser=lambda: cli_now().parser("Test.", cache=False)
+    )
 
 
 def cli_now():
     """The module that the child has loaded anew."""
     import sys
+
     return sys.modules["crisis.cli"]
 
 
 @pytest.fixture
 def run():
     """run(main, *arguments): the Result of a command toy with that main()."""
+
     def call(main, *arguments, trees=("machine",), seam=None, stop=None):
         with world.scratch() as directory:
             return world.run(command(main), "toy", arguments, directory, trees, seam, stop)
+
     return call
 
 
 def ticks(*arguments, body=lambda number: None, pids=None):
-    """A main() that writes the seconds of each interval and how much has gone by; body: what it does in each."""
+    """A main() that writes the seconds of each interval and how much has gone by; body: what it
+    does in each.
+    """
+
     def main(args):
         cli = cli_now()
         begin = time.monotonic()
         ends = None if pids is None else cli.Ends(pids)
         for number, seconds in enumerate(cli.ticks(*arguments, ends=ends)):
-            cli.out("%g %g\n" % (seconds, time.monotonic() - begin))
+            cli.out(f"{seconds:g} {time.monotonic() - begin:g}\n")
             body(number)
+
     return main
 
 
@@ -53,8 +65,14 @@ def intervals(result):
 
 # ticks()
 
+
 def test_ticks_follow_deadlines_without_drift(run):
-    assert intervals(run(ticks(1, 4, body=lambda number: time.sleep(.3)))) == [(1, 1), (1, 2), (1, 3), (1, 4)]
+    assert intervals(run(ticks(1, 4, body=lambda number: time.sleep(0.3)))) == [
+        (1, 1),
+        (1, 2),
+        (1, 3),
+        (1, 4),
+    ]
 
 
 def test_a_deadline_that_was_missed_by_a_whole_interval_is_skipped(run):
@@ -64,15 +82,22 @@ def test_a_deadline_that_was_missed_by_a_whole_interval_is_skipped(run):
 
 def test_a_deadline_missed_by_less_is_kept(run):
     late = ticks(1, 4, body=lambda number: time.sleep(1.5 if number == 0 else 0))
-    assert intervals(run(late)) == [(1, 1), (1.5, 2.5), (.5, 3), (1, 4)]
+    assert intervals(run(late)) == [(1, 1), (1.5, 2.5), (0.5, 3), (1, 4)]
 
 
 def test_an_interval_longer_than_poll_can_wait(run):
     assert intervals(run(ticks(5e6, 1))) == [(5e6, 5e6)]
 
 
-@pytest.mark.parametrize("interval, duration, expected", [
-    (1, 2.5, [(1, 1), (1, 2), (.5, 2.5)]), (None, 2.5, [(2.5, 2.5)]), (1, 2, [(1, 1), (1, 2)]), (5, 2, [(2, 2)])])
+@pytest.mark.parametrize(
+    "interval, duration, expected",
+    [
+        (1, 2.5, [(1, 1), (1, 2), (0.5, 2.5)]),
+        (None, 2.5, [(2.5, 2.5)]),
+        (1, 2, [(1, 1), (1, 2)]),
+        (5, 2, [(2, 2)]),
+    ],
+)
 def test_a_duration_cuts_the_last_interval(run, interval, duration, expected):
     assert intervals(run(ticks(interval, None, duration))) == expected
 
@@ -81,18 +106,22 @@ def test_a_count_ends_before_the_duration(run):
     assert intervals(run(ticks(1, 1, 9))) == [(1, 1)]
 
 
-@pytest.mark.parametrize("interval, expected", [(1, [(1, 1), (.5, 1.5)]), (None, [(1.5, 1.5)]), (9, [(1.5, 1.5)])])
+@pytest.mark.parametrize(
+    "interval, expected", [(1, [(1, 1), (0.5, 1.5)]), (None, [(1.5, 1.5)]), (9, [(1.5, 1.5)])]
+)
 def test_a_stop_yields_what_there_is_with_its_true_length(run, interval, expected):
     assert intervals(run(ticks(interval), stop=1.5)) == expected
 
 
 def test_a_stop_during_the_work_on_a_report_makes_it_the_last(run):
-    assert intervals(run(ticks(1, body=lambda number: time.sleep(.7)), stop=1.5)) == [(1, 1)]
+    assert intervals(run(ticks(1, body=lambda number: time.sleep(0.7)), stop=1.5)) == [(1, 1)]
 
 
 def test_the_end_of_the_last_process_ends_the_last_interval(run):
     result = run(ticks(1, pids=[185]), trees=("machine", "process-ends"))
-    assert intervals(result) == [(1, 1), (.5, 1.5)] and result.err == "toy: process 185 has ended\n"
+    assert (
+        intervals(result) == [(1, 1), (0.5, 1.5)] and result.err == "toy: process 185 has ended\n"
+    )
 
 
 def test_one_process_that_is_left_keeps_it_going(run):
@@ -104,19 +133,27 @@ def test_processes_that_had_ended_before(run):
     def main(args):
         cli = cli_now()
         ends = cli.Ends([998, 999])
-        cli.out("%s %s %s\n" % (ends.over, sorted(ends.gone), list(cli.ticks(.5, 1, ends=ends))))
+        cli.out(f"{ends.over} {sorted(ends.gone)} {list(cli.ticks(0.5, 1, ends=ends))}\n")
+
     result = run(main)
-    assert result.out == "True [998, 999] [0.0]\n" and result.err == "toy: the 2 processes have ended\n"
+    assert (
+        result.out == "True [998, 999] [0.0]\n"
+        and result.err == "toy: the 2 processes have ended\n"
+    )
 
 
 def test_several_ends_in_one_note(run):
     def ending(machine, module):
-        machine.at(1, lambda: [machine._change([("proc/%d" % pid, None, False)]) for pid in (185, 190)])
+        machine.at(
+            1, lambda: [machine._change([(f"proc/{pid}", None, False)]) for pid in (185, 190)]
+        )
+
     result = run(ticks(5, pids=[185, 190]), seam=ending)
     assert result.out == "1 1\n" and result.err == "toy: the 2 processes have ended\n"
 
 
 # wait()
+
 
 def test_wait_returns_what_is_readable(run):
     def main(args):
@@ -124,16 +161,18 @@ def test_wait_returns_what_is_readable(run):
         (one, to_one), (two, _) = os.pipe(), os.pipe()
         os.write(to_one, b"x")
         cli.out("%s " % (cli.wait(5, [one, two]) == [one]))
-        cli.out("%g " % time.monotonic())
-        cli.out("%s %g\n" % (cli.wait(.25, [two]), time.monotonic()))
+        cli.out(f"{time.monotonic():g} ")
+        cli.out(f"{cli.wait(0.25, [two])} {time.monotonic():g}\n")
+
     assert run(main).out == "True 1000 [] 1000.25\n"
 
 
 def test_a_stop_ends_wait_and_all_that_follow(run):
     def main(args):
         cli = cli_now()
-        cli.out("%s %g %s\n" % (cli.wait(None), time.monotonic(), cli.stopping()))
-        cli.out("%s %g\n" % (cli.wait(5), time.monotonic()))
+        cli.out(f"{cli.wait(None)} {time.monotonic():g} {cli.stopping()}\n")
+        cli.out(f"{cli.wait(5)} {time.monotonic():g}\n")
+
     assert run(main, stop=2).out == "[] 1002 True\n[] 1002\n"
 
 
@@ -146,27 +185,49 @@ def test_a_reader_that_has_gone_is_a_stop(run):
         os.close(readable)
         found = cli.wait(5)
         os.dup2(kept, 1)
-        cli.out("%s %s %g\n" % (found, cli.stopping(), time.monotonic()))
+        cli.out(f"{found} {cli.stopping()} {time.monotonic():g}\n")
+
     assert run(main).out == "[] True 1000\n"
 
 
 # run() and the exit
 
-@pytest.mark.parametrize("raised, status, text", [
-    (None, 0, ""), (3, 3, ""),
-    (Error("cannot x: y"), 1, "toy: cannot x: y\n"), (Usage("a\nb\x1b"), 2, "toy: a\\x0ab\\x1b\n"),
-    (Unavailable("no z"), 69, "toy: no z\n"), (NotPermitted("not you"), 77, "toy: not you\n"),
-    (Stopped(), 0, ""), (KeyboardInterrupt(), 0, ""), (SystemExit(5), 5, ""), (SystemExit(), 0, ""),
-    (OSError(errno.EIO, "Input/output error", "/x\n"), 1, "toy: /x\\x0a: Input/output error\n"),
-    (OSError("odd"), 1, "toy: odd\n"), (MemoryError(), 1, "toy: out of memory\n"),
-    (ValueError("v"), 1, "toy: internal error: ValueError: v. Run with --debug and report it\n"),
-    (OSError(errno.ENFILE, "x"), 1, "toy: cannot open another file: the system-wide limit is reached. Raise it with "
-                                    "sysctl fs.file-max\n")])
+
+@pytest.mark.parametrize(
+    "raised, status, text",
+    [
+        (None, 0, ""),
+        (3, 3, ""),
+        (Error("cannot x: y"), 1, "toy: cannot x: y\n"),
+        (Usage("a\nb\x1b"), 2, "toy: a\\x0ab\\x1b\n"),
+        (Unavailable("no z"), 69, "toy: no z\n"),
+        (NotPermitted("not you"), 77, "toy: not you\n"),
+        (Stopped(), 0, ""),
+        (KeyboardInterrupt(), 0, ""),
+        (SystemExit(5), 5, ""),
+        (SystemExit(), 0, ""),
+        (OSError(errno.EIO, "Input/output error", "/x\n"), 1, "toy: /x\\x0a: Input/output error\n"),
+        (OSError("odd"), 1, "toy: odd\n"),
+        (MemoryError(), 1, "toy: out of memory\n"),
+        (
+            ValueError("v"),
+            1,
+            "toy: internal error: ValueError: v. Run with --debug and report it\n",
+        ),
+        (
+            OSError(errno.ENFILE, "x"),
+            1,
+            "toy: cannot open another file: the system-wide limit is reached. Raise it with "
+            "sysctl fs.file-max\n",
+        ),
+    ],
+)
 def test_status_and_message(run, raised, status, text):
     def main(args):
         if isinstance(raised, BaseException):
             raise raised
         return raised
+
     result = run(main)
     assert (result.status, result.out, result.err) == (status, "", text)
 
@@ -174,12 +235,19 @@ def test_status_and_message(run, raised, status, text):
 def test_the_limit_of_open_files_is_named(run):
     def main(args):
         import resource
-        import crisis.table         # noqa: F401  (as every command does at its beginning)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+        import crisis.table  # noqa: F401  (as every command does at its beginning)
+
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+        )
         while True:
             os.dup(0)
-    assert run(main).err == ("toy: cannot open another file: the limit of 64 on open files is reached. "
-                             "Raise it with ulimit -Sn\n")
+
+    assert run(main).err == (
+        "toy: cannot open another file: the limit of 64 on open files is reached. "
+        "Raise it with ulimit -Sn\n"
+    )
 
 
 def test_debug_shows_where_and_changes_no_status(run):
@@ -187,16 +255,22 @@ def test_debug_shows_where_and_changes_no_status(run):
         try:
             {}["a\x1b"]
         except KeyError:
-            raise NotPermitted("not you")       # noqa: B904
+            raise NotPermitted("not you")  # noqa: B904
+
     result = run(main, "--debug")
     assert result.status == 77 and result.err.endswith("toy: not you\n")
     # Of what the error was made from, nothing.
-    assert result.err.count("Traceback") == 1 and "KeyError" not in result.err and "\x1b" not in result.err
+    assert (
+        result.err.count("Traceback") == 1
+        and "KeyError" not in result.err
+        and "\x1b" not in result.err
+    )
 
 
 def test_arguments_reach_main_and_version_does_not(run):
     def main(args):
-        cli_now().out("%s %s %s\n" % (args.interval, args.count, args.verbose))
+        cli_now().out(f"{args.interval} {args.count} {args.verbose}\n")
+
     assert run(main, "-v", "2", "3").out == "2.0 3 True\n"
     result = run(main, "--version")
     assert result.status == 0 and result.out.startswith("toy ") and result.err == ""
@@ -206,21 +280,25 @@ def test_arguments_reach_main_and_version_does_not(run):
 def test_the_second_signal_ends_a_command_that_does_not_stop(run):
     def main(args):
         while True:
-            time.sleep(.1)
+            time.sleep(0.1)
+
     again = run(main, seam=lambda machine, module: machine.at(2.5, machine.interrupt), stop=1)
     assert again.status == -signal.SIGINT
+
     # timeout(1) signals the process and then its group: within a second both are one.
     def ends(args):
         cli = cli_now()
         while not cli.stopping():
-            time.sleep(.1)
-        time.sleep(.3)
+            time.sleep(0.1)
+        time.sleep(0.3)
         cli.out("done\n")
+
     at_once = run(ends, seam=lambda machine, module: machine.at(1.05, machine.interrupt), stop=1)
     assert (at_once.status, at_once.out) == (0, "done\n")
 
 
 # Input and output
+
 
 def test_verbose_notes_and_titles(run):
     def main(args):
@@ -229,6 +307,7 @@ def test_verbose_notes_and_titles(run):
         cli.note("a\tnote")
         cli.title("TITLE")
         cli.out("é\udcff\n")
+
     assert run(main)[1:] == ("é\\udcff\n", "toy: a\\x09note\nTITLE\n")
     assert run(main, "-v").err == "toy: a detail\ntoy: a\\x09note\nTITLE\n"
 
@@ -237,6 +316,7 @@ def test_a_failed_write_is_an_error(run):
     def main(args):
         os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
         cli_now().out("x\n")
+
     result = run(main)
     assert (result.status, result.err) == (1, "toy: write error: No space left on device\n")
 
@@ -261,9 +341,10 @@ def test_a_stop_leaves_a_full_pipe_a_moment_and_then_the_command_ends(run):
         try:
             cli.out("y" * 10000)
         except KeyboardInterrupt:
-            cli.title("%.1f" % (time.monotonic() - 1000))
+            cli.title(f"{time.monotonic() - 1000:.1f}")
             raise
         assert kept
+
     result = run(main, stop=1)
     assert (result.status, result.err) == (0, "1.2\n")
 
@@ -272,7 +353,7 @@ def test_a_pipe_that_is_read_again_takes_all(run):
     def main(args):
         cli, readable = cli_now(), full_pipe()
         cli.write(1, b"y" * 3000)
-        cli.title("%d" % os.read(readable, 1 << 20).count(b"y"))
+        cli.title(f"{os.read(readable, 1 << 20).count(b'y')}")
 
     def drained(machine, module):
         # The reader wakes up after two seconds.
@@ -281,6 +362,7 @@ def test_a_pipe_that_is_read_again_takes_all(run):
     def pipes():
         """The reading ends of pipes with data in them."""
         import select
+
         found = []
         for name in os.listdir("/proc/self/fd"):
             poll = machine_poll()
@@ -292,7 +374,9 @@ def test_a_pipe_that_is_read_again_takes_all(run):
             if link.startswith("pipe:") and any(event & select.POLLIN for _, event in poll.poll(0)):
                 found.append(int(name))
         return found
+
     import select
+
     machine_poll = select.poll
     assert run(main, seam=drained).err == "3000\n"
 
@@ -304,7 +388,10 @@ def test_input_that_stops(run):
         os.dup2(readable, 0)
         os.write(writable, b"one\ntwo")
         with cli.reader("-") as f:
-            cli.out("%r %r %s %s\n" % (f.readline(), f.readline(), cli.stopped_at_input(), cli.stopping()))
+            cli.out(
+                f"{f.readline()!r} {f.readline()!r} {cli.stopped_at_input()} {cli.stopping()}\n"
+            )
+
     assert run(main, stop=1).out == "b'one\\n' b'two' True True\n"
 
 
@@ -314,16 +401,21 @@ def test_input_that_ends(run):
         with open("list", "w") as f:
             f.write("one\n")
         with cli.reader("list") as f:
-            cli.out("%r %s\n" % (f.read(), cli.stopped_at_input()))
+            cli.out(f"{f.read()!r} {cli.stopped_at_input()}\n")
+
     assert run(main).out == "b'one\\n' False\n"
 
 
 # Words
 
-@pytest.mark.parametrize("text, value", [("1", 1), ("007", 7), ("0", None), ("-1", None), ("1.5", None), ("", None),
-                                         ("x", None)])
+
+@pytest.mark.parametrize(
+    "text, value",
+    [("1", 1), ("007", 7), ("0", None), ("-1", None), ("1.5", None), ("", None), ("x", None)],
+)
 def test_positive_int(text, value):
     from argparse import ArgumentTypeError
+
     if value is None:
         with pytest.raises(ArgumentTypeError, match="is not a positive whole number"):
             cli.positive_int(text)
@@ -331,10 +423,22 @@ def test_positive_int(text, value):
         assert cli.positive_int(text) == value
 
 
-@pytest.mark.parametrize("text, value", [(".5", .5), ("1e3", 1000), ("0", None), ("-1", None), ("nan", None),
-                                         ("inf", None), ("1e10", None), ("", None)])
+@pytest.mark.parametrize(
+    "text, value",
+    [
+        (".5", 0.5),
+        ("1e3", 1000),
+        ("0", None),
+        ("-1", None),
+        ("nan", None),
+        ("inf", None),
+        ("1e10", None),
+        ("", None),
+    ],
+)
 def test_positive_float(text, value):
     from argparse import ArgumentTypeError
+
     if value is None:
         with pytest.raises(ArgumentTypeError, match="is not a positive number of seconds"):
             cli.positive_float(text)
@@ -343,11 +447,16 @@ def test_positive_float(text, value):
 
 
 def test_shown():
-    assert cli.shown("a\n") == "a\\x0a" and len(cli.shown("x" * 100)) == 80 and cli.shown("x" * 80) == "x" * 80
+    assert (
+        cli.shown("a\n") == "a\\x0a"
+        and len(cli.shown("x" * 100)) == 80
+        and cli.shown("x" * 80) == "x" * 80
+    )
 
 
 def test_time_of_day(run):
     def main(args):
         cli = cli_now()
-        cli.out("%s %s %s\n" % (cli.timestamp(), cli.iso_time(), cli.iso_time(1.9996)))
+        cli.out(f"{cli.timestamp()} {cli.iso_time()} {cli.iso_time(1.9996)}\n")
+
     assert run(main).out == "14:00:00 2026-03-29T14:00:00.000+0200 1970-01-01T02:00:01.999+0200\n"

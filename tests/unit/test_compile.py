@@ -6,6 +6,7 @@ import shutil
 import subprocess
 
 import pytest
+
 from crisis import bpf
 from crisis.bpf import cache, source
 from helpers import ROOT, load
@@ -13,8 +14,9 @@ from helpers import ROOT, load
 
 @pytest.fixture()
 def files(tmp_path):
-    (tmp_path / "main.bpf.c").write_text('#include "a.bpf.h"\nint x;\n#include "b.bpf.h"\n#include <linux/sched.h>\n'
-                                         "int __LINE__y;\n")
+    (tmp_path / "main.bpf.c").write_text(
+        '#include "a.bpf.h"\nint x;\n#include "b.bpf.h"\n#include <linux/sched.h>\nint __LINE__y;\n'
+    )
     (tmp_path / "a.bpf.h").write_text('/* a */\n#include "b.bpf.h"\nint a;\n')
     (tmp_path / "b.bpf.h").write_text("int b;")
     return str(tmp_path)
@@ -22,8 +24,11 @@ def files(tmp_path):
 
 def test_included_files_are_in_the_text_once(files):
     assert source.program_text("main.bpf.c", files) == (
-        '#line 1 "main.bpf.c"\n#line 1 "a.bpf.h"\n/* a */\n#line 1 "b.bpf.h"\nint b;\n#line 3 "a.bpf.h"\nint a;\n\n'
-        '#line 2 "main.bpf.c"\nint x;\n#line 4 "main.bpf.c"\n#include <linux/sched.h>\nint __LINE__y;\n')
+        '#line 1 "main.bpf.c"\n#line 1 "a.bpf.h"\n/* a */\n#line 1 "b.bpf.h"\nint b;\n#line 3 '
+        '"a.bpf.h"\nint a;\n\n'
+        '#line 2 "main.bpf.c"\nint x;\n#line 4 "main.bpf.c"\n#include <linux/sched.h>\nint '
+        "__LINE__y;\n"
+    )
 
 
 def test_the_compiler_names_file_and_line(files, tmp_path):
@@ -31,8 +36,12 @@ def test_the_compiler_names_file_and_line(files, tmp_path):
         pytest.skip("no C compiler")
     (tmp_path / "b.bpf.h").write_text("int b;\nnonsense in_b;\n")
     (tmp_path / "main.bpf.c").write_text('#include "a.bpf.h"\nint x;\n\nnonsense in_main;\n')
-    result = subprocess.run(["cc", "-fsyntax-only", "-x", "c", "-"], input=source.program_text("main.bpf.c", files),
-                            stderr=subprocess.PIPE, text=True)
+    result = subprocess.run(
+        ["cc", "-fsyntax-only", "-x", "c", "-"],
+        input=source.program_text("main.bpf.c", files),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert "b.bpf.h:2:1: error" in result.stderr and "main.bpf.c:4:1: error" in result.stderr
 
 
@@ -68,6 +77,10 @@ def test_enumeration():
 
 
 def test_every_file_is_installed(tmp_path):
-    subprocess.check_call(["make", "-s", "-C", ROOT, "install", "DESTDIR=%s" % tmp_path, "PREFIX=/usr"])
+    subprocess.check_call(
+        ["make", "-s", "-C", ROOT, "install", f"DESTDIR={tmp_path}", "PREFIX=/usr"]
+    )
     installed = os.listdir(str(tmp_path / "usr/share/crisis-tools/lib/crisis/progs"))
-    assert sorted(installed) == sorted(name for name in os.listdir(source.PROGRAMS) if name != "lint.h")
+    assert sorted(installed) == sorted(
+        name for name in os.listdir(source.PROGRAMS) if name != "lint.h"
+    )

@@ -4,6 +4,7 @@
 import os
 
 import pytest
+
 from crisis import cli
 from crisis.cpu import thermal
 from crisis.kernel.sysfs import cpu_list
@@ -15,9 +16,13 @@ def write(path, text):
         f.write(text)
 
 
-@pytest.mark.parametrize("online, titles", [("0", ["CPU0"]), ("0-1", ["CPU0", "CPU1"]), ("5", ["CPU5"])])
+@pytest.mark.parametrize(
+    "online, titles", [("0", ["CPU0"]), ("0-1", ["CPU0", "CPU1"]), ("5", ["CPU5"])]
+)
 def test_cputemp_columns_of_one_core_online(hybrid, online, titles):
-    """One CPU, both threads of a core, and not the first CPU: a column for each CPU, as with more of them."""
+    """One CPU, both threads of a core, and not the first CPU: a column for each CPU, as with more
+    of them.
+    """
     write(hybrid + "sys/devices/system/cpu/online", online + "\n")
     reading = load("cputemp").Reading(thermal.sensors(hybrid), cpu_list(online))
     assert [title for title, _ in reading.columns] == titles
@@ -26,8 +31,11 @@ def test_cputemp_columns_of_one_core_online(hybrid, online, titles):
 
 def test_cputemp_columns_of_one_cpu_with_a_zone_of_its_own(tmp_path):
     root = str(tmp_path) + "/"
-    for name, text in {"sys/devices/system/cpu/online": "0", "sys/class/thermal/thermal_zone0/type": "cpu0-thermal",
-                       "sys/class/thermal/thermal_zone0/temp": "43000"}.items():
+    for name, text in {
+        "sys/devices/system/cpu/online": "0",
+        "sys/class/thermal/thermal_zone0/type": "cpu0-thermal",
+        "sys/class/thermal/thermal_zone0/temp": "43000",
+    }.items():
         os.makedirs(os.path.dirname(root + name), exist_ok=True)
         write(root + name, text + "\n")
     assert load("cputemp").Reading(thermal.sensors(root), [0]).columns == [("CPU0", 43)]
@@ -45,7 +53,10 @@ def test_a_sensor_without_a_value(hybrid):
     os.symlink("/nonexistent", hybrid + "sys/class/hwmon/hwmon2/temp10_input")
     reading = load("cputemp").Reading(thermal.sensors(hybrid), range(8))
     assert dict(reading.columns)["CPU4"] is None and dict(reading.columns)["CPU5"] == 58
-    assert reading.average == pytest.approx((71 + 71 + 64 + 64 + 58 + 57 + 59) / 7) and reading.most == 71
+    assert (
+        reading.average == pytest.approx((71 + 71 + 64 + 64 + 58 + 57 + 59) / 7)
+        and reading.most == 71
+    )
 
 
 def test_cputemp_columns_of_cores(hybrid):
@@ -53,19 +64,26 @@ def test_cputemp_columns_of_cores(hybrid):
     args = command.get_parser().parse_args([])
     reading = command.Reading(thermal.sensors(hybrid), range(8))
     assert command.cells(args, None, reading) == [
-        ("CPU%d" % cpu, "%d" % value) for cpu, value in enumerate((71, 71, 64, 64, 58, 58, 57, 59))]
+        (f"CPU{cpu}", f"{value}") for cpu, value in enumerate((71, 71, 64, 64, 58, 58, 57, 59))
+    ]
     assert "Core_4" not in dict(reading.columns)
 
 
 def test_k10temp_by_package(zen4):
     found = thermal.sensors(zen4)
-    assert [(s.name(), s.read()) for s in found][:3] == [("P0:Tctl", 62.125), ("P0:Tccd1", 55.25), ("P0:Tccd3", 53.5)]
+    assert [(s.name(), s.read()) for s in found][:3] == [
+        ("P0:Tctl", 62.125),
+        ("P0:Tccd1", 55.25),
+        ("P0:Tccd3", 53.5),
+    ]
     nearest = thermal.best(found, range(4))
     assert [nearest[cpu].read() for cpu in range(4)] == [62.125, 62.125, 63.125, 63.125]
     command = load("cputemp")
     reading = command.Reading(found, range(4))
     # No sensor of a CPU alone: the columns are the sensors, by package.
-    assert [title for title, _ in reading.columns][::3] == ["P0:Tctl", "P1:Tctl"] and len(reading.columns) == 6
+    assert [title for title, _ in reading.columns][::3] == ["P0:Tctl", "P1:Tctl"] and len(
+        reading.columns
+    ) == 6
     assert reading.average == 62.625
 
 
@@ -81,6 +99,8 @@ def test_a_hostile_label_stays_text(zen4):
     command = load("cputemp")
     args = command.get_parser().parse_args([])
     reading = command.Reading(thermal.sensors(zen4), range(4))
-    shown = command.render_list(reading) + " ".join(title for title, _ in command.cells(args, None, reading))
+    shown = command.render_list(reading) + " ".join(
+        title for title, _ in command.cells(args, None, reading)
+    )
     assert "\x1b" not in shown and "\\x1b[31m" in shown
     assert command.render_json(None, None, reading).isascii()

@@ -3,6 +3,7 @@ import struct
 from types import SimpleNamespace
 
 import pytest
+
 from crisis.errors import Error
 from crisis.memory.reclaim_summary import Summary
 from helpers import load, run
@@ -10,17 +11,36 @@ from helpers import load, run
 drsnoop = load("drsnoop")
 
 
-@pytest.mark.parametrize("arguments", [["-p", "0"], ["-u", "-1"], ["-u", "x"], ["-d", "0"], ["1"], ["--kind", "x"],
-                                       ["--summary", "1", "-d", "1"], ["--summary", "1", "0"], ["--summary", "-K"],
-                                       ["--nonsense"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-p", "0"],
+        ["-u", "-1"],
+        ["-u", "x"],
+        ["-d", "0"],
+        ["1"],
+        ["--kind", "x"],
+        ["--summary", "1", "-d", "1"],
+        ["--summary", "1", "0"],
+        ["--summary", "-K"],
+        ["--nonsense"],
+    ],
+)
 def test_usage_errors(arguments):
     result = run("drsnoop", *arguments)
     assert result.returncode == 2 and result.stdout == ""
     assert result.stderr.count("\n") == 1 and result.stderr.startswith("drsnoop: ")
 
 
-@pytest.mark.parametrize("arguments", [["-p", "999999999"], ["-t", "999999999"], ["-c", "/no/such/cgroup"],
-                                       ["-n", "sixteen_bytes_ok"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-p", "999999999"],
+        ["-t", "999999999"],
+        ["-c", "/no/such/cgroup"],
+        ["-n", "sixteen_bytes_ok"],
+    ],
+)
 def test_wrong_targets(arguments):
     result = run("drsnoop", "-d", ".1", *arguments)
     assert result.returncode == 1 and result.stdout == "" and result.stderr.count("\n") == 1
@@ -36,16 +56,42 @@ def test_name_as_words_and_masks():
 
 
 def record(scanned=64, free=(1 << 64) - 1, stack=()):
-    return SimpleNamespace(ts=5000000000, ns=1234567, reclaimed=32, scanned=scanned, free=free, cgroup=77, kind=1,
-                           order=3, gfp=0xcc0, tgid=10, tid=11, uid=12, comm=b"a\x1bb\0", kswapd=b"S\0R\0",
-                           stack_size=8 * len(stack), stack=(*stack, 0))
+    return SimpleNamespace(
+        ts=5000000000,
+        ns=1234567,
+        reclaimed=32,
+        scanned=scanned,
+        free=free,
+        cgroup=77,
+        kind=1,
+        order=3,
+        gfp=0xCC0,
+        tgid=10,
+        tid=11,
+        uid=12,
+        comm=b"a\x1bb\0",
+        kswapd=b"S\0R\0",
+        stack_size=8 * len(stack),
+        stack=(*stack, 0),
+    )
 
 
 def test_record():
     reclaim = drsnoop.Reclaim(record(stack=(1, 2)))
-    assert (reclaim.kind, reclaim.order, reclaim.gfp, reclaim.tgid, reclaim.tid, reclaim.uid) == \
-        ("memcg", 3, 0xcc0, 10, 11, 12)
-    assert (reclaim.comm, reclaim.kswapd, reclaim.free, reclaim.stack) == ("a\x1bb", "SR", None, [1, 2])
+    assert (reclaim.kind, reclaim.order, reclaim.gfp, reclaim.tgid, reclaim.tid, reclaim.uid) == (
+        "memcg",
+        3,
+        0xCC0,
+        10,
+        11,
+        12,
+    )
+    assert (reclaim.comm, reclaim.kswapd, reclaim.free, reclaim.stack) == (
+        "a\x1bb",
+        "SR",
+        None,
+        [1, 2],
+    )
     # Nothing scanned is nothing known, where the multi-generational LRU does not tell.
     assert drsnoop.Reclaim(record(0), lru_gen=True).scanned is None
     assert drsnoop.Reclaim(record(0)).scanned == 0
@@ -61,14 +107,41 @@ def test_text():
 
         def stack(self, addresses):
             return []
+
     args = drsnoop.get_parser().parse_args(["-T", "-U", "-e"])
     head = drsnoop.header(args).split()
-    line = drsnoop.render_text(args, drsnoop.Reclaim(record(free=1000), lru_gen=True), 4000000000, Names())
-    assert head == ["TIME(s)", "UID", "COMM", "PID", "LAT(ms)", "PAGES", "FREE(KB)", "KIND", "ORDER", "SCANNED",
-                    "KSWAPD", "CGROUP", "GFP_FLAGS"]
-    assert line.split(None, 11) == ["1.000000000", "12", "a\\x1bb", "10", "1.23", "32",
-                                    str(1000 * drsnoop.PAGE // 1024), "memcg", "3", "64", "SR",
-                                    "id 77, removed       GFP_KERNEL\n"]
+    line = drsnoop.render_text(
+        args, drsnoop.Reclaim(record(free=1000), lru_gen=True), 4000000000, Names()
+    )
+    assert head == [
+        "TIME(s)",
+        "UID",
+        "COMM",
+        "PID",
+        "LAT(ms)",
+        "PAGES",
+        "FREE(KB)",
+        "KIND",
+        "ORDER",
+        "SCANNED",
+        "KSWAPD",
+        "CGROUP",
+        "GFP_FLAGS",
+    ]
+    assert line.split(None, 11) == [
+        "1.000000000",
+        "12",
+        "a\\x1bb",
+        "10",
+        "1.23",
+        "32",
+        str(1000 * drsnoop.PAGE // 1024),
+        "memcg",
+        "3",
+        "64",
+        "SR",
+        "id 77, removed       GFP_KERNEL\n",
+    ]
 
 
 def test_summary_of_nothing():

@@ -5,12 +5,10 @@ tests/expected/COMMAND/cases.json has the cases: a name, and with it
 
     arguments    of the command, as a shell would split them
     trees        tests/fixtures/NAME.tree, one laid over the other
-    data         tests/fixtures/NAME.json: what no file holds, given to the function COMMAND of tests/seams.py
-    stop         seconds until Ctrl-C
-    environment  variables
-    terminal     true where stdout passes for a terminal
-    status       the exit status, 0 without it
-    xfail        the reason why the output is known not to be right yet
+    data         tests/fixtures/NAME.json: what no file holds, given to the function COMMAND of
+    tests/seams.py stop         seconds until Ctrl-C environment  variables terminal     true where
+    stdout passes for a terminal status       the exit status, 0 without it xfail        the reason
+    why the output is known not to be right yet
 
 "trees" and "data" beside "cases" are for all that have none of their own.
 COMMAND/CASE.txt has the standard output, CASE.err the standard error if there is any.
@@ -29,13 +27,16 @@ import shlex
 import sys
 
 import pytest
+
 import seams
 import world
 from helpers import ROOT, load
 
 EXPECTED = os.path.join(ROOT, "tests/expected")
 UPDATE = os.environ.get("UPDATE_EXPECTED") == "1"
-PAGES = dict(re.findall(r"^    man/([a-z-]+)\.([18]):", open(os.path.join(ROOT, "setup.cfg")).read(), re.M))
+PAGES = dict(
+    re.findall(r"^    man/([a-z-]+)\.([18]):", open(os.path.join(ROOT, "setup.cfg")).read(), re.M)
+)
 module_of = functools.lru_cache(None)(load)
 
 
@@ -69,8 +70,17 @@ def run_case(command, case, directory):
     data = data_of(case)
     adapter = getattr(seams, command.replace("-", "_"), None)
     seam = None if adapter is None else lambda machine, module: adapter(machine, module, data)
-    return world.run(module_of(command), command, shlex.split(case["arguments"]), str(directory), case.get("trees", ()),
-                     seam, case.get("stop"), case.get("environment"), case.get("terminal", False))
+    return world.run(
+        module_of(command),
+        command,
+        shlex.split(case["arguments"]),
+        str(directory),
+        case.get("trees", ()),
+        seam,
+        case.get("stop"),
+        case.get("environment"),
+        case.get("terminal", False),
+    )
 
 
 def compare(path, text):
@@ -89,16 +99,27 @@ def compare(path, text):
             expected = f.read()
     if text != expected:
         name = os.path.relpath(path, ROOT)
-        pytest.fail("".join(line if line.endswith("\n") else line + "\n\\ no newline at the end\n" for line in
-                            difflib.unified_diff(expected.splitlines(True), text.splitlines(True), name, "output")) +
-                    "If it is right: UPDATE_EXPECTED=1 %s -m pytest tests/unit/test_expected.py" % sys.executable,
-                    pytrace=False)
+        pytest.fail(
+            "".join(
+                line if line.endswith("\n") else line + "\n\\ no newline at the end\n"
+                for line in difflib.unified_diff(
+                    expected.splitlines(True), text.splitlines(True), name, "output"
+                )
+            )
+            + f"If it is right: UPDATE_EXPECTED=1 {sys.executable} -m pytest "
+            "tests/unit/test_expected.py",
+            pytrace=False,
+        )
 
 
 def same_words(text):
-    """A message of argparse in the words that all versions of Python share: 3.12 quotes no choices, and 3.13 requires
-    no argument that may be missing."""
-    text = re.sub(r"invalid choice: .*?\(choose from .*?\)", lambda match: match.group().replace("'", ""), text)
+    """A message of argparse in the words that all versions of Python share: 3.12 quotes no choices,
+    and 3.13 requires no argument that may be missing."""
+    text = re.sub(
+        r"invalid choice: .*?\(choose from .*?\)",
+        lambda match: match.group().replace("'", ""),
+        text,
+    )
     return text.replace("are required: action, FILE", "are required: action")
 
 
@@ -108,7 +129,9 @@ def directory():
         yield path
 
 
-@pytest.mark.parametrize("command, name, case", [pytest.param(*case, id="%s-%s" % case[:2]) for case in CASES])
+@pytest.mark.parametrize(
+    "command, name, case", [pytest.param(*case, id="%s-%s" % case[:2]) for case in CASES]
+)
 def test_output(command, name, case, directory):
     if UPDATE and case.get("xfail"):
         pytest.skip("not written, being marked xfail: " + case["xfail"])
@@ -142,8 +165,10 @@ def keys(value):
 def man_section(command, name):
     """The words of a section of man/COMMAND.inc."""
     with open(os.path.join(ROOT, "man", command + ".inc")) as f:
-        found = re.search(r"^\[%s\]\n(.*?)(?=^\[|\Z)" % name, f.read().replace("\\-", "-"), re.M | re.S)
-    assert found, "man/%s.inc has no section %s" % (command, name)
+        found = re.search(
+            rf"^\[{name}\]\n(.*?)(?=^\[|\Z)", f.read().replace("\\-", "-"), re.M | re.S
+        )
+    assert found, f"man/{command}.inc has no section {name}"
     return set(re.findall(r"\w+", found.group(1)))
 
 
@@ -155,9 +180,11 @@ def test_man_page_has_each_json_key(command):
         if os.path.exists(path):
             with open(path, encoding="utf-8") as f:
                 used.update(dict.fromkeys(keys(json_values(f.read())), name))
-    assert used, "no case of %s prints JSON" % command
+    assert used, f"no case of {command} prints JSON"
     words = man_section(command, "JSON")
-    assert not {key: name for key, name in used.items() if key not in words}, "not in section JSON of man/%s.inc" % command
+    assert not {key: name for key, name in used.items() if key not in words}, (
+        f"not in section JSON of man/{command}.inc"
+    )
 
 
 # Their options change at this time; then remove them here and record their help.
@@ -167,8 +194,8 @@ UNSETTLED = ("cachestat", "memleak")
 def spelled(text):
     """The help in words that all versions of Python share.
 
-    3.9 has another heading for the options; 3.13 writes -p, --pid PID for -p PID, --pid PID; the usage is
-    wrapped differently since 3.12.3.
+    3.9 has another heading for the options; 3.13 writes -p, --pid PID for -p PID, --pid PID; the
+    usage is wrapped differently since 3.12.3.
     """
     text = re.sub(r"(-\w) (\S+), (--[\w-]+) \2(?=\s)", r"\1, \3 \2", " ".join(text.split()))
     return text.replace("optional arguments:", "options:")
@@ -178,18 +205,20 @@ def spelled(text):
 def test_help(command, directory):
     path = os.path.join(EXPECTED, command, "help.txt")
     if command in UNSETTLED and not os.path.exists(path):
-        pytest.skip("the options of %s are being changed: its help is not recorded yet" % command)
+        pytest.skip(f"the options of {command} are being changed: its help is not recorded yet")
     result = world.run(module_of(command), command, ["--help"], directory)
     assert (result.status, result.err) == (0, "")
     if sys.version_info[:2] == (3, 11) or UPDATE:
         compare(path, result.out)
         return
-    with open(path) as f:               # argparse lays it out differently in each version
+    with open(path) as f:  # argparse lays it out differently in each version
         assert spelled(result.out) == spelled(f.read())
 
 
 def test_help_in_a_narrow_terminal(directory):
-    result = world.run(module_of("psi"), "psi", ["--help"], directory, environment={"COLUMNS": "50"})
+    result = world.run(
+        module_of("psi"), "psi", ["--help"], directory, environment={"COLUMNS": "50"}
+    )
     lines = result.out.partition("examples:")[0].splitlines()
     assert max(len(line) for line in lines if line.startswith((" ", "usage:"))) <= 50
     if sys.version_info[:2] == (3, 11) or UPDATE:

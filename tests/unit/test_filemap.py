@@ -3,8 +3,8 @@
 
 import pytest
 
-from crisis.memory import file_names
 from crisis.bpf.record import Record
+from crisis.memory import file_names
 from helpers import load
 
 FILE, DIRECTORY = 0o100644, 0o040755
@@ -15,11 +15,24 @@ def dev(major, minor):
 
 
 def test_named():
-    fields = "inode ino name dev rdev mode deleted cut length path".split()
+    fields = ["inode", "ino", "name", "dev", "rdev", "mode", "deleted", "cut", "length", "path"]
     layout = Record.named("name_record", fields)
 
     def named(path, mode=FILE, deleted=0, cut=0):
-        record = layout((0xffff888000000000, 12, 34, dev(8, 1), 0, mode, deleted, cut, len(path), path + b"rest"))
+        record = layout(
+            (
+                0xFFFF888000000000,
+                12,
+                34,
+                dev(8, 1),
+                0,
+                mode,
+                deleted,
+                cut,
+                len(path),
+                path + b"rest",
+            )
+        )
         return file_names.File.named(record)
 
     file = named(b"file\xff\0dir\0", deleted=1)
@@ -31,20 +44,56 @@ def test_named():
 
 
 def test_counts():
-    """What is derived from the kernel's sums; an event and its explanation on two sides of an edge give no negative."""
-    fields = "read read_fresh faults fault_fresh added fault_added write metadata read_miss fault_miss dirtied " \
-        "reclaimed dropped".split()
+    """What is derived from the kernel's sums; an event and its explanation on two sides of an edge
+    give no negative.
+    """
+    fields = [
+        "read",
+        "read_fresh",
+        "faults",
+        "fault_fresh",
+        "added",
+        "fault_added",
+        "write",
+        "metadata",
+        "read_miss",
+        "fault_miss",
+        "dirtied",
+        "reclaimed",
+        "dropped",
+    ]
     command = load("cachestat")
 
     def counts(**sums):
         return command.Counts(dict(dict.fromkeys(fields, 0), **sums))
 
-    usual = counts(read=100, read_fresh=60, faults=10, fault_fresh=4, added=120, fault_added=32, write=5, metadata=3,
-                   read_miss=20, fault_miss=1, dirtied=7)
+    usual = counts(
+        read=100,
+        read_fresh=60,
+        faults=10,
+        fault_fresh=4,
+        added=120,
+        fault_added=32,
+        write=5,
+        metadata=3,
+        read_miss=20,
+        fault_miss=1,
+        dirtied=7,
+    )
     assert (usual.hits, usual.misses, usual.mmap_hits, usual.mmap_misses) == (40, 80, 6, 32)
     assert usual.ratio == pytest.approx(40 / 120) and usual.readahead == 80 + 32 - 21
     assert usual.columns(demand=False) == [40, 80, 7, "33.33%", 6, 32]
     assert usual.columns(demand=True) == [80, 20, 7, "80.00%", 9, 1]
     edge = counts(read_fresh=10, fault_fresh=2, write=5, metadata=-3, read_miss=4)
-    assert (edge.hits, edge.misses, edge.mmap_hits, edge.readahead, edge.metadata) == (0, 0, 0, 0, 0)
-    assert counts().ratio is None and counts().demand_ratio is None and counts().columns(False)[3] == "-"
+    assert (edge.hits, edge.misses, edge.mmap_hits, edge.readahead, edge.metadata) == (
+        0,
+        0,
+        0,
+        0,
+        0,
+    )
+    assert (
+        counts().ratio is None
+        and counts().demand_ratio is None
+        and counts().columns(False)[3] == "-"
+    )

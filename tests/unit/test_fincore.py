@@ -10,26 +10,70 @@ from crisis.memory.mapping import pages_of
 from helpers import run
 
 
-@pytest.mark.parametrize("size, text", [
-    (0, "0B"), (1, "1B"), (1023, "1023B"), (1024, "1K"), (1025, "1K"), (1075, "1K"), (1076, "1.1K"), (1536, "1.5K"),
-    (4500, "4.4K"), (1048575, "1024K"), (1 << 20, "1M"), (4 << 30, "4G"), (1 << 40, "1T"), (3 << 59, "1.5E"),
-    ((1 << 63) - 1, "8E")])
+@pytest.mark.parametrize(
+    "size, text",
+    [
+        (0, "0B"),
+        (1, "1B"),
+        (1023, "1023B"),
+        (1024, "1K"),
+        (1025, "1K"),
+        (1075, "1K"),
+        (1076, "1.1K"),
+        (1536, "1.5K"),
+        (4500, "4.4K"),
+        (1048575, "1024K"),
+        (1 << 20, "1M"),
+        (4 << 30, "4G"),
+        (1 << 40, "1T"),
+        (3 << 59, "1.5E"),
+        ((1 << 63) - 1, "8E"),
+    ],
+)
 def test_sizes_read_as_those_of_util_linux(size, text):
     assert table.size(size) == text
 
 
-@pytest.mark.parametrize("arguments", [
-    [], ["-o", "nope", "x"], ["-o", "RES,\x1b", "x"], ["--sort", "nope", "x"], ["--top", "0", "x"], ["-p", "0"],
-    ["--watch", "x"], ["--watch=0", "x"], ["--count", "2", "x"], ["--jobs", "0", "x"], ["-J", "-j", "x"],
-    ["-J", "--watch=1", "x"], ["--watch=1", "--files-from", "-"], ["--nonsense"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["-o", "nope", "x"],
+        ["-o", "RES,\x1b", "x"],
+        ["--sort", "nope", "x"],
+        ["--top", "0", "x"],
+        ["-p", "0"],
+        ["--watch", "x"],
+        ["--watch=0", "x"],
+        ["--count", "2", "x"],
+        ["--jobs", "0", "x"],
+        ["-J", "-j", "x"],
+        ["-J", "--watch=1", "x"],
+        ["--watch=1", "--files-from", "-"],
+        ["--nonsense"],
+    ],
+)
 def test_fincore_usage_errors(arguments):
     result = run("fincore", *arguments)
     assert result.returncode == 2 and result.stdout == ""
-    assert result.stderr.count("\n") == 1 and result.stderr.startswith("fincore: ") and "\x1b" not in result.stderr
+    assert (
+        result.stderr.count("\n") == 1
+        and result.stderr.startswith("fincore: ")
+        and "\x1b" not in result.stderr
+    )
 
 
-@pytest.mark.parametrize("arguments", [[], ["evict"], ["destroy", "x"], ["restore"], ["restore", "--files-from", "x"],
-                                       ["touch", "x", "--nonsense"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["evict"],
+        ["destroy", "x"],
+        ["restore"],
+        ["restore", "--files-from", "x"],
+        ["touch", "x", "--nonsense"],
+    ],
+)
 def test_pagecache_usage_errors(arguments):
     result = run("pagecache", *arguments)
     assert result.returncode == 2 and result.stdout == "" and result.stderr.count("\n") == 1
@@ -43,8 +87,28 @@ def test_own_files_without_root(tmp_path):
     *files, total = map(json.loads, result.stdout.splitlines())
     assert [r["size_bytes"] for r in files] == [0, 5000, 10000] and total["size_bytes"] == 15000
     assert all(0 <= r["pages"] <= pages_of(r["size_bytes"]) for r in files)
-    assert total["files"] == 3 and total["pages"] == sum(r["pages"] for r in files) and total["unknown"] == 0
-    document = json.loads(run("fincore", "--json", "-b", "--output-all", str(tmp_path)).stdout)["fincore"]
-    assert {"res", "pages", "size", "file", "dirty", "dirty_pages", "writeback", "writeback_pages", "evicted",
-            "evicted_pages", "recently_evicted", "recently_evicted_pages"} == set(document[0])
-    assert json.loads(run("fincore", "-J", "--exclude", "*", str(tmp_path)).stdout) == {"fincore": []}
+    assert (
+        total["files"] == 3
+        and total["pages"] == sum(r["pages"] for r in files)
+        and total["unknown"] == 0
+    )
+    document = json.loads(run("fincore", "--json", "-b", "--output-all", str(tmp_path)).stdout)[
+        "fincore"
+    ]
+    assert {
+        "res",
+        "pages",
+        "size",
+        "file",
+        "dirty",
+        "dirty_pages",
+        "writeback",
+        "writeback_pages",
+        "evicted",
+        "evicted_pages",
+        "recently_evicted",
+        "recently_evicted_pages",
+    } == set(document[0])
+    assert json.loads(run("fincore", "-J", "--exclude", "*", str(tmp_path)).stdout) == {
+        "fincore": []
+    }

@@ -5,6 +5,7 @@ import ast
 import os
 
 import pytest
+
 from helpers import ROOT
 
 LIB = os.path.join(ROOT, "lib", "crisis")
@@ -17,7 +18,9 @@ FLOORS = (
     {"cli", "kernel", "child"},
     {"arguments", "table", "hist", "plot", "errors"},
 )
-PACKAGES = {name for name in os.listdir(LIB) if os.path.isfile(os.path.join(LIB, name, "__init__.py"))}
+PACKAGES = {
+    name for name in os.listdir(LIB) if os.path.isfile(os.path.join(LIB, name, "__init__.py"))
+}
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
 
 
@@ -32,7 +35,7 @@ def imported(path):
             continue
         module = (node.module or "").split(".") if node.module else []
         if node.level:
-            module = here[:len(here) - node.level + 1] + module
+            module = here[: len(here) - node.level + 1] + module
         elif module[:1] == ["crisis"]:
             module = module[1:]
         else:
@@ -44,7 +47,9 @@ def imported(path):
 
 def modules(name):
     directory = os.path.join(LIB, name)
-    return sorted(os.path.join(directory, file) for file in os.listdir(directory) if file.endswith(".py"))
+    return sorted(
+        os.path.join(directory, file) for file in os.listdir(directory) if file.endswith(".py")
+    )
 
 
 def test_every_package_has_a_floor():
@@ -57,15 +62,20 @@ def test_no_import_goes_up(package):
     for path in modules(package):
         for name, line in imported(path).items():
             if name in FLOOR_OF and FLOOR_OF[name] < FLOOR_OF[package]:
-                upwards.append("%s:%d imports %s" % (os.path.relpath(path, ROOT), line, name))
+                upwards.append(f"{os.path.relpath(path, ROOT)}:{line} imports {name}")
             elif name not in FLOOR_OF and name != "__version__":
-                upwards.append("%s:%d imports %s, which has no floor" % (os.path.relpath(path, ROOT), line, name))
+                upwards.append(
+                    f"{os.path.relpath(path, ROOT)}:{line} imports {name}, which has no floor"
+                )
     assert upwards == []
 
 
 def test_an_import_that_goes_up_is_noticed(tmp_path, monkeypatch):
     (tmp_path / "kernel").mkdir()
     path = tmp_path / "kernel" / "x.py"
-    path.write_text("from ..memory.walk import Walk\ndef f():\n    from .. import bpf, cli\n    from . import y\n")
+    path.write_text(
+        "from ..memory.walk import Walk\ndef f():\n    from .. import bpf, cli\n    from . "
+        "import y\n"
+    )
     monkeypatch.setattr("test_floors.LIB", str(tmp_path))
     assert imported(str(path)) == {"memory": 1, "bpf": 3, "cli": 3, "kernel": 4}

@@ -5,13 +5,16 @@ import os
 import re
 
 import pytest
+
 from helpers import ROOT, load
 
 COMMANDS = sorted(os.listdir(os.path.join(ROOT, "bin")))
 PMC = ("cpucache", "icache", "pmcarch", "resstalls", "tlbstat")
 with open(os.path.join(ROOT, "HACKING.md"), encoding="utf-8") as f:
     TEXT = f.read()
-ROWS = re.findall(r"^\| (\*\*)?`(-\w)`(?:\*\*)? \| `(--[\w-]+)` \| ([^|]+) \| ([^|]+) \|$", TEXT, re.M)
+ROWS = re.findall(
+    r"^\| (\*\*)?`(-\w)`(?:\*\*)? \| `(--[\w-]+)` \| ([^|]+) \| ([^|]+) \|$", TEXT, re.M
+)
 
 
 def commands_of(cell):
@@ -26,7 +29,7 @@ def commands_of(cell):
 def test_the_table_of_option_letters_is_that_of_the_parsers():
     table = {}
     for _, letter, option, _, cell in ROWS:
-        assert (letter, option) not in table, "two rows for %s %s" % (letter, option)
+        assert (letter, option) not in table, f"two rows for {letter} {option}"
         table[letter, option] = commands_of(cell)
     found = {}
     for command in COMMANDS:

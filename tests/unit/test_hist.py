@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 import random
-
 from types import SimpleNamespace
 
 import pytest
+
 from crisis import hist
 
 
@@ -20,7 +20,7 @@ def test_bucket_and_bounds_agree(shift):
     assert hist.bucket(2**38 - 1, shift) == hist.slots(shift, 38) - 1
 
 
-@pytest.mark.parametrize("scale", [1, .001, 1000])
+@pytest.mark.parametrize("scale", [1, 0.001, 1000])
 def test_percentile_is_within_a_step_of_the_truth(scale):
     rng = random.Random(1)
     values = sorted(rng.lognormvariate(5, 2) * scale for _ in range(20000))
@@ -29,21 +29,23 @@ def test_percentile_is_within_a_step_of_the_truth(scale):
         counts = [0] * hist.slots(shift, 38 + hist.FRACTION)
         for value in fixed:
             counts[hist.bucket(value, shift)] += 1
-        for q in .5, .9, .99, .999:
+        for q in 0.5, 0.9, 0.99, 0.999:
             rank = int(-(-q * len(values) // 1)) - 1
             low, high = hist.bounds(hist.bucket(fixed[rank], shift), shift)
             found = hist.percentile(counts, shift, q, values[-1])
             assert low <= found * (1 << hist.FRACTION) <= high + 1
             if shift == 4:
-                assert found == pytest.approx(values[rank], rel=1 / 16, abs=2 / (1 << hist.FRACTION))
-    assert hist.percentile([0, 0], 0, .5) is None
-    assert hist.percentile([0] * 15 + [1], 0, .99, 17) == 17
+                assert found == pytest.approx(
+                    values[rank], rel=1 / 16, abs=2 / (1 << hist.FRACTION)
+                )
+    assert hist.percentile([0, 0], 0, 0.5) is None
+    assert hist.percentile([0] * 15 + [1], 0, 0.99, 17) == 17
 
 
 def test_whole_units_are_the_same_buckets():
     for shift in 0, 2, 4:
         counts, truth = [0] * hist.slots(shift, 30), [0] * hist.slots(shift, 20)
-        for value in [*range(0, 200000, 97), *(2 ** k + d for k in range(1, 30) for d in (-1, 0, 1))]:
+        for value in [*range(0, 200000, 97), *(2**k + d for k in range(1, 30) for d in (-1, 0, 1))]:
             counts[hist.bucket(value, shift)] += 1
             truth[hist.bucket(value >> hist.FRACTION, shift)] += 1
         found = hist.whole(counts, shift)
@@ -60,9 +62,12 @@ def test_log2_rows_and_lines_have_the_classic_shape():
     assert hist.lines(rows, "usecs").splitlines()[:3] == [
         "     usecs               : count     distribution",
         "         0 -> 1          : 5        |********************                    |",
-        "         2 -> 3          : 0        |                                        |"]
-    assert hist.lines([(0, 1, 0), (2**32, 2**33 - 1, 1)], "usecs").splitlines()[1] == \
-        "                   0 -> 1                    : 0        |                    |"
+        "         2 -> 3          : 0        |                                        |",
+    ]
+    assert (
+        hist.lines([(0, 1, 0), (2**32, 2**33 - 1, 1)], "usecs").splitlines()[1]
+        == "                   0 -> 1                    : 0        |                    |"
+    )
     assert hist.lines([], "usecs") == ""
 
 
@@ -71,7 +76,9 @@ def test_merge_pads():
 
 
 def test_figures_of_a_histogram():
-    """Times of 1, 2, 4 and 1000 us, as the program would have counted them, in microseconds and in milliseconds."""
+    """Times of 1, 2, 4 and 1000 us, as the program would have counted them, in microseconds and in
+    milliseconds.
+    """
     times = [1000, 2000, 4000, 1000000]
     for unit, ns in ("us", 1000), ("ms", 1000000):
         slots = [0] * hist.slots(4, 20 + hist.FRACTION)
@@ -85,8 +92,15 @@ def test_figures_of_a_histogram():
         assert figures["p50"] == pytest.approx(2000 / ns, rel=1 / 16, abs=2 / 1024)
         assert figures["p90"] == figures["max"] == 1000000 / ns
         assert figures["avg"] == 251750 / ns
-        assert (record["count"], record["total_ns"], record["max_ns"], record["steps"]) == (4, 1007000, 1000000, 16)
-        assert record["avg_" + unit] == figures["avg"] and record["p999_" + unit] == figures["p99.9"]
+        assert (record["count"], record["total_ns"], record["max_ns"], record["steps"]) == (
+            4,
+            1007000,
+            1000000,
+            16,
+        )
+        assert (
+            record["avg_" + unit] == figures["avg"] and record["p999_" + unit] == figures["p99.9"]
+        )
         assert sum(bucket["count"] for bucket in record["buckets"]) == 4
         assert all(bucket["lo_" + unit] <= bucket["hi_" + unit] for bucket in record["buckets"])
     found.add(found)
@@ -101,11 +115,17 @@ def test_text_of_a_histogram():
     lines = found.text("{:.1f}".format).splitlines()
     assert lines[0] == "     usecs               : count     distribution"
     assert lines[3].split() == ["4", "->", "7", ":", "3", "|" + "*" * 40 + "|"]
-    assert lines[-1].endswith(", max = 5.0, avg = 5.0 usecs, count: 3") and lines[-1].startswith("p50 = ")
+    assert lines[-1].endswith(", max = 5.0, avg = 5.0 usecs, count: 3") and lines[-1].startswith(
+        "p50 = "
+    )
 
 
 def test_a_histogram_of_nothing_has_no_figures():
     found = hist.Histogram(SimpleNamespace(count=0, total=0, max=0, slots=[0] * 9), 0)
     assert set(found.figures().values()) == {None} and found.record()["max_ns"] is None
     assert found.record()["buckets"] == []
-    assert found.text(str) == "p50 = None, p90 = None, p99 = None, p99.9 = None, max = None, avg = None usecs, count: 0\n"
+    assert (
+        found.text(str)
+        == "p50 = None, p90 = None, p99 = None, p99.9 = None, max = None, avg = None usecs, "
+        "count: 0\n"
+    )

@@ -14,13 +14,15 @@ nicstat = load("nicstat")
 
 
 def test_which_rows_are_shown():
-    rows = [row(link(i), link(i, "eth%d" % i, rx_bytes=i * 100, rx_packets=i)) for i in range(5)] + [
-        row(link(9), link(9, "down", up=False))]
+    rows = [row(link(i), link(i, f"eth{i}", rx_bytes=i * 100, rx_packets=i)) for i in range(5)] + [
+        row(link(9), link(9, "down", up=False))
+    ]
     args = Namespace(all=False, interface=None, top=3)
 
     def names(rows_):
         shown, hidden = nicstat.chosen(args, rows_)
         return [r.link.name for r in shown], hidden
+
     assert names(rows) == (["eth2", "eth3", "eth4"], 1)
     assert names([rows[0], rows[5]]) == (["eth0"], 0) and names([rows[5]]) == ([], 0)
     args.all = True
@@ -36,7 +38,9 @@ def test_json():
     assert set(links.COUNTERS) <= set(first)
 
 
-@pytest.mark.parametrize("words", [["0"], ["x"], ["1", "0"], ["--top", "0"], ["1", "2", "3"], ["-i"]])
+@pytest.mark.parametrize(
+    "words", [["0"], ["x"], ["1", "0"], ["--top", "0"], ["1", "2", "3"], ["-i"]]
+)
 def test_usage_errors(words):
     result = run("nicstat", *words)
     assert result.returncode == 2 and result.stdout == "" and result.stderr.count("\n") == 1

@@ -2,6 +2,7 @@
 from types import SimpleNamespace
 
 import pytest
+
 from crisis.memory import PAGE, oom_kill
 from crisis.memory.oom_log import Log
 from helpers import load, run
@@ -38,17 +39,33 @@ def test_usage_errors(arguments):
 
 def test_a_report_of_the_kernel():
     entry = fed(REPORT).victims[29432]
-    assert (entry.comm, entry.kb, entry.uid, entry.pgtables, entry.oom_score_adj) == \
-        ("python3", [82092, 20224, 6600, 0], 0, 104 << 10, 0)
-    assert (entry.limit, entry.limit_cgroup, entry.limit_bytes, entry.usage_bytes) == \
-        ("memcg", "/oomt", 20480 << 10, 20480 << 10)
-    assert (entry.cgroup, entry.gfp, entry.order) == ("/oomt/sub", 0xcc0, 0)
+    assert (entry.comm, entry.kb, entry.uid, entry.pgtables, entry.oom_score_adj) == (
+        "python3",
+        [82092, 20224, 6600, 0],
+        0,
+        104 << 10,
+        0,
+    )
+    assert (entry.limit, entry.limit_cgroup, entry.limit_bytes, entry.usage_bytes) == (
+        "memcg",
+        "/oomt",
+        20480 << 10,
+        20480 << 10,
+    )
+    assert (entry.cgroup, entry.gfp, entry.order) == ("/oomt/sub", 0xCC0, 0)
 
 
 def test_a_global_report_has_no_limit():
-    text = REPORT.replace("CONSTRAINT_MEMCG", "CONSTRAINT_NONE").replace("oom_memcg=/oomt,", "global_oom,")
+    text = REPORT.replace("CONSTRAINT_MEMCG", "CONSTRAINT_NONE").replace(
+        "oom_memcg=/oomt,", "global_oom,"
+    )
     entry = fed(text).victims[29432]
-    assert (entry.limit, entry.limit_cgroup, entry.limit_bytes, entry.cgroup) == ("global", None, None, "/oomt/sub")
+    assert (entry.limit, entry.limit_cgroup, entry.limit_bytes, entry.cgroup) == (
+        "global",
+        None,
+        None,
+        "/oomt/sub",
+    )
 
 
 def test_a_kill_without_its_report_takes_none_of_another():
@@ -59,8 +76,15 @@ def test_a_kill_without_its_report_takes_none_of_another():
 
 def test_a_group_shares_its_report():
     lines = REPORT.splitlines()
-    log = fed("\n".join(lines + ["Tasks in /oomt are going to be killed due to memory.oom.group set",
-                                 lines[-1].replace("29432", "77")]))
+    log = fed(
+        "\n".join(
+            lines
+            + [
+                "Tasks in /oomt are going to be killed due to memory.oom.group set",
+                lines[-1].replace("29432", "77"),
+            ]
+        )
+    )
     assert log.victims[77].limit == "memcg" and log.victims[77].limit_cgroup == "/oomt"
 
 
@@ -77,22 +101,45 @@ def test_what_is_unknown_is_a_dash():
 
         def stack(self, addresses):
             return []
-    unknown = dict.fromkeys(("anon", "file", "shmem", "swap", "total_vm", "pgtables"), oom_kill.UNKNOWN)
-    event = SimpleNamespace(ts=1, tgid=10, tid=10, by_tgid=20, by_tid=20, by_comm=b"by", cgroup=0, flags=0,
-                            stack_size=0, stack=(), limit_flags=0, **unknown)
+
+    unknown = dict.fromkeys(
+        ("anon", "file", "shmem", "swap", "total_vm", "pgtables"), oom_kill.UNKNOWN
+    )
+    event = SimpleNamespace(
+        ts=1,
+        tgid=10,
+        tid=10,
+        by_tgid=20,
+        by_tid=20,
+        by_comm=b"by",
+        cgroup=0,
+        flags=0,
+        stack_size=0,
+        stack=(),
+        limit_flags=0,
+        **unknown,
+    )
     kill = oom_kill.Kill(event, {})
     text = oomkill.render_text(kill, "00:00:00", "0 0 0 1/1 1", Names())
     assert text.splitlines() == [
-        '00:00:00 Triggered by PID 20 ("by"), OOM kill of PID 10 (-), - pages, loadavg: 0 0 0 1/1 1',
-        "    RSS - kB: anon -, file -, shmem -; swap - kB, page tables - kB, total VM - kB, UID -, oom_score_adj -",
-        "    limit: -; victim in -; order -, -"]
+        '00:00:00 Triggered by PID 20 ("by"), OOM kill of PID 10 (-), - pages, loadavg: 0 0 0 '
+        "1/1 1",
+        "    RSS - kB: anon -, file -, shmem -; swap - kB, page tables - kB, total VM - kB, "
+        "UID -, oom_score_adj -",
+        "    limit: -; victim in -; order -, -",
+    ]
     kill.learn(fed(REPORT).victims[29432])
     assert kill.comm == "python3" and kill.anon == 20224 * 1024 // PAGE and kill.limit == "memcg"
 
 
 def test_paths():
     def path(*names, levels=None):
-        return oom_kill.cgroup_path(len(names) if levels is None else levels, b"".join(
-            n.ljust(oom_kill.NAME, b"\0") for n in names).ljust(oom_kill.LEVELS * oom_kill.NAME, b"\0"))
+        return oom_kill.cgroup_path(
+            len(names) if levels is None else levels,
+            b"".join(n.ljust(oom_kill.NAME, b"\0") for n in names).ljust(
+                oom_kill.LEVELS * oom_kill.NAME, b"\0"
+            ),
+        )
+
     assert path() == "/" and path(b"sub", b"oomt") == "/oomt/sub"
     assert path(*[b"x"] * 12, levels=13) == "..." + "/x" * 12

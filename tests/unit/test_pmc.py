@@ -24,13 +24,15 @@ class Counted:
         return counter != "stalls_memory" and counter != "stalls_frontend"
 
 
-FULL = 10 ** 9, 10 ** 9
+FULL = 10**9, 10**9
 
 
 def printed(monkeypatch, name, reports, **arguments):
     written = []
     monkeypatch.setattr(cli, "out", written.append)
-    printer = columns.Printer(argparse.Namespace(json=False, per=None, **arguments), Counted(), load(name).COLUMNS)
+    printer = columns.Printer(
+        argparse.Namespace(json=False, per=None, **arguments), Counted(), load(name).COLUMNS
+    )
     for row in reports:
         printer.report(1.0, {(None, None): row})
     printer.finish()
@@ -38,18 +40,42 @@ def printed(monkeypatch, name, reports, **arguments):
 
 
 def test_classic_columns_of_pmcarch(monkeypatch):
-    row = {"cycles": (2_000_000_400,) + FULL, "instructions": (1_000_000_000,) + FULL, "branches": (1000,) + FULL,
-           "branch_misses": (25,) + FULL, "llc_refs": (200,) + FULL, "llc_misses": (20,) + FULL}
+    row = {
+        "cycles": (2_000_000_400,) + FULL,
+        "instructions": (1_000_000_000,) + FULL,
+        "branches": (1000,) + FULL,
+        "branch_misses": (25,) + FULL,
+        "llc_refs": (200,) + FULL,
+        "llc_misses": (20,) + FULL,
+    }
     assert printed(monkeypatch, "pmcarch", [row]).splitlines() == [
         "K_CYCLES   K_INSTR      IPC BR_RETIRED   BR_MISPRED  BMR% LLCREF      LLCMISS     LLC%",
-        "2000000    1000000     0.50 1000         25          2.50 200         20         90.00"]
+        "2000000    1000000     0.50 1000         25          2.50 200         20         90.00",
+    ]
 
 
 def test_unknown_counts_are_dashes_and_multiplexing_is_shown(monkeypatch):
-    row = {"cycles": (5000,) + FULL, "instructions": (4000,) + FULL, "branches": (1000, 10, 5),
-           "branch_misses": (None, 10, 0), "llc_refs": (0,) + FULL, "llc_misses": (0,) + FULL}
+    row = {
+        "cycles": (5000,) + FULL,
+        "instructions": (4000,) + FULL,
+        "branches": (1000, 10, 5),
+        "branch_misses": (None, 10, 0),
+        "llc_refs": (0,) + FULL,
+        "llc_misses": (0,) + FULL,
+    }
     lines = printed(monkeypatch, "pmcarch", [row]).splitlines()
-    assert lines[0].endswith("  LLC%  %RUN") and lines[1].split() == "5 4 0.80 1000 - - 0 0 - 0.0".split()
+    assert lines[0].endswith("  LLC%  %RUN") and lines[1].split() == [
+        "5",
+        "4",
+        "0.80",
+        "1000",
+        "-",
+        "-",
+        "0",
+        "0",
+        "-",
+        "0.0",
+    ]
 
 
 def test_total_adds_counts_and_not_ratios(monkeypatch):
@@ -61,11 +87,21 @@ def test_total_adds_counts_and_not_ratios(monkeypatch):
 
 
 def test_resstalls_sums_what_the_cpu_has(monkeypatch):
-    row = {"stalls": (9_000_000,) + FULL, "stalls_rs": (2_000_000,) + FULL, "stalls_store": (5_000_000,) + FULL}
+    row = {
+        "stalls": (9_000_000,) + FULL,
+        "stalls_rs": (2_000_000,) + FULL,
+        "stalls_store": (5_000_000,) + FULL,
+    }
     lines = printed(monkeypatch, "resstalls", [row]).splitlines()
-    assert lines[0] == "     ALL     LOAD     PIPE    STORE      ROB    FLOAT    MXCSR    OTHER      SUM"
-    assert lines[1] == "     9.0        -      2.0      5.0        -        -        -        -      7.0"
-    row["stalls_rs"] = (None, 5, 0)             # it has the counter, but nothing was counted
+    assert (
+        lines[0]
+        == "     ALL     LOAD     PIPE    STORE      ROB    FLOAT    MXCSR    OTHER      SUM"
+    )
+    assert (
+        lines[1]
+        == "     9.0        -      2.0      5.0        -        -        -        -      7.0"
+    )
+    row["stalls_rs"] = (None, 5, 0)  # it has the counter, but nothing was counted
     assert printed(monkeypatch, "resstalls", [row]).splitlines()[1].split()[8] == "-"
 
 
@@ -73,10 +109,16 @@ def test_json_keys_are_documented_and_null_for_unknown(monkeypatch):
     for name in COMMANDS:
         written = []
         monkeypatch.setattr(cli, "out", written.append)
-        printer = columns.Printer(argparse.Namespace(json=True, per=None), Counted(), load(name).COLUMNS)
+        printer = columns.Printer(
+            argparse.Namespace(json=True, per=None), Counted(), load(name).COLUMNS
+        )
         printer.report(1.0, {(None, None): {"cycles": (1500.7,) + FULL}})
         record = json.loads("".join(written))
-        page = open(os.path.join(os.path.dirname(__file__), "../../man/%s.1" % name)).read().partition(".SH JSON")[2]
+        page = (
+            open(os.path.join(os.path.dirname(__file__), f"../../man/{name}.1"))
+            .read()
+            .partition(".SH JSON")[2]
+        )
         assert record["record"] == "interval" and record["run_ratio"] == 1
         for key, value in record.items():
             assert key in page, (name, key)
@@ -88,9 +130,24 @@ def test_json_keys_are_documented_and_null_for_unknown(monkeypatch):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_usage_errors(name):
-    for arguments in (["-C", "x"], ["-C", ""], ["--per-cpu", "-p", "1"], ["--per-core", "-c", "true"], ["0"],
-                      ["1", "-1"], ["-p", "0"], ["-p", "1", "-C", "0"], ["--per-cpu", "--per-core"], ["-c", "/"],
-                      ["-C", "3-1"], ["-C", "1\x1b[31m"]):
+    for arguments in (
+        ["-C", "x"],
+        ["-C", ""],
+        ["--per-cpu", "-p", "1"],
+        ["--per-core", "-c", "true"],
+        ["0"],
+        ["1", "-1"],
+        ["-p", "0"],
+        ["-p", "1", "-C", "0"],
+        ["--per-cpu", "--per-core"],
+        ["-c", "/"],
+        ["-C", "3-1"],
+        ["-C", "1\x1b[31m"],
+    ):
         result = run(name, *arguments)
         assert result.returncode == 2 and result.stdout == "", arguments
-        assert result.stderr.count("\n") == 1 and result.stderr.startswith(name + ": ") and "\x1b" not in result.stderr
+        assert (
+            result.stderr.count("\n") == 1
+            and result.stderr.startswith(name + ": ")
+            and "\x1b" not in result.stderr
+        )

@@ -1,25 +1,50 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """wss: its usage errors."""
 
-
 import pytest
 
 from helpers import run
 
 
-@pytest.mark.parametrize("arguments", [[], ["x"], ["0", "1"], ["-1", "1"], ["1,x", "1"], ["1", "0"], ["1", "nan"],
-                                       ["1", "1", "0"],
-                                       ["-C", "1"], ["-P", "3", "1"], ["-s", "1", "1"], ["-s", "-1", "1", "1"],
-                                       ["-s", "x", "1", "1"], ["-C", "-P", "3", "1", "1"], ["-d", "3", "1", "1"],
-                                       ["--plot", "1", "1"], ["-P", "0", "1", "1"], ["-P", "99", "1", "1"],
-                                       ["-P", "3", "1", "1", "2"], ["-c", "/", "1", "1", "1"],
-                                       ["-c", "/", "--tree", "1"],
-                                       ["--source", "damon", "1"], ["--source", "damon", "-C", "1", "1"],
-                                       ["--source", "x", "1", "1"], ["1\x1b\n", "1"], ["1", "1", "1", "1"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["x"],
+        ["0", "1"],
+        ["-1", "1"],
+        ["1,x", "1"],
+        ["1", "0"],
+        ["1", "nan"],
+        ["1", "1", "0"],
+        ["-C", "1"],
+        ["-P", "3", "1"],
+        ["-s", "1", "1"],
+        ["-s", "-1", "1", "1"],
+        ["-s", "x", "1", "1"],
+        ["-C", "-P", "3", "1", "1"],
+        ["-d", "3", "1", "1"],
+        ["--plot", "1", "1"],
+        ["-P", "0", "1", "1"],
+        ["-P", "99", "1", "1"],
+        ["-P", "3", "1", "1", "2"],
+        ["-c", "/", "1", "1", "1"],
+        ["-c", "/", "--tree", "1"],
+        ["--source", "damon", "1"],
+        ["--source", "damon", "-C", "1", "1"],
+        ["--source", "x", "1", "1"],
+        ["1\x1b\n", "1"],
+        ["1", "1", "1", "1"],
+    ],
+)
 def test_usage_errors(arguments):
     result = run("wss", *arguments)
     assert result.returncode == 2 and result.stdout == ""
-    assert result.stderr.count("\n") == 1 and result.stderr.startswith("wss: ") and "\x1b" not in result.stderr
+    assert (
+        result.stderr.count("\n") == 1
+        and result.stderr.startswith("wss: ")
+        and "\x1b" not in result.stderr
+    )
 
 
 def test_no_such_cgroup():

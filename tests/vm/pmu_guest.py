@@ -14,25 +14,35 @@ def machine_code(*words):
     """A function of one argument made of 32-bit instructions."""
     page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     page.write(b"".join(word.to_bytes(4, "little") for word in words))
-    function = ctypes.CFUNCTYPE(None, ctypes.c_uint64)(ctypes.addressof(ctypes.c_char.from_buffer(page)))
+    function = ctypes.CFUNCTYPE(None, ctypes.c_uint64)(
+        ctypes.addressof(ctypes.c_char.from_buffer(page))
+    )
     function.page = page
     return function
 
 
 def within(value, wanted, share):
-    assert abs(value - wanted) <= share * wanted, "%s is not within %.2f %% of %s" % (value, share * 100, wanted)
-    print("      %s of %s: %+.4f %%" % (value, wanted, (value / wanted - 1) * 100))
+    assert abs(value - wanted) <= share * wanted, (
+        f"{value} is not within {share * 100:.2f} % of {wanted}"
+    )
+    print(f"      {value} of {wanted}: {(value / wanted - 1) * 100:+.4f} %")
 
 
 def command(*arguments, **kwargs):
-    return subprocess.run(list(arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
-                          stdin=subprocess.DEVNULL, **kwargs)
+    return subprocess.run(
+        list(arguments), capture_output=True, text=True, stdin=subprocess.DEVNULL, **kwargs
+    )
 
 
 def run_tests(names, pmu):
-    """Run the functions test_* of a dict, each in a process so that none leaves counters open; how many failed."""
-    base = "/sys/bus/event_source/devices/%s/events" % pmu
-    print("%s, PMU %s, events %s" % (os.uname().release, pmu, sorted(os.listdir(base)) if os.path.isdir(base) else "-"))
+    """Run the functions test_* of a dict, each in a process so that none leaves counters open; how
+    many failed.
+    """
+    base = f"/sys/bus/event_source/devices/{pmu}/events"
+    print(
+        "%s, PMU %s, events %s"
+        % (os.uname().release, pmu, sorted(os.listdir(base)) if os.path.isdir(base) else "-")
+    )
     failed = 0
     for name, test in sorted(names.items()):
         if not name.startswith("test_"):
@@ -52,5 +62,5 @@ def run_tests(names, pmu):
         status = os.waitpid(child, 0)[1]
         failed += status != 0
         print("%-7s %s (%.1f s)" % ("FAILED" if status else "ok", name, time.monotonic() - begin))
-    print("%d failed" % failed)
+    print(f"{failed} failed")
     return min(failed, 100)

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["StackTable"]
 
 # Functions between a tracepoint and the program there.
-_OUR_FRAMES = tuple("bpf_prog_ bpf_trace_run __bpf_trace_ __traceiter_ __bpf_prog_ bpf_trampoline_".split())
+_OUR_FRAMES = tuple(
+    "bpf_prog_ bpf_trace_run __bpf_trace_ __traceiter_ __bpf_prog_ bpf_trampoline_".split()
+)
 
 
 class StackTable:

@@ -10,11 +10,40 @@ __all__ = ["Btf", "VMLINUX"]
 
 VMLINUX = "/sys/kernel/btf/vmlinux"
 
-(INT, PTR, ARRAY, STRUCT, UNION, ENUM, FWD, TYPEDEF, VOLATILE, CONST, RESTRICT, FUNC,
- FUNC_PROTO, VAR, DATASEC, FLOAT, DECL_TAG, TYPE_TAG, ENUM64) = range(1, 20)
+(
+    INT,
+    PTR,
+    ARRAY,
+    STRUCT,
+    UNION,
+    ENUM,
+    FWD,
+    TYPEDEF,
+    VOLATILE,
+    CONST,
+    RESTRICT,
+    FUNC,
+    FUNC_PROTO,
+    VAR,
+    DATASEC,
+    FLOAT,
+    DECL_TAG,
+    TYPE_TAG,
+    ENUM64,
+) = range(1, 20)
 # Bytes that follow the 12 of struct btf_type: (fixed, per vlen)
-_EXTRA = {INT: (4, 0), ARRAY: (12, 0), STRUCT: (0, 12), UNION: (0, 12), ENUM: (0, 8),
-          FUNC_PROTO: (0, 8), VAR: (4, 0), DATASEC: (0, 12), DECL_TAG: (4, 0), ENUM64: (0, 12)}
+_EXTRA = {
+    INT: (4, 0),
+    ARRAY: (12, 0),
+    STRUCT: (0, 12),
+    UNION: (0, 12),
+    ENUM: (0, 8),
+    FUNC_PROTO: (0, 8),
+    VAR: (4, 0),
+    DATASEC: (0, 12),
+    DECL_TAG: (4, 0),
+    ENUM64: (0, 12),
+}
 _MODIFIERS = (VOLATILE, CONST, RESTRICT, TYPE_TAG)
 _TYPE = struct.Struct("=III")
 
@@ -28,11 +57,12 @@ class Btf:
 
     def __init__(self, data):
         try:
-            magic, version, _, hdr_len, type_off, type_len, str_off, str_len = \
-                struct.unpack_from("=HBBIIIII", data)
+            magic, version, _, hdr_len, type_off, type_len, str_off, str_len = struct.unpack_from(
+                "=HBBIIIII", data
+            )
         except struct.error:
             raise ValueError("truncated BTF header") from None
-        if magic != 0xeb9f or version != 1 or hdr_len + str_off + str_len > len(data):
+        if magic != 0xEB9F or version != 1 or hdr_len + str_off + str_len > len(data):
             raise ValueError("not BTF version 1 in this machine's byte order")
         self._data = data
         self._strings = hdr_len + str_off
@@ -40,7 +70,7 @@ class Btf:
         self._at = [0]
         # kind -> {string offset: first id}
         self._ids = named = {kind: {} for kind in (STRUCT, UNION, ENUM, ENUM64, TYPEDEF, FUNC)}
-        self.enums = []         # ids of all enumerations
+        self.enums = []  # ids of all enumerations
         extra = [_EXTRA.get(kind, (0, 0)) for kind in range(32)]
         unpack, at = _TYPE.unpack_from, self._at.append
         position, end, number = hdr_len + type_off, hdr_len + type_off + type_len, 1
@@ -54,26 +84,26 @@ class Btf:
                 if kind in (ENUM, ENUM64):
                     self.enums.append(number)
             fixed, each = extra[kind]
-            position += 12 + fixed + each * (info & 0xffff)
+            position += 12 + fixed + each * (info & 0xFFFF)
             number += 1
 
     def string(self, offset):
         """The string at an offset of the string section."""
         start = self._strings + offset
-        return self._data[start:self._data.index(0, start)].decode()
+        return self._data[start : self._data.index(0, start)].decode()
 
     def string_offset(self, text):
         """The offset of a string in the string section, or None."""
         if self._offsets is None:
             self._offsets, offset = {}, 0
-            for item in self._data[self._strings:].split(b"\0"):
+            for item in self._data[self._strings :].split(b"\0"):
                 self._offsets[item] = offset
                 offset += len(item) + 1
         return self._offsets.get(text.encode())
 
     def find(self, name, *kinds):
         """The id of the first type of that name and one of these kinds, or None."""
-        offset = self.string_offset(name)       # pahole and the kernel's build deduplicate strings
+        offset = self.string_offset(name)  # pahole and the kernel's build deduplicate strings
         if offset is not None:
             for kind in kinds:
                 if offset in self._ids[kind]:
@@ -86,12 +116,18 @@ class Btf:
             return "", 0, 0, 0, 0, 0
         position = self._at[number]
         name, info, size = _TYPE.unpack_from(self._data, position)
-        return (self.string(name) if name else "", info >> 24 & 31, info & 0xffff, info >> 31,
-                size, position + 12)
+        return (
+            self.string(name) if name else "",
+            info >> 24 & 31,
+            info & 0xFFFF,
+            info >> 31,
+            size,
+            position + 12,
+        )
 
     def words(self, position, count):
         """`count` unsigned 32-bit words at a position that type() returned."""
-        return struct.unpack_from("=%dI" % count, self._data, position)
+        return struct.unpack_from(f"={count}I", self._data, position)
 
     def skip(self, number, also=()):
         """The id behind const, volatile, restrict and type tags (and the kinds in `also`)."""
@@ -108,28 +144,34 @@ class Btf:
             name, target, offset = self.words(position + 12 * i, 3)
             width = 0
             if flag:
-                width, offset = offset >> 24, offset & 0xffffff
+                width, offset = offset >> 24, offset & 0xFFFFFF
             if name:
                 yield self.string(name), target, base + offset, width
             else:
                 yield from self.members(self.skip(target), base + offset)
 
     def has(self, path):
-        """True when "struct_name.member" exists, or a type, function or enumeration constant of a bare name."""
+        """True when "struct_name.member" exists, or a type, function or enumeration constant of a
+        bare name.
+        """
         name, _, member = path.partition(".")
         if not member:
-            return self.find(name, STRUCT, UNION, ENUM, ENUM64, TYPEDEF, FUNC) is not None or \
-                name in self.constants([name])
+            return self.find(
+                name, STRUCT, UNION, ENUM, ENUM64, TYPEDEF, FUNC
+            ) is not None or name in self.constants([name])
         number = self.find(name, STRUCT, UNION)
         return number is not None and any(m[0] == member for m in self.members(number))
 
     def constants(self, names):
-        """{name: value} of the enumeration constants in `names` that exist; "PREFIX*" stands for all that begin so."""
+        """{name: value} of the enumeration constants in `names` that exist; "PREFIX*" stands for
+        all that begin so.
+        """
         prefixes = tuple(name[:-1] for name in names if name.endswith("*"))
         if prefixes:
             self.string_offset("")
-            names = [n for n in names if not n.endswith("*")] + \
-                [n.decode() for n in self._offsets if n.decode().startswith(prefixes)]
+            names = [n for n in names if not n.endswith("*")] + [
+                n.decode() for n in self._offsets if n.decode().startswith(prefixes)
+            ]
         wanted = {}
         for name in names:
             offset = self.string_offset(name)
@@ -151,18 +193,26 @@ class Btf:
     def _enumerators(self, number):
         _, kind, vlen, signed, _, position = self.type(number)
         if kind == ENUM:
-            return list(struct.iter_unpack("=Ii" if signed else "=II",
-                                           self._data[position:position + 8 * vlen]))
-        return [(offset, high << 32 | low) for offset, low, high in
-                struct.iter_unpack("=IIi" if signed else "=III",
-                                   self._data[position:position + 12 * vlen])]
+            return list(
+                struct.iter_unpack(
+                    "=Ii" if signed else "=II", self._data[position : position + 8 * vlen]
+                )
+            )
+        return [
+            (offset, high << 32 | low)
+            for offset, low, high in struct.iter_unpack(
+                "=IIi" if signed else "=III", self._data[position : position + 12 * vlen]
+            )
+        ]
 
     def argument(self, tracepoint, name):
-        """The position of a tracepoint's argument of that name, from the kernel's own caller of its probes; or None."""
+        """The position of a tracepoint's argument of that name, from the kernel's own caller of its
+        probes; or None.
+        """
         number = self.find("__traceiter_" + tracepoint, FUNC)
         if number is not None:
             _, _, vlen, _, _, position = self.type(self.type(number)[4])
-            for i in range(1, vlen):            # the first is the probe's private data
+            for i in range(1, vlen):  # the first is the probe's private data
                 if self.string(self.words(position + 8 * i, 1)[0]) == name:
                     return i - 1
         return None

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The child of compiler.Compiler: a request as JSON on stdin, an object on stdout, complaints on stderr.
+"""The child of compiler.Compiler: a request as JSON on stdin, an object on stdout, complaints on
+stderr.
 
 Runs bcc once and ends, and its 150 MB with it.
 """
@@ -25,11 +26,15 @@ from crisis.kernel import syscalls
 _LD_IMM64, _PSEUDO_MAP_FD = 0x18, 1
 _PARAM_MAGIC = 0x43525354
 _CALL, _PSEUDO_KFUNC_CALL = 0x85, 2
-_KFUNC_MAGIC = 0x7e000000       # no helper has such a number
+_KFUNC_MAGIC = 0x7E000000  # no helper has such a number
 _TASK_STORAGE = 29
 # Which BTF type a program of the kind is attached by.
-_BTF_KINDS = {"tp_btf": ("btf_trace_%s", types.TYPEDEF), "fentry": ("%s", types.FUNC),
-              "fexit": ("%s", types.FUNC), "iter": ("bpf_iter_%s", types.FUNC)}
+_BTF_KINDS = {
+    "tp_btf": ("btf_trace_%s", types.TYPEDEF),
+    "fentry": ("%s", types.FUNC),
+    "fexit": ("%s", types.FUNC),
+    "iter": ("bpf_iter_%s", types.FUNC),
+}
 
 
 def main():
@@ -50,8 +55,18 @@ def main():
 def build(request):
     """(metadata, instructions) of the requested object.  Raises Error."""
     btf = None if request["headers"] == "kernel" else _btf()
-    meta = {"name": request["name"], "unusable": None, "points": request["points"], "probes": request["probes"],
-            "maps": [], "layouts": {}, "functions": [], "ids": {}, "constants": {}, "counters": request["counters"]}
+    meta = {
+        "name": request["name"],
+        "unusable": None,
+        "points": request["points"],
+        "probes": request["probes"],
+        "maps": [],
+        "layouts": {},
+        "functions": [],
+        "ids": {},
+        "constants": {},
+        "counters": request["counters"],
+    }
     meta["unusable"] = unusable(request, btf)
     if meta["unusable"]:
         return meta, b""
@@ -61,8 +76,10 @@ def build(request):
             kind, _, target = candidate.partition(":")[0].partition("/")
             if kind in _BTF_KINDS:
                 form, btf_kind = _BTF_KINDS[kind]
-                meta["ids"]["%s/%s" % (kind, target)] = btf.find(form % target, btf_kind)
-        request["kfunc_ids"] = [btf.find(name.rstrip("?"), types.FUNC) for name in request["kfuncs"]]
+                meta["ids"][f"{kind}/{target}"] = btf.find(form % target, btf_kind)
+        request["kfunc_ids"] = [
+            btf.find(name.rstrip("?"), types.FUNC) for name in request["kfuncs"]
+        ]
     text = macros(request, btf) + request["text"]
     with _HeaderTree(text, btf, request["headers"]):
         return _compile(request, text, meta)
@@ -72,19 +89,22 @@ def unusable(request, btf):
     """Why the running kernel cannot have the requested program, or None.  btf: its Btf, or None."""
     if btf is None:
         if request["requires"] or request["arguments"] or request["kfuncs"]:
-            return ("this kernel has no BTF in %s, which the program needs. Boot a kernel with "
-                    "CONFIG_DEBUG_INFO_BTF=y" % types.VMLINUX)
+            return (
+                f"this kernel has no BTF in {types.VMLINUX}, which the program needs. Boot a "
+                "kernel with "
+                "CONFIG_DEBUG_INFO_BTF=y"
+            )
         return None
     for need in request["requires"]:
         any_of = [need] if isinstance(need, str) else need
         if not any(map(btf.has, any_of)):
-            return "this kernel has no %s" % " or ".join(any_of)
+            return f"this kernel has no {' or '.join(any_of)}"
     for name in request["kfuncs"]:
         if not name.endswith("?") and btf.find(name, types.FUNC) is None:
-            return "this kernel has no %s" % name
+            return f"this kernel has no {name}"
     for argument in request["arguments"]:
         if not argument.endswith("?") and btf.argument(*argument.split(".")) is None:
-            return "this kernel's BTF has no tracepoint argument %s" % argument
+            return f"this kernel's BTF has no tracepoint argument {argument}"
     return None
 
 
@@ -95,31 +115,38 @@ def _btf():
             return types.Btf(f.read())
     except FileNotFoundError:
         if not os.path.exists("/sys/kernel"):
-            raise Error("cannot compile the BPF program: /sys is not mounted. "
-                        "Mount it: mount -t sysfs sysfs /sys") from None
+            raise Error(
+                "cannot compile the BPF program: /sys is not mounted. "
+                "Mount it: mount -t sysfs sysfs /sys"
+            ) from None
         return None
     except (OSError, ValueError):
         return None
 
 
 def macros(request, btf):
-    """The definitions that precede the text of a request: those of its variant, and what the kernel has."""
+    """The definitions that precede the text of a request: those of its variant, and what the kernel
+    has.
+    """
     lines = []
     for macro, (member, release) in request["has"].items():
         there = btf.has(member) if btf is not None else _release() >= _release(release)
         if there:
-            lines.append("#define %s 1" % macro)
+            lines.append(f"#define {macro} 1")
     lines += ["#define %s %s" % item for item in request["defines"].items()]
     for name in (argument.rstrip("?") for argument in request["arguments"]):
         position = btf.argument(*name.split("."))
         if position is not None:
-            lines.append("#define ARG_%s %d" % (name.replace(".", "_"), position))
-    lines += ["#define PARAM_%s %d" % (name, i) for i, name in enumerate(request["params"])]
-    lines += ["#define COUNTER_%s %d" % (name, i) for i, name in enumerate(request["counters"])]
-    lines += ["#define KFUNC_%s %d" % (name.rstrip("?"), _KFUNC_MAGIC + i)
-              for i, name in enumerate(request["kfuncs"]) if btf.find(name.rstrip("?"), types.FUNC) is not None]
+            lines.append(f"#define ARG_{name.replace('.', '_')} {position}")
+    lines += [f"#define PARAM_{name} {i}" for i, name in enumerate(request["params"])]
+    lines += [f"#define COUNTER_{name} {i}" for i, name in enumerate(request["counters"])]
+    lines += [
+        f"#define KFUNC_{name.rstrip('?')} {_KFUNC_MAGIC + i}"
+        for i, name in enumerate(request["kfuncs"])
+        if btf.find(name.rstrip("?"), types.FUNC) is not None
+    ]
     if request["counters"]:
-        lines.append("#define COUNTERS %d" % len(request["counters"]))
+        lines.append(f"#define COUNTERS {len(request['counters'])}")
     return "".join(line + "\n" for line in lines)
 
 
@@ -135,14 +162,19 @@ class _HeaderTree:
 
     def __enter__(self):
         if self.btf is None:
-            build = "/lib/modules/%s/build" % os.uname().release
-            if self.choice == "btf" or not (os.path.isdir(build) or os.path.exists("/sys/kernel/kheaders.tar.xz")):
-                raise Unavailable("cannot compile the BPF program: this kernel has no BTF in %s and no kernel "
-                                  "headers are installed. Boot a kernel with CONFIG_DEBUG_INFO_BTF=y, or install "
-                                  "the headers package of %s" % (types.VMLINUX, os.uname().release))
+            build = f"/lib/modules/{os.uname().release}/build"
+            if self.choice == "btf" or not (
+                os.path.isdir(build) or os.path.exists("/sys/kernel/kheaders.tar.xz")
+            ):
+                raise Unavailable(
+                    "cannot compile the BPF program: this kernel has no BTF in "
+                    f"{types.VMLINUX} and no kernel "
+                    "headers are installed. Boot a kernel with CONFIG_DEBUG_INFO_BTF=y, or install "
+                    f"the headers package of {os.uname().release}"
+                )
             return
-        try:        # ends with this process, whatever ends that
-            tree = "/proc/self/fd/%d" % syscalls.detached_mount("tmpfs")
+        try:  # ends with this process, whatever ends that
+            tree = f"/proc/self/fd/{syscalls.detached_mount('tmpfs')}"
         except OSError:
             tree = self.root = _directory()
         header.write_tree(tree, self.text, self.btf)
@@ -154,17 +186,19 @@ class _HeaderTree:
 
 
 def _directory():
-    """The path of a new directory, with a lock on it: compiler.sweep() removes one whose lock has gone."""
+    """The path of a new directory, with a lock on it: compiler.sweep() removes one whose lock has
+    gone.
+    """
     compiler.sweep()
     for parent in compiler.SCRATCH:
         try:
-            path = tempfile.mkdtemp(prefix="%s%d-" % (compiler.SCRATCH_PREFIX, os.getppid()), dir=parent)
+            path = tempfile.mkdtemp(prefix=f"{compiler.SCRATCH_PREFIX}{os.getppid()}-", dir=parent)
         except OSError:
             if parent == compiler.SCRATCH[-1]:
                 raise
             continue
         fcntl.flock(os.open(path, os.O_RDONLY | os.O_DIRECTORY), fcntl.LOCK_SH)
-        return path if os.path.isdir(path) else _directory()       # removed before it was locked
+        return path if os.path.isdir(path) else _directory()  # removed before it was locked
 
 
 def _compile(request, text, meta):
@@ -172,41 +206,59 @@ def _compile(request, text, meta):
         import bcc
         from bcc.libbcc import lib
     except ImportError:
-        raise compiler.NoCompiler("cannot compile the BPF program: bcc's Python module is not installed. Install %s"
-                          % ("python3-bpfcc" if os.path.exists("/etc/debian_version") else "python3-bcc")) from None
+        raise compiler.NoCompiler(
+            "cannot compile the BPF program: bcc's Python module is not installed. Install %s"
+            % ("python3-bpfcc" if os.path.exists("/etc/debian_version") else "python3-bcc")
+        ) from None
     _declare(lib)
-    bcc.BPF._trace_autoload = lambda self: None         # compile; attach and load nothing
+    bcc.BPF._trace_autoload = lambda self: None  # compile; attach and load nothing
     try:
         module = bcc.BPF(text=text)
-    except Exception as exc:                            # bcc raises bare Exception, clang has said why on stderr
-        raise Error("cannot compile %s: %s" % (request["name"], exc)) from None
+    except Exception as exc:  # bcc raises bare Exception, clang has said why on stderr
+        raise Error(f"cannot compile {request['name']}: {exc}") from None
     handle = module.module
     descriptors = {}
     for i in range(lib.bpf_num_tables(handle)):
         name = lib.bpf_table_name(handle, i).decode()
-        key_size, value_size = lib.bpf_table_key_size_id(handle, i), lib.bpf_table_leaf_size_id(handle, i)
+        key_size, value_size = (
+            lib.bpf_table_key_size_id(handle, i),
+            lib.bpf_table_leaf_size_id(handle, i),
+        )
         key = _type(lib.bpf_table_key_desc_id(handle, i), key_size, meta["layouts"])
         value = _type(lib.bpf_table_leaf_desc_id(handle, i), value_size, meta["layouts"])
-        if name.startswith("record_"):          # RECORD of crisis.bpf.h
+        if name.startswith("record_"):  # RECORD of crisis.bpf.h
             continue
         descriptors[lib.bpf_table_fd_id(handle, i)] = len(meta["maps"])
         type_ = _TASK_STORAGE if key == "task_storage_key" else lib.bpf_table_type_id(handle, i)
-        meta["maps"].append([name, type_, key_size, value_size, lib.bpf_table_max_entries_id(handle, i),
-                             lib.bpf_table_flags_id(handle, i), key, value])
+        meta["maps"].append(
+            [
+                name,
+                type_,
+                key_size,
+                value_size,
+                lib.bpf_table_max_entries_id(handle, i),
+                lib.bpf_table_flags_id(handle, i),
+                key,
+                value,
+            ]
+        )
     code = []
     for i in range(lib.bpf_num_functions(handle)):
         name = lib.bpf_function_name(handle, i)
-        instructions, maps, params = _relocate(module.dump_func(name), descriptors, request["params"],
-                                                request.get("kfunc_ids", ()))
+        instructions, maps, params = _relocate(
+            module.dump_func(name), descriptors, request["params"], request.get("kfunc_ids", ())
+        )
         meta["functions"].append([name.decode(), len(instructions), maps, params])
         code.append(instructions)
     if (lib.bpf_module_license(handle) or b"GPL") != b"GPL":
-        raise Error("cannot compile %s: its license is not GPL" % request["name"])
+        raise Error(f"cannot compile {request['name']}: its license is not GPL")
     return meta, b"".join(code)
 
 
 def _type(description, size, layouts):
-    """What Object.maps has of a type that bcc describes; the layout of a struct is put into `layouts`."""
+    """What Object.maps has of a type that bcc describes; the layout of a struct is put into
+    `layouts`.
+    """
     description = json.loads(description)
     text = record.describe(description, size)
     if text is None or isinstance(description, str):
@@ -217,7 +269,8 @@ def _type(description, size, layouts):
 
 
 def _relocate(code, descriptors, params, kfuncs=()):
-    """Instructions with the child's map descriptors and the parameters' magic blanked, and where they were.
+    """Instructions with the child's map descriptors and the parameters' magic blanked, and where
+    they were.
 
     Calls of kernel functions get the functions' BTF ids, since the object is this kernel's only.
     """
@@ -225,7 +278,10 @@ def _relocate(code, descriptors, params, kfuncs=()):
     while at < len(code):
         wide = code[at] == _LD_IMM64
         if wide:
-            low, high = struct.unpack_from("=I", code, at + 4)[0], struct.unpack_from("=I", code, at + 12)[0]
+            low, high = (
+                struct.unpack_from("=I", code, at + 4)[0],
+                struct.unpack_from("=I", code, at + 12)[0],
+            )
             if code[at + 1] >> 4 == _PSEUDO_MAP_FD:
                 maps.append((at, descriptors[low]))
                 struct.pack_into("=I", code, at + 4, 0)
@@ -235,8 +291,8 @@ def _relocate(code, descriptors, params, kfuncs=()):
                 struct.pack_into("=I", code, at + 12, 0)
         elif code[at] == _CALL:
             number = struct.unpack_from("=I", code, at + 4)[0]
-            if number & 0xff000000 == _KFUNC_MAGIC:
-                code[at + 1] = code[at + 1] & 0x0f | _PSEUDO_KFUNC_CALL << 4
+            if number & 0xFF000000 == _KFUNC_MAGIC:
+                code[at + 1] = code[at + 1] & 0x0F | _PSEUDO_KFUNC_CALL << 4
                 struct.pack_into("=I", code, at + 4, kfuncs[number - _KFUNC_MAGIC])
         at += 16 if wide else 8
     return bytes(code), maps, found
@@ -244,17 +300,24 @@ def _relocate(code, descriptors, params, kfuncs=()):
 
 def _declare(lib):
     """bcc's Python module gives no prototypes for the calls by table number."""
-    for name, result in (("name", ctypes.c_char_p), ("type_id", ctypes.c_int), ("key_size_id", ctypes.c_size_t),
-                         ("leaf_size_id", ctypes.c_size_t), ("max_entries_id", ctypes.c_size_t),
-                         ("flags_id", ctypes.c_int), ("fd_id", ctypes.c_int), ("key_desc_id", ctypes.c_char_p),
-                         ("leaf_desc_id", ctypes.c_char_p)):
+    for name, result in (
+        ("name", ctypes.c_char_p),
+        ("type_id", ctypes.c_int),
+        ("key_size_id", ctypes.c_size_t),
+        ("leaf_size_id", ctypes.c_size_t),
+        ("max_entries_id", ctypes.c_size_t),
+        ("flags_id", ctypes.c_int),
+        ("fd_id", ctypes.c_int),
+        ("key_desc_id", ctypes.c_char_p),
+        ("leaf_desc_id", ctypes.c_char_p),
+    ):
         function = getattr(lib, "bpf_table_" + name)
         function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_size_t], result
 
 
 if __name__ == "__main__":
     die_with_parent(signal.SIGKILL)
-    if os.getppid() != int(sys.argv[1]):        # it has ended before
+    if os.getppid() != int(sys.argv[1]):  # it has ended before
         os._exit(1)
     # Skips the teardown of LLVM, which takes longer than the compilation.
     status = main()

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Compiler", "NoCompiler", "compiled", "wait", "sweep", "SCRATCH", "SCRATCH_PREFIX"]
 
-_PYTHON = "/usr/bin/python3"    # as in the interpreter line; sys.executable follows $PYTHONEXECUTABLE
-_TIME_LIMIT = 300       # seconds; a compilation takes half of one where nothing is wrong
-SCRATCH = "/run", "/dev/shm", "/tmp"    # for the header files: memory first, since the disk may be what is on fire
-SCRATCH_PREFIX = ".crisis-headers-"     # of nothing else, since what has no lock is removed
+_PYTHON = "/usr/bin/python3"  # as in the interpreter line; sys.executable follows $PYTHONEXECUTABLE
+_TIME_LIMIT = 300  # seconds; a compilation takes half of one where nothing is wrong
+# for the header files: memory first, since the disk may be what is on fire
+SCRATCH = ("/run", "/dev/shm", "/tmp")
+SCRATCH_PREFIX = ".crisis-headers-"  # of nothing else, since what has no lock is removed
 
 
 def compiled(source: Source, headers: str) -> bytes:
@@ -34,35 +35,46 @@ def compiled(source: Source, headers: str) -> bytes:
 class NoCompiler(Unavailable):
     """bcc is not installed."""
 
-    code = 127          # with which the child ends
+    code = 127  # with which the child ends
 
 
 class Compiler:
-    """bcc at work on one source, in a child process: a session of its own, which a terminal's Ctrl-C does not reach.
+    """bcc at work on one source, in a child process: a session of its own, which a terminal's
+    Ctrl-C does not reach.
 
-    The child runs the system's Python, whatever the environment says, in / and with a fixed environment.
-    It dies with this process.  source: a Source; fd: readable when the child has written, or has ended.
+    The child runs the system's Python, whatever the environment says, in / and with a fixed
+    environment. It dies with this process.  source: a Source; fd: readable when the child has
+    written, or has ended.
     """
 
     def __init__(self, source, headers="auto"):
         import json
-        import subprocess
         import signal
+        import subprocess
+
         from ..child import ENVIRONMENT
+
         self.source, self._data, self._late = source, b"", False
         self._errors = os.memfd_create("errors")
         request = os.memfd_create("request")
         self.fd, output = os.pipe()
         builder = os.path.join(os.path.dirname(os.path.abspath(__file__)), "builder.py")
-        # The child keeps this mask.  It is this process that a service manager's SIGTERM, sent to both, is for.
+        # The child keeps this mask.  It is this process that a service manager's SIGTERM, sent to
+        # both, is for.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         try:
             with open(request, "wb", closefd=False) as f:
                 f.write(json.dumps(dict(source.request(), headers=headers)).encode())
             os.lseek(request, 0, os.SEEK_SET)
             self._child = subprocess.Popen(
-                [_PYTHON, "-I", builder, str(os.getpid())], stdin=request, stdout=output, stderr=self._errors,
-                env=ENVIRONMENT, cwd="/", start_new_session=True)
+                [_PYTHON, "-I", builder, str(os.getpid())],
+                stdin=request,
+                stdout=output,
+                stderr=self._errors,
+                env=ENVIRONMENT,
+                cwd="/",
+                start_new_session=True,
+            )
             self.deadline = time.monotonic() + _TIME_LIMIT
         except BaseException:
             os.close(self._errors)
@@ -97,7 +109,10 @@ class Compiler:
         return status
 
     def result(self):
-        """The bytes of the object, when `wait` has returned this one.  Raises as cache.build() does."""
+        """The bytes of the object, when `wait` has returned this one.
+
+        Raises as cache.build() does.
+        """
         self._child.wait()
         text = os.pread(self._errors, 1 << 20, 0).decode("utf-8", "backslashreplace")
         lines, status = text.strip().splitlines() or ["no message"], self.close()
@@ -109,14 +124,18 @@ class Compiler:
         if status == NoCompiler.code:
             raise NoCompiler(lines[-1])
         if self._late:
-            raise Error("cannot compile %s: the compiler had not ended after %d seconds"
-                        % (self.source.name, _TIME_LIMIT))
+            raise Error(
+                f"cannot compile {self.source.name}: the compiler had not ended after "
+                f"{_TIME_LIMIT} seconds"
+            )
         if status < 0:
-            raise Error("cannot compile %s: the compiler was ended by signal %d" % (self.source.name, -status))
+            raise Error(
+                f"cannot compile {self.source.name}: the compiler was ended by signal {-status}"
+            )
         errors = [line for line in lines if "error:" in line]
         if not errors and lines[-1].startswith("cannot "):
             raise Error(lines[-1])
-        raise Error("cannot compile %s: %s" % (self.source.name, (errors or lines[-1:])[0]))
+        raise Error(f"cannot compile {self.source.name}: {(errors or lines[-1:])[0]}")
 
 
 def wait(compilers):
@@ -125,6 +144,7 @@ def wait(compilers):
     One that exceeds the time limit is ended.  Raises Stopped at a stop, which ends all of them.
     """
     from .. import cli
+
     while True:
         left = min(compiler.deadline for compiler in compilers) - time.monotonic()
         ready = cli.wait(left, [compiler.fd for compiler in compilers])
@@ -139,9 +159,12 @@ def wait(compilers):
 
 
 def sweep():
-    """Remove the directories of header files that killed compilers have left; one at work holds a lock on its own."""
+    """Remove the directories of header files that killed compilers have left; one at work holds a
+    lock on its own.
+    """
     import fcntl
     import shutil
+
     for parent in SCRATCH:
         try:
             names = [name for name in os.listdir(parent) if name.startswith(SCRATCH_PREFIX)]
@@ -157,7 +180,7 @@ def sweep():
                 if os.fstat(fd).st_uid == os.geteuid():
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     shutil.rmtree(path, ignore_errors=True)
-            except OSError:             # it is in use
+            except OSError:  # it is in use
                 pass
             finally:
                 os.close(fd)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The running kernel's types as a small C header made from its BTF, so that bcc needs no kernel headers.
+"""The running kernel's types as a small C header made from its BTF, so that bcc needs no kernel
+headers.
 
 bcc looks for kernel headers in $BCC_KERNEL_SOURCE and includes
 include/linux/kconfig.h from there first.  `write_tree` makes such a directory:
@@ -14,23 +15,71 @@ import os
 import re
 import struct
 
-from .btf import (ARRAY, ENUM, ENUM64, FLOAT, FUNC_PROTO, FWD, INT, PTR, STRUCT, TYPEDEF, UNION)
+from .btf import ARRAY, ENUM, ENUM64, FLOAT, FUNC_PROTO, FWD, INT, PTR, STRUCT, TYPEDEF, UNION
 
 __all__ = ["prune", "write_tree"]
 
 # Types that bcc's own headers or a program's C text take for granted.
-_ALWAYS = """
-    u8 u16 u32 u64 s8 s16 s32 s64 __u8 __u16 __u32 __u64 __s8 __s16 __s32 __s64 __le16 __le32 __le64
-    __be16 __be32 __be64 __wsum __sum16 bool size_t ssize_t pid_t dev_t gfp_t sector_t loff_t off_t
-    uid_t gid_t umode_t mode_t clockid_t uint8_t uint16_t uint32_t uint64_t int8_t int16_t int32_t
-    int64_t uintptr_t ktime_t time64_t""".split()
+_ALWAYS = [
+    "u8",
+    "u16",
+    "u32",
+    "u64",
+    "s8",
+    "s16",
+    "s32",
+    "s64",
+    "__u8",
+    "__u16",
+    "__u32",
+    "__u64",
+    "__s8",
+    "__s16",
+    "__s32",
+    "__s64",
+    "__le16",
+    "__le32",
+    "__le64",
+    "__be16",
+    "__be32",
+    "__be64",
+    "__wsum",
+    "__sum16",
+    "bool",
+    "size_t",
+    "ssize_t",
+    "pid_t",
+    "dev_t",
+    "gfp_t",
+    "sector_t",
+    "loff_t",
+    "off_t",
+    "uid_t",
+    "gid_t",
+    "umode_t",
+    "mode_t",
+    "clockid_t",
+    "uint8_t",
+    "uint16_t",
+    "uint32_t",
+    "uint64_t",
+    "int8_t",
+    "int16_t",
+    "int32_t",
+    "int64_t",
+    "uintptr_t",
+    "ktime_t",
+    "time64_t",
+]
 # Read through the context pointer, where the verifier wants the whole and natural layout.
 _WHOLE = ("pt_regs", "user_pt_regs", "bpf_perf_event_data")
 # bcc's bpf.h, compiled in, declares these itself.
 _BCC_OWNS = re.compile(r"bpf_(?!perf_event_data|user_pt|iter__|iter_meta)|BPF_|xdp_|btf_")
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.S)
-_OWN_TYPE = re.compile(r"\b(?:struct|union|enum)\s+(\w+)\s*\{|\}\s*(\w+)\s*;|\btypedef\b[^;{]*?(\w+)\s*;")
+_OWN_TYPE = re.compile(
+    r"\b(?:struct|union|enum)\s+(\w+)\s*\{|\}\s*(\w+)\s*;|\btypedef\b[^;{]*?(\w+)\s*;"
+)
 
 
 class _Writer:
@@ -48,21 +97,21 @@ class _Writer:
         if kind == 0:
             return "void " + inner
         if kind in (INT, FLOAT):
-            return "%s %s" % (name, inner)
+            return f"{name} {inner}"
         if kind == PTR:
             pointed = btf.type(btf.skip(target))[1]
             if pointed == FUNC_PROTO:
                 return "void *" + inner
-            return self.declare(target, "(*%s)" % inner if pointed == ARRAY else "*" + inner, False)
+            return self.declare(target, f"(*{inner})" if pointed == ARRAY else "*" + inner, False)
         if kind == ARRAY:
             element, _, length = btf.words(position, 3)
-            return self.declare(element, "%s[%d]" % (inner, length), by_value)
+            return self.declare(element, f"{inner}[{length}]", by_value)
         if kind in (STRUCT, UNION):
             return self.structure(number, inner, by_value)
         if kind in (ENUM, ENUM64):
             if name and name not in self.own:
                 self.emit(number)
-                return "enum %s %s" % (name, inner)
+                return f"enum {name} {inner}"
             return "%s %s" % ("int" if target <= 4 else "long long", inner)
         if kind == FWD:
             self.announce("union" if flag else "struct", name)
@@ -71,7 +120,7 @@ class _Writer:
             if name in self.own:
                 return self.declare(target, inner, by_value)
             self.emit(number)
-            return "%s %s" % (name, inner)
+            return f"{name} {inner}"
         return "void *" + inner
 
     def structure(self, number, inner, by_value):
@@ -79,21 +128,21 @@ class _Writer:
         name, kind, _, _, size, _ = self.btf.type(number)
         word = "struct" if kind == STRUCT else "union"
         if not name:
-            return "%s %s" % (self.body(number), inner)
+            return f"{self.body(number)} {inner}"
         if name in self.own and by_value:
             # The program has a type of that name; the kernel's is only so many bytes here.
-            return "struct { char __bytes[%d]; } %s" % (size, inner)
+            return f"struct {{ char __bytes[{size}]; }} {inner}"
         if by_value:
             self.emit(number)
         else:
             self.announce(word, name)
             self.later.append(number)
-        return "%s %s %s" % (word, name, inner)
+        return f"{word} {name} {inner}"
 
     def announce(self, word, name):
         if name not in self.forward and name not in self.own:
             self.forward.add(name)
-            self.out.append("%s %s;" % (word, name))
+            self.out.append(f"{word} {name};")
 
     def alignment(self, number):
         name, kind, _, _, size, position = self.btf.type(self.btf.skip(number))
@@ -106,7 +155,9 @@ class _Writer:
         if kind == ARRAY:
             return self.alignment(self.btf.words(position, 1)[0])
         if kind in (STRUCT, UNION):
-            return max([self.alignment(m[1]) for m in self.btf.members(self.btf.skip(number))] or [1])
+            return max(
+                [self.alignment(m[1]) for m in self.btf.members(self.btf.skip(number))] or [1]
+            )
         return 1
 
     def body(self, number):
@@ -122,9 +173,13 @@ class _Writer:
         if name in _WHOLE:
             members = list(btf.members(number))
             if kind == STRUCT and len(members) == vlen:
-                return "struct %s {\n%s}" % (name, "".join(
-                    "\t%s%s;\n" % (self.declare(target, member), ":%d" % width if width else "")
-                    for member, target, _, width in members))
+                return "struct %s {\n%s}" % (
+                    name,
+                    "".join(
+                        "\t%s%s;\n" % (self.declare(target, member), f":{width}" if width else "")
+                        for member, target, _, width in members
+                    ),
+                )
         parts = []
         for member, target, offset, width in btf.members(number):
             if member not in self.words and name not in _WHOLE:
@@ -132,18 +187,26 @@ class _Writer:
             declaration = self.declare(target, member)
             pad = offset // 8
             if width:
-                declaration = "%s%s:%d" % ("unsigned long :%d; " % (offset % 8) if offset % 8 else "",
-                                           declaration, width)
+                declaration = "%s%s:%d" % (
+                    f"unsigned long :{offset % 8}; " if offset % 8 else "",
+                    declaration,
+                    width,
+                )
             packed = width or pad % self.alignment(target)
-            parts.append("\tstruct { %s%s; }%s;\n" % (
-                "char __at_%s[%d]; " % (member, pad) if pad else "", declaration,
-                " __attribute__((packed))" if packed else ""))
+            parts.append(
+                "\tstruct { %s%s; }%s;\n"
+                % (
+                    f"char __at_{member}[{pad}]; " if pad else "",
+                    declaration,
+                    " __attribute__((packed))" if packed else "",
+                )
+            )
         if size:
-            parts.append("\tchar __size[%d];\n" % size)
-        align = " __attribute__((aligned(%d)))" % self.alignment(number) if size else ""
+            parts.append(f"\tchar __size[{size}];\n")
+        align = f" __attribute__((aligned({self.alignment(number)})))" if size else ""
         if kind == STRUCT:
-            return "%s %s {\n\tunion {\n%s\t};\n}%s" % (word, name, "".join(parts), align)
-        return "%s %s {\n%s}%s" % (word, name, "".join(parts), align)
+            return f"{word} {name} {{\n\tunion {{\n{''.join(parts)}\t}};\n}}{align}"
+        return f"{word} {name} {{\n{''.join(parts)}}}{align}"
 
     def emit(self, number):
         if number in self.done:
@@ -157,15 +220,19 @@ class _Writer:
         elif kind in (STRUCT, UNION):
             text = self.body(number)
         else:
-            text = "enum %s { %s }" % (name, ", ".join(
-                "%s = %s" % (constant, _literal(value))
-                for constant, value in self.btf.enumerators(number)))
+            text = "enum %s { %s }" % (
+                name,
+                ", ".join(
+                    f"{constant} = {_literal(value)}"
+                    for constant, value in self.btf.enumerators(number)
+                ),
+            )
         self.out.append(text + ";")
 
 
 def _literal(value):
     if -1 << 31 <= value < 1 << 31:
-        return "%d" % value
+        return f"{value}"
     return "%d%sLL" % (value, "U" if value >= 1 << 63 else "")
 
 
@@ -174,12 +241,15 @@ def prune(btf, text):
 
     btf: a Btf.  text: a C program; what it defines itself is left to it.
     """
-    text = _COMMENT.sub(" ", text)      # prose that happens to name a type
+    text = _COMMENT.sub(" ", text)  # prose that happens to name a type
     own = {name for match in _OWN_TYPE.findall(text) for name in match if name}
     words = set(_WORD.findall(text))
     writer = _Writer(btf, words, own)
-    wanted = [w for w in sorted(words | set(_ALWAYS) | {"pt_regs"})
-              if w not in own and not _BCC_OWNS.match(w)]
+    wanted = [
+        w
+        for w in sorted(words | set(_ALWAYS) | {"pt_regs"})
+        if w not in own and not _BCC_OWNS.match(w)
+    ]
     # One type to a tag: Debian's kernels have a struct context and an enum context.
     for kinds in (TYPEDEF,), (STRUCT, UNION, ENUM, ENUM64):
         for word in wanted:
@@ -189,12 +259,14 @@ def prune(btf, text):
     while writer.later:
         writer.emit(writer.later.pop())
     # Constants of enumerations that no emitted type mentions.
-    emitted = {name for number in btf.enums if number in writer.done
-               for name, _ in btf.enumerators(number)}
-    loose = [w for w in wanted if w not in emitted and not re.search(r"#\s*define\s+%s\b" % w, text)]
+    emitted = {
+        name for number in btf.enums if number in writer.done for name, _ in btf.enumerators(number)
+    }
+    loose = [w for w in wanted if w not in emitted and not re.search(rf"#\s*define\s+{w}\b", text)]
     for name, value in btf.constants(loose).items():
-        # Not a macro: the kernel has constants called none and all, as a program may call its variables.
-        writer.out.append("enum { %s = %s };" % (name, _literal(value)))
+        # Not a macro: the kernel has constants called none and all, as a program may call its
+        # variables.
+        writer.out.append(f"enum {{ {name} = {_literal(value)} }};")
     return "\n".join(writer.out) + "\n"
 
 
@@ -225,14 +297,36 @@ _KCONFIG = """\
 #define roundup_pow_of_two(n) ((n) <= 1 ? 1 : 1UL << (64 - __builtin_clzl((n) - 1)))
 #endif
 """
-_ARCH = {"x86_64": "CONFIG_X86_64", "aarch64": "CONFIG_ARM64", "ppc64le": "CONFIG_PPC64",
-         "s390x": "CONFIG_S390", "riscv64": "CONFIG_RISCV"}
+_ARCH = {
+    "x86_64": "CONFIG_X86_64",
+    "aarch64": "CONFIG_ARM64",
+    "ppc64le": "CONFIG_PPC64",
+    "s390x": "CONFIG_S390",
+    "riscv64": "CONFIG_RISCV",
+}
 # What bcc 0.18 to 0.35 include by themselves; a file more does no harm.
-_STAND_INS = """
-    linux/types.h linux/bpf_common.h linux/version.h linux/log2.h linux/sched.h linux/err.h linux/errno.h
-    asm/page.h asm/types.h asm/ptrace.h uapi/linux/bpf.h uapi/linux/bpf_common.h uapi/linux/types.h
-    uapi/linux/if_ether.h uapi/linux/if_packet.h uapi/linux/ptrace.h uapi/linux/perf_event.h
-    uapi/linux/bpf_perf_event.h linux/bpf_perf_event.h linux/ptrace.h""".split()
+_STAND_INS = [
+    "linux/types.h",
+    "linux/bpf_common.h",
+    "linux/version.h",
+    "linux/log2.h",
+    "linux/sched.h",
+    "linux/err.h",
+    "linux/errno.h",
+    "asm/page.h",
+    "asm/types.h",
+    "asm/ptrace.h",
+    "uapi/linux/bpf.h",
+    "uapi/linux/bpf_common.h",
+    "uapi/linux/types.h",
+    "uapi/linux/if_ether.h",
+    "uapi/linux/if_packet.h",
+    "uapi/linux/ptrace.h",
+    "uapi/linux/perf_event.h",
+    "uapi/linux/bpf_perf_event.h",
+    "linux/bpf_perf_event.h",
+    "linux/ptrace.h",
+]
 _INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([\w./+-]+)[>"]', re.M)
 
 
@@ -249,7 +343,12 @@ def write_tree(root, text, btf):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         open(path, "w").close()
     with open(os.path.join(include, "linux/kconfig.h"), "w") as out:
-        out.write(_KCONFIG % {
-            "types": prune(btf, text), "version": ", ".join(version),
-            "arch": _ARCH.get(uname.machine, "CONFIG_UNKNOWN_ARCH"),
-            "page_shift": os.sysconf("SC_PAGE_SIZE").bit_length() - 1})
+        out.write(
+            _KCONFIG
+            % {
+                "types": prune(btf, text),
+                "version": ", ".join(version),
+                "arch": _ARCH.get(uname.machine, "CONFIG_UNKNOWN_ARCH"),
+                "page_shift": os.sysconf("SC_PAGE_SIZE").bit_length() - 1,
+            }
+        )

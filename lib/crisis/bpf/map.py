@@ -59,9 +59,8 @@ def _storage_btf(value_size: int) -> int:
     strings = b"\0int\0char\0"
     types = struct.pack("=IIII", 1, 1 << 24, 4, 1 << 24 | 32)  # int, signed, 32 bits
     types += struct.pack("=IIII", 5, 1 << 24, 1, 8)  # char, 8 bits
-    types += struct.pack(
-        "=IIIIII", 0, 3 << 24, 0, 2, 1, value_size
-    )  # char[value_size], indexed by int
+    # char[value_size], indexed by int
+    types += struct.pack("=IIIIII", 0, 3 << 24, 0, 2, 1, value_size)
     blob = (
         struct.pack("=HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(strings))
         + types

@@ -15,8 +15,20 @@ from ..errors import Error, Unavailable
 from ..kernel import rlimit, syscalls
 from .map import RINGBUF, Map
 from .record import Layouts
-from .syscall import (DENIED, ITER_CREATE, LINK_CREATE, PROG_LOAD, RAW_TRACEPOINT_OPEN, bpf, check_permission, denied,
-                      name_of, opened, permitted, raise_memlock)
+from .syscall import (
+    DENIED,
+    ITER_CREATE,
+    LINK_CREATE,
+    PROG_LOAD,
+    RAW_TRACEPOINT_OPEN,
+    bpf,
+    check_permission,
+    denied,
+    name_of,
+    opened,
+    permitted,
+    raise_memlock,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,36 +43,51 @@ __all__ = ["KINDS", "Program", "Refused", "check"]
 
 PROG_KPROBE, PROG_TRACEPOINT, PROG_PERF_EVENT, PROG_RAW_TRACEPOINT, PROG_TRACING = 2, 5, 7, 17, 26
 # kind -> (program type, expected attach type)
-KINDS = {"tp_btf": (PROG_TRACING, 23), "fentry": (PROG_TRACING, 24), "fexit": (PROG_TRACING, 25),
-          "iter": (PROG_TRACING, 28),
-          "raw_tp": (PROG_RAW_TRACEPOINT, 0), "tracepoint": (PROG_TRACEPOINT, 0),
-          "kprobe": (PROG_KPROBE, 0), "kretprobe": (PROG_KPROBE, 0),
-          "uprobe": (PROG_KPROBE, 0), "uretprobe": (PROG_KPROBE, 0),
-          "uprobe_multi": (PROG_KPROBE, 48), "uretprobe_multi": (PROG_KPROBE, 48), "uprobe_session": (PROG_KPROBE, 57),
-          "perf_event": (PROG_PERF_EVENT, 0)}
-_PERF_EVENT_LINK = 41           # BPF_PERF_EVENT
+KINDS = {
+    "tp_btf": (PROG_TRACING, 23),
+    "fentry": (PROG_TRACING, 24),
+    "fexit": (PROG_TRACING, 25),
+    "iter": (PROG_TRACING, 28),
+    "raw_tp": (PROG_RAW_TRACEPOINT, 0),
+    "tracepoint": (PROG_TRACEPOINT, 0),
+    "kprobe": (PROG_KPROBE, 0),
+    "kretprobe": (PROG_KPROBE, 0),
+    "uprobe": (PROG_KPROBE, 0),
+    "uretprobe": (PROG_KPROBE, 0),
+    "uprobe_multi": (PROG_KPROBE, 48),
+    "uretprobe_multi": (PROG_KPROBE, 48),
+    "uprobe_session": (PROG_KPROBE, 57),
+    "perf_event": (PROG_PERF_EVENT, 0),
+}
+_PERF_EVENT_LINK = 41  # BPF_PERF_EVENT
 _LOG_SIZE = 1 << 20
 
 
 class Refused(Unavailable):
-    """The verifier does not accept a program: a fault of the program, or of what the compiler made of it."""
+    """The verifier does not accept a program: a fault of the program, or of what the compiler made
+    of it.
+    """
 
 
 class Program:
     """An Object's maps created, and its functions loaded as they are attached.
 
     obj: an object.Object.
-    params: {name: value} for each PARAM of the text: a whole number, unsigned 64-bit, or a tuple of names of
+    params: {name: value} for each PARAM of the text: a whole number, unsigned 64-bit, or a tuple of
+      names of
         enumeration constants, the first of which that the kernel has is the value.
-    maps: {name: {"max_entries" | "elements" | "value_size" | "flags": number}} to size a map for this run; elements:
+    maps: {name: {"max_entries" | "elements" | "value_size" | "flags": number}} to size a map for
+      this run; elements:
         how many the array has that is the last member of the value.
-    Attributes: maps {name: Map}; layouts: the Layouts of structs by their names in C, of those that are in a map or
-    that RECORD names; taken: what each point was attached to; refused:
-    lines that say why an earlier candidate was not.
-    Raises Unavailable when this kernel cannot have the program, NotPermitted, OSError.
+    Attributes: maps {name: Map}; layouts: the Layouts of structs by their names in C, of those that
+      are in a map or that RECORD names; taken: what each point was attached to; refused: lines that
+      say why an earlier candidate was not. Raises Unavailable when this kernel cannot have the
+      program, NotPermitted, OSError.
     """
 
-    def __init__(self, obj: Object, params: Mapping[str, Any] | None = None, maps: Sizes | None = None) -> None:
+    def __init__(
+        self, obj: Object, params: Mapping[str, Any] | None = None, maps: Sizes | None = None
+    ) -> None:
         if obj.unusable:
             raise Unavailable(obj.unusable)
         self.name, self._object = obj.name, obj
@@ -69,21 +96,33 @@ class Program:
         self.maps, self.layouts, self.taken, self.refused = {}, Layouts(obj.layouts), [], []
         self._loaded, self._links, self._targets = {}, [], {}
         raise_memlock()
-        rlimit.raise_open_files(len(obj.maps) + 2 * len(obj.points) + len(obj.probes), "BPF maps, programs and events")
+        rlimit.raise_open_files(
+            len(obj.maps) + 2 * len(obj.points) + len(obj.probes), "BPF maps, programs and events"
+        )
         for name, type_, key_size, value_size, max_entries, flags, key, value in obj.maps:
             size = (maps or {}).get(name, {})
             if "elements" in size:
                 value_size = self.layouts[value].sized(size["elements"])
             try:
-                self.maps[name] = Map(name, type_, key_size, size.get("value_size", value_size),
-                                      size.get("max_entries", max_entries), size.get("flags", flags), key, value,
-                                      self.layouts)
+                self.maps[name] = Map(
+                    name,
+                    type_,
+                    key_size,
+                    size.get("value_size", value_size),
+                    size.get("max_entries", max_entries),
+                    size.get("flags", flags),
+                    key,
+                    value,
+                    self.layouts,
+                )
             except OSError as exc:
                 self.close()
                 if exc.errno in DENIED:
                     raise denied("create BPF maps", exc) from None
-                raise Error("cannot create the BPF map %s of %d entries: %s"
-                            % (name, size.get("max_entries", max_entries), exc.strerror)) from None
+                raise Error(
+                    f"cannot create the BPF map {name} of "
+                    f"{size.get('max_entries', max_entries)} entries: {exc.strerror}"
+                ) from None
 
     def _value(self, value):
         """The number of a parameter."""
@@ -92,10 +131,11 @@ class Program:
         for name in value:
             if name in self._object.constants:
                 return self._object.constants[name]
-        raise Unavailable("this kernel's BTF has no %s" % " or ".join(value))
+        raise Unavailable(f"this kernel's BTF has no {' or '.join(value)}")
 
     def load(self, function, kind, target="", cookie=0):
-        """The descriptor of a function loaded as a program of that kind.  Raises OSError, Unavailable, Refused.
+        """The descriptor of a function loaded as a program of that kind.  Raises OSError,
+        Unavailable, Refused.
 
         cookie: the value of PARAM(cookie), each of which makes a program of its own.
         """
@@ -103,7 +143,7 @@ class Program:
         if known is not None:
             return known
         if function not in self._object.functions:
-            raise Unavailable("the program has no %s on this kernel" % function)
+            raise Unavailable(f"the program has no {function} on this kernel")
         code, map_places, param_places = self._object.functions[function]
         code = bytearray(code)
         descriptors = [self.maps[entry[0]].fd for entry in self._object.maps]
@@ -111,38 +151,64 @@ class Program:
             struct.pack_into("=I", code, at + 4, descriptors[index])
         for at, name in param_places:
             value = (cookie if name == "cookie" else self._params[name]) & (1 << 64) - 1
-            struct.pack_into("=I", code, at + 4, value & 0xffffffff)
+            struct.pack_into("=I", code, at + 4, value & 0xFFFFFFFF)
             struct.pack_into("=I", code, at + 12, value >> 32)
         type_, attach_type = KINDS[kind]
         btf_id = 0
         if type_ == PROG_TRACING:
-            btf_id = self._object.ids.get("%s/%s" % (kind, target)) or 0
+            btf_id = self._object.ids.get(f"{kind}/{target}") or 0
             if not btf_id:
-                raise Unavailable("this kernel's BTF has no such %s"
-                                  % ("tracepoint" if kind == "tp_btf" else "function"))
+                raise Unavailable(
+                    "this kernel's BTF has no such %s"
+                    % ("tracepoint" if kind == "tp_btf" else "function")
+                )
         instructions = ctypes.create_string_buffer(bytes(code), len(code))
         licence = ctypes.create_string_buffer(b"GPL")
 
         def attr(log):
-            return struct.pack("=IIQQIIQII16sIIIIQIIQIII", type_, len(code) // 8, syscalls.address(instructions),
-                               syscalls.address(licence), 1 if log else 0, len(log) if log else 0,
-                               syscalls.address(log) if log else 0, 0, 0, name_of(function), 0, attach_type,
-                               0, 0, 0, 0, 0, 0, 0, btf_id, 0)
+            return struct.pack(
+                "=IIQQIIQII16sIIIIQIIQIII",
+                type_,
+                len(code) // 8,
+                syscalls.address(instructions),
+                syscalls.address(licence),
+                1 if log else 0,
+                len(log) if log else 0,
+                syscalls.address(log) if log else 0,
+                0,
+                0,
+                name_of(function),
+                0,
+                attach_type,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                btf_id,
+                0,
+            )
+
         try:
             fd, _ = bpf(PROG_LOAD, attr(None))
         except OSError as exc:
-            # EPERM is never the verifier's: the process may not, or the kernel has no trampolines for fentry and fexit.
+            # EPERM is never the verifier's: the process may not, or the kernel has no trampolines
+            # for fentry and fexit.
             if exc.errno == errno.EPERM or exc.errno in DENIED and not permitted():
                 raise
             log = ctypes.create_string_buffer(_LOG_SIZE)
             try:
                 fd, _ = bpf(PROG_LOAD, attr(log))
-            except OSError:             # perhaps another error, ENOSPC: the log is too long
+            except OSError:  # perhaps another error, ENOSPC: the log is too long
                 words = log.value.decode("utf-8", "replace").strip().splitlines()
-                reason = [w for w in words if w and not w.startswith(("processed ", "max_states", "; "))][-1:]
+                reason = [
+                    w for w in words if w and not w.startswith(("processed ", "max_states", "; "))
+                ][-1:]
                 if not reason:
                     raise exc from None
-                raise Refused("%s (verifier: %s)" % (exc.strerror, reason[0])) from None
+                raise Refused(f"{exc.strerror} (verifier: {reason[0]})") from None
         self._loaded[function, kind, target, cookie] = fd
         return fd
 
@@ -160,11 +226,16 @@ class Program:
         self._choose(self._attach_one)
 
     def load_all(self) -> None:
-        """Load all that `attach` would, and attach nothing.  Raises as it does; Refused by the verifier."""
+        """Load all that `attach` would, and attach nothing.
+
+        Raises as it does; Refused by the verifier.
+        """
         self._choose(lambda kind, target, function: self.load(function, kind, target))
 
     def _choose(self, use):
-        """`use` (kind, target, function) of each probe, and of each point's first candidate for which it works."""
+        """`use` (kind, target, function) of each probe, and of each point's first candidate for
+        which it works.
+        """
         for probe in self._object.probes:
             kind, _, function = probe.partition(":")
             try:
@@ -196,7 +267,7 @@ class Program:
         if any(_is_denied(exc) for _, exc in failed):
             check_permission()
         kind = Refused if any(isinstance(exc, Refused) for _, exc in failed) else Unavailable
-        return kind("cannot attach %s: %s" % (self.name, "; ".join(map(_reason, failed))))
+        return kind(f"cannot attach {self.name}: {'; '.join(map(_reason, failed))}")
 
     def _attach_one(self, kind, target, function):
         fd = self.load(function, kind, target)
@@ -206,22 +277,26 @@ class Program:
         elif kind == "raw_tp":
             link = bpf(RAW_TRACEPOINT_OPEN, struct.pack("=QI", syscalls.address(name), fd))[0]
         elif kind == "tracepoint":
-            from ..perf import event as perf_event, tracefs
+            from ..perf import event as perf_event
+            from ..perf import tracefs
+
             number = opened(tracefs.tracepoint_id, *target.split(":", 1))
             link = self._event(fd, perf_event.TYPE_TRACEPOINT, number, cpu=0)
         elif kind in ("kprobe", "kretprobe"):
             from ..perf import event_source
+
             pmu = opened(event_source.pmu_type, "kprobe")
             config = opened(event_source.retprobe_bit, "kprobe") if kind == "kretprobe" else 0
             link = self._event(fd, pmu, config, cpu=0, config1=syscalls.address(name))
         else:
-            raise ValueError("%s is attached by its own method" % kind)
+            raise ValueError(f"{kind} is attached by its own method")
         self._links.append(link)
 
     @staticmethod
     def _event(program, *arguments, **options):
         """The descriptor of an event, as perf_event.open_event makes it, that runs a program."""
         from ..perf import event as perf_event
+
         event = opened(perf_event.open_event, *arguments, **options)
         try:
             perf_event.attach(event, program)
@@ -231,7 +306,8 @@ class Program:
         return event
 
     def iterate(self, function: str, target: str) -> bytes:
-        """The bytes that a function writes with bpf_seq_write() for each object of a kind, such as "task" (Linux 5.8).
+        """The bytes that a function writes with bpf_seq_write() for each object of a kind, such as
+        "task" (Linux 5.8).
 
         Raises Unavailable, NotPermitted.
         """
@@ -246,15 +322,17 @@ class Program:
         except OSError as exc:
             if exc.errno in DENIED and not permitted():
                 raise denied("load BPF programs", exc) from None
-            raise Unavailable("cannot iterate over each %s: %s" % (target, exc.strerror)) from None
+            raise Unavailable(f"cannot iterate over each {target}: {exc.strerror}") from None
 
     def attach_uprobe(self, function, path, offset, pid=-1, returning=False, cookie=0):
         """Attach to a file offset of an executable or library, in one process or (pid -1) in all.
 
-        cookie: what bpf_get_attach_cookie gives the program (Linux 5.15), or what PARAM(cookie) is where the
-        function reads that.
+        cookie: what bpf_get_attach_cookie gives the program (Linux 5.15), or what PARAM(cookie) is
+          where the function reads that.
         """
-        from ..perf import event as perf_event, event_source
+        from ..perf import event as perf_event
+        from ..perf import event_source
+
         name = ctypes.create_string_buffer(os.fsencode(path))
         kind = "uretprobe" if returning else "uprobe"
         pmu = opened(event_source.pmu_type, "uprobe")
@@ -267,34 +345,66 @@ class Program:
             return
         event = opened(perf_event.open_event, *attributes)
         try:
-            self._links.append(bpf(LINK_CREATE, struct.pack("=IIIIQ", program, event, _PERF_EVENT_LINK, 0, cookie))[0])
+            self._links.append(
+                bpf(
+                    LINK_CREATE, struct.pack("=IIIIQ", program, event, _PERF_EVENT_LINK, 0, cookie)
+                )[0]
+            )
             perf_event.enable(event)
         finally:
-            os.close(event)         # the link holds it
+            os.close(event)  # the link holds it
 
     def attach_uprobes(self, kind, function, path, places, pid=0):
-        """Attach to many functions of an executable or library at once, in one process or (0) in all.
+        """Attach to many functions of an executable or library at once, in one process or (0) in
+        all.
 
         kind: "uprobe_multi" or "uretprobe_multi" (Linux 6.6), or "uprobe_session"
         (6.13): at each entry, and at the return when the program returned 0 at the entry.
         places: {file offset: cookie}.  Raises OSError.
         """
         name = ctypes.create_string_buffer(os.fsencode(path))
-        offsets = ctypes.create_string_buffer(struct.pack("=%dQ" % len(places), *places))
-        cookies = ctypes.create_string_buffer(struct.pack("=%dQ" % len(places), *places.values()))
-        self._links.append(bpf(LINK_CREATE, struct.pack(
-            "=IIIIQQQQIII", self.load(function, kind), 0, KINDS[kind][1], 0,
-            syscalls.address(name), syscalls.address(offsets), 0, syscalls.address(cookies), len(places),
-            kind == "uretprobe_multi", pid))[0])
+        offsets = ctypes.create_string_buffer(struct.pack(f"={len(places)}Q", *places))
+        cookies = ctypes.create_string_buffer(struct.pack(f"={len(places)}Q", *places.values()))
+        self._links.append(
+            bpf(
+                LINK_CREATE,
+                struct.pack(
+                    "=IIIIQQQQIII",
+                    self.load(function, kind),
+                    0,
+                    KINDS[kind][1],
+                    0,
+                    syscalls.address(name),
+                    syscalls.address(offsets),
+                    0,
+                    syscalls.address(cookies),
+                    len(places),
+                    kind == "uretprobe_multi",
+                    pid,
+                ),
+            )[0]
+        )
 
     def attach_software(self, function, config, cpu, period=0, frequency=0):
         """Attach to a software event (PERF_COUNT_SW_*: 0 is the CPU clock) of one CPU."""
         from ..perf import event as perf_event
-        self._links.append(self._event(self.load(function, "perf_event"), perf_event.TYPE_SOFTWARE, config, -1, cpu,
-                                       period=period, frequency=frequency))
+
+        self._links.append(
+            self._event(
+                self.load(function, "perf_event"),
+                perf_event.TYPE_SOFTWARE,
+                config,
+                -1,
+                cpu,
+                period=period,
+                frequency=frequency,
+            )
+        )
 
     def constants(self) -> dict[str, int]:
-        """{name: value} of all the enumeration constants that the source asked for and the kernel has."""
+        """{name: value} of all the enumeration constants that the source asked for and the kernel
+        has.
+        """
         return dict(self._object.constants)
 
     def counters(self) -> dict[str, int]:
@@ -330,12 +440,19 @@ def check(obj):
     """Load the functions of an Object as Program.attach would choose them, and attach nothing.
 
     Every parameter is 1, so that the verifier sees what the options switch on.
-    Returns lines that say why an earlier candidate was not taken.  Raises as Program and its attach do: Refused by the verifier, Unavailable, NotPermitted.
+    Returns lines that say why an earlier candidate was not taken.  Raises as Program and its attach
+    do: Refused by the verifier, Unavailable, NotPermitted.
     """
     params = {name: 1 for _, _, places in obj.functions.values() for _, name in places}
     page = os.sysconf("SC_PAGE_SIZE")
-    program = Program(obj, params, {name: {"max_entries": max(entries, page if type_ == RINGBUF else 1)}
-                                    for name, type_, _, _, entries, *_ in obj.maps})
+    program = Program(
+        obj,
+        params,
+        {
+            name: {"max_entries": max(entries, page if type_ == RINGBUF else 1)}
+            for name, type_, _, _, entries, *_ in obj.maps
+        },
+    )
     try:
         program.load_all()
         return program.refused

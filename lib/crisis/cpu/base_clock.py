@@ -98,11 +98,7 @@ def base_clocks(
 
 
 def turbo_steps(
-    cpu: int,
-    processor: Processor,
-    registers: Registers | None,
-    base: float | None,
-    root: str = "/",
+    cpu: int, processor: Processor, registers: Registers | None, base: float | None, root: str = "/"
 ) -> list[tuple[int | None, float]]:
     """[(active cores or None, MHz)] from the most active cores to the fewest, so from slow to fast.
 

@@ -113,6 +113,7 @@ _BUS_133 = {0x1A, 0x1E, 0x1F, 0x2E, 0x25, 0x2C, 0x2F}  # Nehalem, Westmere
 _BUS_OTHER = {0x37, 0x4A, 0x4D, 0x5A, 0x5D, 0x4C, 0x75}  # Silvermont, Airmont: a table in 0xcd
 _NO_RATIOS = {0x2E, 0x2F, 0x57, 0x85} | _BUS_OTHER  # none, or another layout (Xeon Phi)
 _MORE_RATIOS = {0x3E: 2, 0x3F: 3, 0x4F: 2, 0x56: 2}  # Ivy Bridge-EP, Haswell-EP, Broadwell
+# Goldmont, Tremont
 _CORE_COUNTS = {
     0x55,
     0x6A,
@@ -130,7 +131,7 @@ _CORE_COUNTS = {
     0x86,
     0x96,
     0x9C,
-}  # Goldmont, Tremont
+}
 
 
 def bus_mhz(family: int | None, model: int | None) -> float | None:
@@ -193,11 +194,11 @@ def turbo_ratios(
     return [(cores, ratio) for cores, ratio in steps if ratio and cores != 0]
 
 
-THERMAL_FLAGS = tuple((
+THERMAL_FLAGS = tuple(
     "thermal thermal_log prochot prochot_log critical critical_log threshold1"
     " threshold1_log threshold2 threshold2_log power_limit power_limit_log current_limit"
-    " current_limit_log cross_domain cross_domain_log"
-).split())
+    " current_limit_log cross_domain cross_domain_log".split()
+)
 
 
 def thermal_status(value: int) -> tuple[int | None, int]:

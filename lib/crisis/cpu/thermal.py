@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 __all__ = ["THROTTLE", "Sensor", "sensors", "cooling", "registers", "best", "throttle_counts"]
 
-THROTTLE = tuple((
+THROTTLE = tuple(
     "core_throttle_count core_throttle_total_time_ms core_power_limit_count"
-    " package_throttle_count package_throttle_total_time_ms package_power_limit_count"
-).split())
+    " package_throttle_count package_throttle_total_time_ms package_power_limit_count".split()
+)
 # AMD's die, then the control temperature, which on some models has an offset and is not a
 # temperature.
 _AMD_LABELS = {"Tdie": 3, "Tctl": 2}

@@ -33,9 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["SPAN", "LIMIT", "Mapping", "touched", "reader"]
 
 SPAN = 64 << 30  # bytes of address space that is searched for shared pages
-LIMIT = (
-    1 << 20
-)  # shared pages whose frame numbers are read: 4 GB; it takes 120 MB of memory and 0.5 s
+# shared pages whose frame numbers are read: 4 GB; it takes 120 MB of memory and 0.5 s
+LIMIT = 1 << 20
 
 
 class Mapping:

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 __all__ = ["Links", "Link", "COUNTERS", "namespaces", "softnet", "utilization"]
 
 # struct rtnl_link_stats64, which grows at its end.  pyroute2 decodes the first 23 members only.
-COUNTERS = tuple((
+COUNTERS = tuple(
     "rx_packets tx_packets rx_bytes tx_bytes rx_errors tx_errors rx_dropped tx_dropped"
     " multicast collisions rx_length_errors rx_over_errors rx_crc_errors rx_frame_errors"
     " rx_fifo_errors rx_missed_errors tx_aborted_errors tx_carrier_errors tx_fifo_errors"
     " tx_heartbeat_errors tx_window_errors rx_compressed tx_compressed rx_nohandler"
-    " rx_otherhost_dropped"
-).split())
+    " rx_otherhost_dropped".split()
+)
 ROOT_QUEUE = 0xFFFFFFFF  # TC_H_ROOT
 IFF_UP, ARPHRD_ETHER = 1, 1
 RTMGRP_LINK = 1

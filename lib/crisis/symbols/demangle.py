@@ -33,16 +33,7 @@ _LIBRARIES = "libstdc++.so.6", "libc++abi.so.1"
 _CLONE = re.compile(r"((?:\.[a-z_]+(?:\.\d+)*)+)$")
 _LLVM = re.compile(r"\.(?:llvm|__uniq)\.\d+")  # it only makes a local name unique
 _HASH = re.compile(r"::h[0-9a-f]{16}$")
-_ESCAPES = {
-    "SP": "@",
-    "BP": "*",
-    "RF": "&",
-    "LT": "<",
-    "GT": ">",
-    "LP": "(",
-    "RP": ")",
-    "C": ",",
-}
+_ESCAPES = {"SP": "@", "BP": "*", "RF": "&", "LT": "<", "GT": ">", "LP": "(", "RP": ")", "C": ","}
 
 
 class Demangler:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Call frame information (CFI) of ELF files: how to recover a caller's registers at each place in the code.
+"""Call frame information (CFI) of ELF files: how to recover a caller's registers at each place in
+the code.
 
 It is in .eh_frame, and is found through the search table in .eh_frame_hdr.  Follows:
 
@@ -18,26 +19,26 @@ import struct
 import time
 from array import array
 from bisect import bisect_right
-from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Callable, NamedTuple, Optional
 
 from .elf import Elf
 
 __all__ = ["WORD", "Machine", "X86_64", "AARCH64", "MACHINE", "Rule", "Rules", "Table", "evaluate"]
 
-_MOST_ENTRY = 1 << 16           # bytes of a CIE or FDE; one of GCC's cc1 has 20 KB
-_MOST_INSTRUCTIONS = 1 << 14    # call frame instructions of a CIE or FDE
-_MOST_REMEMBERED = 32           # depth of DW_CFA_remember_state; compilers use 1
-_MOST_EXPRESSION = 256          # bytes of a DWARF expression; those of libc's signal frames have 4
-_MOST_OPERANDS = 64             # on an expression's stack
-_MOST_SEGMENTS = 256            # program headers that are looked at
-_MOST_LISTED = 1 << 16          # CIEs and FDEs of a file without a search table
-_LIST_SECONDS = 2.0             # to list them, of CPU time
-_MOST_AT_ONCE = 1 << 24         # bytes
-_BLOCK = 1 << 10                # entries of a search table that are read at once
-_MOST_CIES = 64                 # kept per file; linkers merge equal ones to a dozen
-_MOST_REGISTERS = 32            # whose rules are kept: not those of vector and status registers
-_PT_GNU_EH_FRAME = 0x6474e550
-_OMIT = 0xff                    # DW_EH_PE_omit
+_MOST_ENTRY = 1 << 16  # bytes of a CIE or FDE; one of GCC's cc1 has 20 KB
+_MOST_INSTRUCTIONS = 1 << 14  # call frame instructions of a CIE or FDE
+_MOST_REMEMBERED = 32  # depth of DW_CFA_remember_state; compilers use 1
+_MOST_EXPRESSION = 256  # bytes of a DWARF expression; those of libc's signal frames have 4
+_MOST_OPERANDS = 64  # on an expression's stack
+_MOST_SEGMENTS = 256  # program headers that are looked at
+_MOST_LISTED = 1 << 16  # CIEs and FDEs of a file without a search table
+_LIST_SECONDS = 2.0  # to list them, of CPU time
+_MOST_AT_ONCE = 1 << 24  # bytes
+_BLOCK = 1 << 10  # entries of a search table that are read at once
+_MOST_CIES = 64  # kept per file; linkers merge equal ones to a dozen
+_MOST_REGISTERS = 32  # whose rules are kept: not those of vector and status registers
+_PT_GNU_EH_FRAME = 0x6474E550
+_OMIT = 0xFF  # DW_EH_PE_omit
 WORD = (1 << 64) - 1
 
 
@@ -51,7 +52,7 @@ class Machine(NamedTuple):
     """
 
     elf: int
-    saved: Tuple[int, ...]
+    saved: tuple[int, ...]
     stack: int
     frame: int
     link: int
@@ -65,6 +66,7 @@ MACHINE = AARCH64 if os.uname().machine == "aarch64" else X86_64
 
 
 # Rules, DWARF 5, 6.4.1.  A register without a rule keeps its value.
+
 
 class Rule(NamedTuple):
     """How to recover one register.
@@ -90,12 +92,13 @@ class Rules(NamedTuple):
     register: Optional[int]
     offset: int
     expression: bytes
-    registers: Dict[int, Rule]
+    registers: dict[int, Rule]
     link: int
     signal: bool
 
 
 # Reading, within bounds
+
 
 class _Cursor:
     """Where the next field is read in some bytes.  Each method raises ValueError behind their end.
@@ -122,7 +125,7 @@ class _Cursor:
         self.at += 1
         return self.data[self.at - 1]
 
-    def _leb(self) -> Tuple[int, int]:
+    def _leb(self) -> tuple[int, int]:
         """A LEB128 number's bits, and how many there are: DWARF 5, 7.6."""
         value = 0
         for shift in range(0, 70, 7):
@@ -152,22 +155,23 @@ class _Cursor:
         """Bytes behind their number in LEB128."""
         size = self.uleb()
         if size > most or self.at + size > self.end:
-            raise ValueError("a block of %d bytes" % size)
+            raise ValueError(f"a block of {size} bytes")
         self.at += size
-        return self.data[self.at - size:self.at]
+        return self.data[self.at - size : self.at]
 
     def string(self, most: int = 32) -> bytes:
         """Bytes before a NUL."""
         stop = self.data.find(b"\0", self.at, min(self.end, self.at + most))
         if stop < 0:
             raise ValueError("an augmentation without an end")
-        text, self.at = self.data[self.at:stop], stop + 1
+        text, self.at = self.data[self.at : stop], stop + 1
         return text
 
     def pointer(self, encoding: int, base: Optional[int] = None) -> int:
         """An encoded pointer: LSB Core, "DWARF Exception Header Encoding".
 
-        base: what "datarel" is relative to.  An indirect one has the address at which the pointer is.
+        base: what "datarel" is relative to.  An indirect one has the address at which the pointer
+          is.
         """
         place = self.address + self.at
         form = _FORMATS.get(encoding & 15)
@@ -178,21 +182,22 @@ class _Cursor:
         elif encoding & 15 == 9:
             value = self.sleb()
         else:
-            raise ValueError("a pointer of format %d" % (encoding & 15))
+            raise ValueError(f"a pointer of format {encoding & 15}")
         relative = encoding & 0x70
         if relative == 0x10:
             value += place
         elif relative == 0x30 and base is not None:
             value += base
         elif relative:
-            raise ValueError("a pointer relative to an unknown base (%#x)" % relative)
+            raise ValueError(f"a pointer relative to an unknown base ({relative:#x})")
         return value & WORD
 
 
-_FORMATS = {0: "=Q", 2: "=H", 3: "=I", 4: "=Q", 10: "=h", 11: "=i", 12: "=q"}          # DW_EH_PE_*
+_FORMATS = {0: "=Q", 2: "=H", 3: "=I", 4: "=Q", 10: "=h", 11: "=i", 12: "=q"}  # DW_EH_PE_*
 
 
 # Call frame instructions, DWARF 5, 6.4.2
+
 
 class _Common(NamedTuple):
     """A CIE: what its FDEs share.
@@ -218,11 +223,15 @@ class _State:
         self.common, self.location = common, location
         self.register: Optional[int] = None
         self.offset, self.expression = 0, b""
-        self.rules: Dict[int, Rule] = {}
-        self.remembered: List[Tuple[Optional[int], int, bytes, Dict[int, Rule]]] = []
+        self.rules: dict[int, Rule] = {}
+        self.remembered: list[tuple[Optional[int], int, bytes, dict[int, Rule]]] = []
         initial = common.initial
         if initial is not None:
-            self.register, self.offset, self.expression = initial.register, initial.offset, initial.expression
+            self.register, self.offset, self.expression = (
+                initial.register,
+                initial.offset,
+                initial.expression,
+            )
             self.rules = dict(initial.rules)
 
     def run(self, cursor: _Cursor, address: int) -> None:
@@ -236,11 +245,11 @@ class _State:
             else:
                 instruction = _INSTRUCTIONS.get(code)
                 if instruction is None:
-                    raise ValueError("an unknown call frame instruction (%#x)" % code)
+                    raise ValueError(f"an unknown call frame instruction ({code:#x})")
                 instruction(self, cursor)
             if self.location > address:
                 return
-        raise ValueError("more than %d call frame instructions" % _MOST_INSTRUCTIONS)
+        raise ValueError(f"more than {_MOST_INSTRUCTIONS} call frame instructions")
 
     def _primary(self, kind: int, operand: int, cursor: _Cursor) -> None:
         """An instruction with an operand in its first byte: DW_CFA_advance_loc, _offset, _restore."""
@@ -276,7 +285,7 @@ class _State:
 
     def _remember(self) -> None:
         if len(self.remembered) >= _MOST_REMEMBERED:
-            raise ValueError("more than %d remembered states" % _MOST_REMEMBERED)
+            raise ValueError(f"more than {_MOST_REMEMBERED} remembered states")
         self.remembered.append((self.register, self.offset, self.expression, dict(self.rules)))
 
     def _recall(self) -> None:
@@ -295,61 +304,84 @@ class _State:
 
 
 # Operands are evaluated from left to right, which is the order in which they stand in the table.
-_INSTRUCTIONS: Dict[int, Callable[[_State, _Cursor], None]] = {
-    0x00: lambda s, c: s._ignore(),                                                    # nop
-    0x01: lambda s, c: s._jump(c),                                                      # set_loc
-    0x02: lambda s, c: s._advance(c.number("=B")),                                      # advance_loc1
-    0x03: lambda s, c: s._advance(c.number("=H")),                                      # advance_loc2
-    0x04: lambda s, c: s._advance(c.number("=I")),                                      # advance_loc4
-    0x05: lambda s, c: s._set(c.uleb(), "offset", c.uleb() * s.common.data),            # offset_extended
-    0x06: lambda s, c: s._restore(c.uleb()),                                            # restore_extended
-    0x07: lambda s, c: s._set(c.uleb(), "undefined"),                                   # undefined
-    0x08: lambda s, c: s._set(c.uleb(), "same_value"),                                  # same_value
-    0x09: lambda s, c: s._set(c.uleb(), "register", c.uleb()),                          # register
-    0x0a: lambda s, c: s._remember(),                                                   # remember_state
-    0x0b: lambda s, c: s._recall(),                                                     # restore_state
-    0x0c: lambda s, c: s._cfa(c.uleb(), c.uleb()),                                      # def_cfa
-    0x0d: lambda s, c: s._cfa_part(register=c.uleb()),                                  # def_cfa_register
-    0x0e: lambda s, c: s._cfa_part(offset=c.uleb()),                                    # def_cfa_offset
-    0x0f: lambda s, c: s._cfa(None, 0, c.block()),                                      # def_cfa_expression
-    0x10: lambda s, c: s._set(c.uleb(), "expression", 0, c.block()),                    # expression
-    0x11: lambda s, c: s._set(c.uleb(), "offset", c.sleb() * s.common.data),            # offset_extended_sf
-    0x12: lambda s, c: s._cfa(c.uleb(), c.sleb() * s.common.data),                      # def_cfa_sf
-    0x13: lambda s, c: s._cfa_part(offset=c.sleb() * s.common.data),                    # def_cfa_offset_sf
-    0x14: lambda s, c: s._set(c.uleb(), "val_offset", c.uleb() * s.common.data),        # val_offset
-    0x15: lambda s, c: s._set(c.uleb(), "val_offset", c.sleb() * s.common.data),        # val_offset_sf
-    0x16: lambda s, c: s._set(c.uleb(), "val_expression", 0, c.block()),                # val_expression
+_INSTRUCTIONS: dict[int, Callable[[_State, _Cursor], None]] = {
+    0x00: lambda s, c: s._ignore(),  # nop
+    0x01: lambda s, c: s._jump(c),  # set_loc
+    0x02: lambda s, c: s._advance(c.number("=B")),  # advance_loc1
+    0x03: lambda s, c: s._advance(c.number("=H")),  # advance_loc2
+    0x04: lambda s, c: s._advance(c.number("=I")),  # advance_loc4
+    0x05: lambda s, c: s._set(c.uleb(), "offset", c.uleb() * s.common.data),  # offset_extended
+    0x06: lambda s, c: s._restore(c.uleb()),  # restore_extended
+    0x07: lambda s, c: s._set(c.uleb(), "undefined"),  # undefined
+    0x08: lambda s, c: s._set(c.uleb(), "same_value"),  # same_value
+    0x09: lambda s, c: s._set(c.uleb(), "register", c.uleb()),  # register
+    0x0A: lambda s, c: s._remember(),  # remember_state
+    0x0B: lambda s, c: s._recall(),  # restore_state
+    0x0C: lambda s, c: s._cfa(c.uleb(), c.uleb()),  # def_cfa
+    0x0D: lambda s, c: s._cfa_part(register=c.uleb()),  # def_cfa_register
+    0x0E: lambda s, c: s._cfa_part(offset=c.uleb()),  # def_cfa_offset
+    0x0F: lambda s, c: s._cfa(None, 0, c.block()),  # def_cfa_expression
+    0x10: lambda s, c: s._set(c.uleb(), "expression", 0, c.block()),  # expression
+    0x11: lambda s, c: s._set(c.uleb(), "offset", c.sleb() * s.common.data),  # offset_extended_sf
+    0x12: lambda s, c: s._cfa(c.uleb(), c.sleb() * s.common.data),  # def_cfa_sf
+    0x13: lambda s, c: s._cfa_part(offset=c.sleb() * s.common.data),  # def_cfa_offset_sf
+    0x14: lambda s, c: s._set(c.uleb(), "val_offset", c.uleb() * s.common.data),  # val_offset
+    0x15: lambda s, c: s._set(c.uleb(), "val_offset", c.sleb() * s.common.data),  # val_offset_sf
+    0x16: lambda s, c: s._set(c.uleb(), "val_expression", 0, c.block()),  # val_expression
     # Which return addresses are signed does not matter here: the code is cut off all.
-    0x2c: lambda s, c: s._ignore(),                                                    # AARCH64_negate_ra_state_with_pc
-    0x2d: lambda s, c: s._ignore(),                                                    # AARCH64_negate_ra_state
-    0x2e: lambda s, c: s._ignore(c.uleb()),                                             # GNU_args_size
-    0x2f: lambda s, c: s._set(c.uleb(), "offset", -c.uleb() * s.common.data),           # GNU_negative_offset_extended
+    0x2C: lambda s, c: s._ignore(),  # AARCH64_negate_ra_state_with_pc
+    0x2D: lambda s, c: s._ignore(),  # AARCH64_negate_ra_state
+    0x2E: lambda s, c: s._ignore(c.uleb()),  # GNU_args_size
+    # GNU_negative_offset_extended
+    0x2F: lambda s, c: s._set(c.uleb(), "offset", -c.uleb() * s.common.data),
 }
 
 
-# Expressions, DWARF 5, 2.5: those operations that linkers' PLT entries, signal frames and realigned stacks need
+# Expressions, DWARF 5, 2.5: those operations that linkers' PLT entries, signal frames and realigned
+# stacks need
+
 
 def _signed(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
-_BINARY: Dict[int, Callable[[int, int], int]] = {
-    0x1a: lambda a, b: a & b, 0x1c: lambda a, b: a - b, 0x1e: lambda a, b: a * b, 0x21: lambda a, b: a | b,
-    0x22: lambda a, b: a + b, 0x24: lambda a, b: a << b if b < 64 else 0, 0x25: lambda a, b: a >> b if b < 64 else 0,
+_BINARY: dict[int, Callable[[int, int], int]] = {
+    0x1A: lambda a, b: a & b,
+    0x1C: lambda a, b: a - b,
+    0x1E: lambda a, b: a * b,
+    0x21: lambda a, b: a | b,
+    0x22: lambda a, b: a + b,
+    0x24: lambda a, b: a << b if b < 64 else 0,
+    0x25: lambda a, b: a >> b if b < 64 else 0,
     0x27: lambda a, b: a ^ b,
-    0x29: lambda a, b: a == b, 0x2a: lambda a, b: _signed(a) >= _signed(b), 0x2b: lambda a, b: _signed(a) > _signed(b),
-    0x2c: lambda a, b: _signed(a) <= _signed(b), 0x2d: lambda a, b: _signed(a) < _signed(b), 0x2e: lambda a, b: a != b,
+    0x29: lambda a, b: a == b,
+    0x2A: lambda a, b: _signed(a) >= _signed(b),
+    0x2B: lambda a, b: _signed(a) > _signed(b),
+    0x2C: lambda a, b: _signed(a) <= _signed(b),
+    0x2D: lambda a, b: _signed(a) < _signed(b),
+    0x2E: lambda a, b: a != b,
 }
-_CONSTANTS: Dict[int, Callable[[_Cursor], int]] = {
-    0x03: lambda c: c.number("=Q"), 0x08: lambda c: c.number("=B"), 0x09: lambda c: c.number("=b"),
-    0x0a: lambda c: c.number("=H"), 0x0b: lambda c: c.number("=h"), 0x0c: lambda c: c.number("=I"),
-    0x0d: lambda c: c.number("=i"), 0x0e: lambda c: c.number("=Q"), 0x0f: lambda c: c.number("=q"),
-    0x10: lambda c: c.uleb(), 0x11: lambda c: c.sleb(),
+_CONSTANTS: dict[int, Callable[[_Cursor], int]] = {
+    0x03: lambda c: c.number("=Q"),
+    0x08: lambda c: c.number("=B"),
+    0x09: lambda c: c.number("=b"),
+    0x0A: lambda c: c.number("=H"),
+    0x0B: lambda c: c.number("=h"),
+    0x0C: lambda c: c.number("=I"),
+    0x0D: lambda c: c.number("=i"),
+    0x0E: lambda c: c.number("=Q"),
+    0x0F: lambda c: c.number("=q"),
+    0x10: lambda c: c.uleb(),
+    0x11: lambda c: c.sleb(),
 }
 
 
-def evaluate(expression: bytes, initial: Optional[int], register: Callable[[int], int],
-             word: Callable[[int], int]) -> int:
+def evaluate(
+    expression: bytes,
+    initial: Optional[int],
+    register: Callable[[int], int],
+    word: Callable[[int], int],
+) -> int:
     """The result of a DWARF expression.
 
     initial: pushed first; register, word: return the value of a register and
@@ -364,25 +396,26 @@ def evaluate(expression: bytes, initial: Optional[int], register: Callable[[int]
             value = int(_BINARY[code](operands.pop(), last))
         elif code in _CONSTANTS:
             value = _CONSTANTS[code](cursor)
-        elif 0x30 <= code < 0x50:               # DW_OP_lit0 to lit31
+        elif 0x30 <= code < 0x50:  # DW_OP_lit0 to lit31
             value = code - 0x30
-        elif 0x70 <= code < 0x90:               # DW_OP_breg0 to breg31
+        elif 0x70 <= code < 0x90:  # DW_OP_breg0 to breg31
             value = register(code - 0x70) + cursor.sleb()
-        elif code == 0x06 and operands:         # DW_OP_deref
+        elif code == 0x06 and operands:  # DW_OP_deref
             value = word(operands.pop())
-        elif code == 0x23 and operands:         # DW_OP_plus_uconst
+        elif code == 0x23 and operands:  # DW_OP_plus_uconst
             value = operands.pop() + cursor.uleb()
         else:
-            raise ValueError("an unsupported operation (%#x) in an expression" % code)
+            raise ValueError(f"an unsupported operation ({code:#x}) in an expression")
         operands.append(value & WORD)
         if len(operands) > _MOST_OPERANDS:
-            raise ValueError("an expression with more than %d operands" % _MOST_OPERANDS)
+            raise ValueError(f"an expression with more than {_MOST_OPERANDS} operands")
     if not operands:
         raise ValueError("an empty expression")
     return operands[-1]
 
 
 # Files
+
 
 class _SearchTable:
     """The binary search table of .eh_frame_hdr: LSB Core, "The .eh_frame_hdr section".
@@ -394,8 +427,9 @@ class _SearchTable:
         self._read, self.address = read, address
         head = _Cursor(read(64, address), address)
         version, frames, count, table = (head.byte() for _ in range(4))
-        # GNU ld, gold, lld and mold write no other kind; libgcc (unwind-dw2-fde-dip.c) searches no other either.
-        if version != 1 or table != 0x3b or _OMIT in (frames, count):
+        # GNU ld, gold, lld and mold write no other kind; libgcc (unwind-dw2-fde-dip.c) searches no
+        # other either.
+        if version != 1 or table != 0x3B or _OMIT in (frames, count):
             raise ValueError("a search table of an unknown kind")
         head.pointer(frames, address)
         self._count = min(head.pointer(count, address), 1 << 28)
@@ -405,7 +439,7 @@ class _SearchTable:
         """The number of FDEs."""
         return self._count
 
-    def _pair(self, number: int) -> Tuple[int, int]:
+    def _pair(self, number: int) -> tuple[int, int]:
         raw = self._read(8, self._entries + 8 * number)
         if len(raw) < 8:
             raise ValueError("a truncated search table")
@@ -417,7 +451,10 @@ class _SearchTable:
         return self._pair(number)[1]
 
     def search(self, address: int) -> Optional[int]:
-        """The address of the last FDE that begins at or below an address; None where there is none."""
+        """The address of the last FDE that begins at or below an address;
+
+        None where there is none.
+        """
         low, high = 0, self._count
         while high - low > _BLOCK:
             middle = (low + high) // 2
@@ -426,7 +463,7 @@ class _SearchTable:
             else:
                 high = middle
         raw = self._read(8 * (high - low), self._entries + 8 * low)
-        starts = memoryview(raw)[:len(raw) & ~7].cast("i")[::2]
+        starts = memoryview(raw)[: len(raw) & ~7].cast("i")[::2]
         low += bisect_right(starts, address - self.address)
         return self.place(low - 1) if low else None
 
@@ -434,9 +471,12 @@ class _SearchTable:
 class _Listed:
     """The same made of a list: [(first address that an FDE describes, its own address)]."""
 
-    def __init__(self, pairs: List[Tuple[int, int]]) -> None:
+    def __init__(self, pairs: list[tuple[int, int]]) -> None:
         pairs.sort()
-        self._starts, self._places = array("Q", [pair[0] for pair in pairs]), array("Q", [pair[1] for pair in pairs])
+        self._starts, self._places = (
+            array("Q", [pair[0] for pair in pairs]),
+            array("Q", [pair[1] for pair in pairs]),
+        )
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -450,19 +490,22 @@ class _Listed:
 
 
 class Table:
-    """The call frame information of one ELF file, by virtual address; reads of it what is asked for.
+    """The call frame information of one ELF file, by virtual address; reads of it what is asked
+    for.
 
     elf: the file; read: a function (length, offset) -> bytes of it, such as one
     made of os.pread; machine: what its code is for; index: its FDEs.  Raises
     ValueError when it is for another machine, or has no CFI that can be used.
     """
 
-    def __init__(self, elf: Elf, read: Callable[[int, int], bytes], machine: Machine = MACHINE) -> None:
+    def __init__(
+        self, elf: Elf, read: Callable[[int, int], bytes], machine: Machine = MACHINE
+    ) -> None:
         if elf.bits != 64 or elf.machine != machine.elf:
             raise ValueError("a file of another architecture")
         self._elf, self._file, self.machine = elf, read, machine
-        self._start, self._data = 0, b""        # while .eh_frame is listed, its address and bytes
-        self._cies: Dict[int, _Common] = {}
+        self._start, self._data = 0, b""  # while .eh_frame is listed, its address and bytes
+        self._cies: dict[int, _Common] = {}
         header = self._header()
         self.index = self._list() if header is None else _SearchTable(self._read, header)
 
@@ -484,16 +527,17 @@ class Table:
         section = self._elf.sections.get(b".eh_frame")
         if section is None:
             raise ValueError("no frame information")
-        # (type, offset, size), or, in an older Elf, with the name's offset in front and the link behind.
+        # (type, offset, size), or, in an older Elf, with the name's offset in front and the link
+        # behind.
         offset, size = section[1:3] if len(section) == 3 else section[2:4]
         at = self.virtual(offset)
         if at is None or at + size > WORD:
             raise ValueError("frame information that is not loaded")
         self._start, self._data = at, self._at(min(size, _MOST_AT_ONCE), offset)
-        found: List[Tuple[int, int]] = []
+        found: list[tuple[int, int]] = []
         end, deadline = at + size, time.thread_time() + _LIST_SECONDS
         for _ in range(_MOST_LISTED):
-            if at + 8 > end or self._read(4, at) == b"\0\0\0\0":          # a terminator
+            if at + 8 > end or self._read(4, at) == b"\0\0\0\0":  # a terminator
                 self._data = b""
                 return _Listed(found)
             cursor, mark = self._entry(at)
@@ -508,7 +552,7 @@ class Table:
         """At most so many bytes at a virtual address."""
         at = address - self._start
         if 0 <= at < len(self._data) - size:
-            return self._data[at:at + size]
+            return self._data[at : at + size]
         offset = self._elf.file_offset(address) if address <= WORD else None
         if offset is None:
             raise ValueError("an address outside of the file's segments")
@@ -521,7 +565,7 @@ class Table:
         try:
             return self._file(size, offset)
         except OSError as exc:
-            raise ValueError("it cannot be read: %s" % exc.strerror) from None
+            raise ValueError(f"it cannot be read: {exc.strerror}") from None
 
     def virtual(self, file_offset: int) -> Optional[int]:
         """The virtual address of what is at a file offset, or None."""
@@ -529,7 +573,10 @@ class Table:
         return None if found is None or found > WORD else found
 
     def rules(self, address: int) -> Optional[Rules]:
-        """The rules at a virtual address, or None where no function is described.  Raises ValueError."""
+        """The rules at a virtual address, or None where no function is described.
+
+        Raises ValueError.
+        """
         at = self.index.search(address)
         if at is None:
             return None
@@ -540,14 +587,18 @@ class Table:
         state.run(cursor, address)
         if state.register is None and not state.expression:
             raise ValueError("no rule for the CFA")
-        return Rules(state.register, state.offset, state.expression, state.rules, common.link, common.signal)
+        return Rules(
+            state.register, state.offset, state.expression, state.rules, common.link, common.signal
+        )
 
-    def _entry(self, address: int) -> Tuple[_Cursor, int]:
+    def _entry(self, address: int) -> tuple[_Cursor, int]:
         """The body of a CIE or FDE behind its length, and the number at its start: 0 for a CIE."""
         raw = self._read(512, address)
         size = struct.unpack_from("=I", raw)[0] if len(raw) >= 8 else 0
-        if not 4 <= size <= _MOST_ENTRY:        # 0xffffffff announces a 64-bit length, which no compiler needs
-            raise ValueError("an entry of %d bytes" % size)
+        if (
+            not 4 <= size <= _MOST_ENTRY
+        ):  # 0xffffffff announces a 64-bit length, which no compiler needs
+            raise ValueError(f"an entry of {size} bytes")
         if size + 4 > len(raw):
             raw = self._read(size + 4, address)
         cursor = _Cursor(raw, address, 4, size + 4)
@@ -555,8 +606,10 @@ class Table:
             raise ValueError("a truncated entry")
         return cursor, cursor.number("=I")
 
-    def entry(self, address: int) -> Tuple[_Common, int, int, _Cursor]:
-        """An FDE by its address: its CIE, the first address that it describes, the one behind, its instructions."""
+    def entry(self, address: int) -> tuple[_Common, int, int, _Cursor]:
+        """An FDE by its address: its CIE, the first address that it describes, the one behind, its
+        instructions.
+        """
         cursor, back = self._entry(address)
         if not back:
             raise ValueError("a CIE in place of an FDE")
@@ -576,7 +629,11 @@ class Table:
         return common
 
     def _read_common(self, address: int) -> _Common:
-        """A CIE.  LSB Core, "The Common Information Entry Format": versions 1 and 3, augmentations z, P, L, R, S, B."""
+        """A CIE.
+
+        LSB Core, "The Common Information Entry Format": versions 1 and 3, augmentations z, P, L, R,
+        S, B.
+        """
         cursor, mark = self._entry(address)
         version = cursor.byte()
         if mark or version not in (1, 3):
@@ -585,13 +642,15 @@ class Table:
         code, data = cursor.uleb(), cursor.sleb()
         link = cursor.byte() if version == 1 else cursor.uleb()
         if link >= self.machine.registers:
-            raise ValueError("the return address is in register %d" % link)
+            raise ValueError(f"the return address is in register {link}")
         if augmentation and not augmentation.startswith(b"z"):
             raise ValueError("an unknown augmentation")
         encoding = 0
         if augmentation:
             block = cursor.block()
-            encoding = self._augmentation(augmentation, _Cursor(block, cursor.address + cursor.at - len(block)))
+            encoding = self._augmentation(
+                augmentation, _Cursor(block, cursor.address + cursor.at - len(block))
+            )
         common = _Common(code, data, link, encoding, bool(augmentation), b"S" in augmentation, None)
         state = _State(common, 0)
         state.run(cursor, WORD)
@@ -604,11 +663,11 @@ class Table:
         for letter in letters[1:].decode("latin-1"):
             if letter == "R":
                 encoding = cursor.byte()
-            elif letter == "L":                 # the encoding of the language's own data
+            elif letter == "L":  # the encoding of the language's own data
                 cursor.byte()
-            elif letter == "P":                 # the personality routine
+            elif letter == "P":  # the personality routine
                 cursor.pointer(cursor.byte() & 15)
-            elif letter not in "SBG":           # signal frame; arm64: key B, tagged memory
+            elif letter not in "SBG":  # signal frame; arm64: key B, tagged memory
                 raise ValueError("an unknown augmentation")
         if encoding & 0x80:
             raise ValueError("indirect pointers in an FDE")

@@ -55,10 +55,10 @@ def line(frame: Frame) -> str:
 
 
 # Functions between a tracepoint or probe and a BPF program there.
-_TRACING = tuple((
+_TRACING = tuple(
     "bpf_prog_ bpf_trace_run __bpf_trace_ __traceiter_ trace_call_bpf perf_trace_"
-    " kprobe_perf_func kprobe_ftrace_handler"
-).split())
+    " kprobe_perf_func kprobe_ftrace_handler".split()
+)
 
 
 def without_tracing(frames: list[Frame]) -> list[Frame]:

@@ -369,14 +369,7 @@ def _tuple(items: list[str]) -> str:
 
 def _quoted(text: str, quote: str) -> str:
     """A literal's text as Rust's Debug prints it."""
-    names = {
-        "\t": "\\t",
-        "\r": "\\r",
-        "\n": "\\n",
-        "\\": "\\\\",
-        "\0": "\\0",
-        quote: "\\" + quote,
-    }
+    names = {"\t": "\\t", "\r": "\\r", "\n": "\\n", "\\": "\\\\", "\0": "\\0", quote: "\\" + quote}
     parts = [quote]
     for char in text:
         if char in names:

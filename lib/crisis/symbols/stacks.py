@@ -19,23 +19,24 @@ import struct
 import time
 from bisect import bisect_left, bisect_right
 
+from ..errors import Unavailable
+from ..kernel.maps import mappings
 from . import targetfile
 from .elf import Elf, Functions, NotElf
 from .frame import KERNEL, Frame, call_site, moved
-from ..errors import Unavailable
-from ..kernel.maps import mappings
 
-TYPE_CHECKING = False                               # mypy takes it for true
+TYPE_CHECKING = False  # mypy takes it for true
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
 __all__ = ["Symbols"]
 
-_MINI_MEMORY, _MINI_SIZE = 80 << 20, 64 << 20      # of xz (its strongest preset takes 65 MB) and of what it unpacks
+# of xz (its strongest preset takes 65 MB) and of what it unpacks
+_MINI_MEMORY, _MINI_SIZE = (80 << 20, 64 << 20)
 _INLINE_SECONDS, _INLINE_OUTPUT, _INLINE_MEMORY = 30, 16 << 20, 4 << 30
-_MOST_NAME = 4096                                   # bytes of an inlined function's name
-_MOST_KEPT = 4096                                   # mappings that are gone
+_MOST_NAME = 4096  # bytes of an inlined function's name
+_MOST_KEPT = 4096  # mappings that are gone
 _NO_MAP = [], []
 DENIED = errno.EPERM, errno.EACCES
 ADDR2LINE = "/usr/bin/addr2line"
@@ -53,7 +54,10 @@ class _Module:
         self.elf = self._functions = None
 
     def load(self, uid=None):
-        """Read the symbol tables.  uid: the process's, or None.  Raises ValueError, OSError, MemoryError."""
+        """Read the symbol tables.  uid: the process's, or None.
+
+        Raises ValueError, OSError, MemoryError.
+        """
         self.elf = elf = Elf(self.fd)
         elves = [elf]
         if not elf.has_symtab():
@@ -75,18 +79,22 @@ class _Module:
         if not elf.build_id:
             return None
         own = targetfile.owned_by(uid)
-        candidates = [("/usr/lib/debug/.build-id/%s/%s.debug" % (elf.build_id[:2], elf.build_id[2:]), True)]
+        candidates = [
+            (f"/usr/lib/debug/.build-id/{elf.build_id[:2]}/{elf.build_id[2:]}.debug", True)
+        ]
         link = elf.section(b".gnu_debuglink").split(b"\0")[0]
         if link and len(link) < 256 and b"/" not in link:
             name, directory = os.fsdecode(link), os.path.dirname(self.path)
-            candidates.append(("/usr/lib/debug%s/%s" % (directory, name), True))
-            candidates += [("%s/%s" % (directory, name), False), ("%s/.debug/%s" % (directory, name), False)]
+            candidates.append((f"/usr/lib/debug{directory}/{name}", True))
+            candidates += [(f"{directory}/{name}", False), (f"{directory}/.debug/{name}", False)]
         for path, follow in candidates:
-            for root in "/proc/%d/root" % self.pid, "":
-                allowed = own if root else lambda info: own(info) or targetfile.readable_by_all(info)
+            for root in f"/proc/{self.pid}/root", "":
+                allowed = (
+                    own if root else lambda info: own(info) or targetfile.readable_by_all(info)
+                )
                 try:
                     fd = targetfile.open_regular(root + path, allowed, follow and not root)
-                except (OSError, ValueError):   # ValueError: a name with a NUL
+                except (OSError, ValueError):  # ValueError: a name with a NUL
                     continue
                 try:
                     other = Elf(fd)
@@ -100,11 +108,14 @@ class _Module:
 
     @staticmethod
     def _mini_debug(elf):
-        """The Elf in .gnu_debugdata (Fedora's MiniDebugInfo: a symbol table compressed by xz), or None."""
+        """The Elf in .gnu_debugdata (Fedora's MiniDebugInfo: a symbol table compressed by xz), or
+        None.
+        """
         raw = elf.section(b".gnu_debugdata")
         if not raw:
             return None
         import lzma
+
         try:
             unpacker = lzma.LZMADecompressor(memlimit=_MINI_MEMORY)
             data = unpacker.decompress(raw, _MINI_SIZE)
@@ -121,11 +132,13 @@ class _Module:
         return None if address is None else self._functions.find(address)
 
     def inlined(self, offsets, seconds):
-        """{file offset: names of the functions that are inlined there, innermost first, mangled}.  Raises Unavailable.
+        """{file offset: names of the functions that are inlined there, innermost first, mangled}.
+        Raises Unavailable.
 
         addr2line reads the file as its owner, who could have written what it reads.
         """
         from .. import child
+
         places = {}
         for offset in offsets:
             address = self.elf.address(offset) if self.elf else None
@@ -134,19 +147,34 @@ class _Module:
         if not places:
             return {}
         if not os.access(ADDR2LINE, os.X_OK):
-            raise Unavailable("cannot name inlined functions: %s is not there. Install binutils" % ADDR2LINE)
+            raise Unavailable(
+                f"cannot name inlined functions: {ADDR2LINE} is not there. Install binutils"
+            )
         info = os.fstat(self.fd)
-        command = [ADDR2LINE, "-a", "-f", "-i", "-e", "/proc/self/fd/%d" % self.fd]
-        text = child.run(command, "".join("0x%x\n" % address for address in places).encode(), seconds, _INLINE_OUTPUT,
-                         _INLINE_MEMORY, [self.fd], (info.st_uid, info.st_gid))
+        command = [ADDR2LINE, "-a", "-f", "-i", "-e", f"/proc/self/fd/{self.fd}"]
+        text = child.run(
+            command,
+            "".join(f"0x{address:x}\n" for address in places).encode(),
+            seconds,
+            _INLINE_OUTPUT,
+            _INLINE_MEMORY,
+            [self.fd],
+            (info.st_uid, info.st_gid),
+        )
         found, current, first = {}, None, 0
         for i, row in enumerate(text.decode("utf-8", "surrogateescape").split("\n")):
             if row.startswith("0x") and " " not in row:
                 offset = places.get(int(row, 16)) if len(row) <= 18 else None
                 current, first = found.setdefault(offset, []), i + 1
-            elif current is not None and row and not (i - first) % 2:       # function, place, function, place
+            elif (
+                current is not None and row and not (i - first) % 2
+            ):  # function, place, function, place
                 current.append(row[:_MOST_NAME])
-        return {offset: names[:-1] for offset, names in found.items() if len(names) > 1 and offset is not None}
+        return {
+            offset: names[:-1]
+            for offset, names in found.items()
+            if len(names) > 1 and offset is not None
+        }
 
 
 class Symbols:
@@ -157,24 +185,26 @@ class Symbols:
     cost a bounded time and memory.
     """
 
-    SECONDS, FUNCTIONS = 20, 1 << 24            # for the files of a process
-    ALL_FUNCTIONS = 1 << 26                     # 8 bytes each
+    SECONDS, FUNCTIONS = 20, 1 << 24  # for the files of a process
+    ALL_FUNCTIONS = 1 << 26  # 8 bytes each
     NOTES = 20
 
     def __init__(self, root: str = "/", note: Callable[[str], None] | None = None) -> None:
         self._root, self._note, self._notes = root, note or (lambda text: None), 0
         self._kernel = {}
-        self._modules = {}      # (device, inode) -> _Module
-        self._maps = {}         # pid -> (starts, mappings)
-        self._jit = {}          # pid -> PerfMap
-        self._cache = {}        # pid -> {address: Frame}
-        self._spent = {}        # pid -> [seconds, functions] of its files
+        self._modules = {}  # (device, inode) -> _Module
+        self._maps = {}  # pid -> (starts, mappings)
+        self._jit = {}  # pid -> PerfMap
+        self._cache = {}  # pid -> {address: Frame}
+        self._spent = {}  # pid -> [seconds, functions] of its files
         self._demangler = self._room = None
 
     # The kernel
 
     def learn_kernel(self, addresses):
-        """Look up many kernel addresses in one pass over /proc/kallsyms; `kernel` does it for those not yet known."""
+        """Look up many kernel addresses in one pass over /proc/kallsyms; `kernel` does it for those
+        not yet known.
+        """
         wanted = sorted({a for a in addresses if a not in self._kernel})
         if not wanted:
             return
@@ -189,27 +219,38 @@ class Symbols:
                         break
                     block, _, rest = block.rpartition(b"\n")
                     rows = block.split(b"\n")
-                    if b"\t" in rows[-1]:       # the core's symbols, which are in order, have ended
+                    if b"\t" in rows[-1]:  # the core's symbols, which are in order, have ended
                         modules += rows
                     elif block:
-                        # Few blocks have a key between the last line of the one before and their own.
+                        # Few blocks have a key between the last line of the one before and their
+                        # own.
                         first = bisect_left(keys, before[:16] or rows[0][:16])
                         if first < len(keys) and keys[first] <= rows[-1][:16]:
                             _nearest(rows, before, keys, first, best)
-                        before = next((row for row in reversed(rows) if row[17:18] in b"tTwW"), before)
+                        before = next(
+                            (row for row in reversed(rows) if row[17:18] in b"tTwW"), before
+                        )
         except OSError:
             pass
         modules.append(before)
         modules.sort()
         _nearest(modules, b"", keys, 0, best)
         for address, row in zip(wanted, best):
-            if not int(row[:16] or b"0", 16):           # all are 0 where kptr_restrict hides them
+            if not int(row[:16] or b"0", 16):  # all are 0 where kptr_restrict hides them
                 self._kernel[address] = Frame(address, module=KERNEL)
                 continue
             fields = row[19:].split(b"\t")
-            module = fields[1].strip(b" []").decode("utf-8", "surrogateescape") if len(fields) > 1 else KERNEL
-            self._kernel[address] = Frame(address, fields[0].decode("utf-8", "surrogateescape"),
-                                          address - int(row[:16], 16), module)
+            module = (
+                fields[1].strip(b" []").decode("utf-8", "surrogateescape")
+                if len(fields) > 1
+                else KERNEL
+            )
+            self._kernel[address] = Frame(
+                address,
+                fields[0].decode("utf-8", "surrogateescape"),
+                address - int(row[:16], 16),
+                module,
+            )
 
     def kernel(self, addresses, first_is_return=False):
         """The Frames of a kernel stack.
@@ -224,7 +265,8 @@ class Symbols:
     # Processes
 
     def hold(self, pid: int) -> None:
-        """Read a process's map, and open its executable files, so that addresses can be named after its end.
+        """Read a process's map, and open its executable files, so that addresses can be named after
+        its end.
 
         Raises OSError when there is no such process.
         """
@@ -253,16 +295,22 @@ class Symbols:
 
     def modules(self, pid):
         """[(identity, _Module)] of the executable files of a process that `hold` has read."""
-        found = {identity: self._modules[identity] for _, _, _, _, identity, path in self._maps.get(pid, ((), ()))[1]
-                 if path.startswith("/") and identity in self._modules}
+        found = {
+            identity: self._modules[identity]
+            for _, _, _, _, identity, path in self._maps.get(pid, ((), ()))[1]
+            if path.startswith("/") and identity in self._modules
+        }
         return list(found.items())
 
     def mapped(self, pid: int) -> list[tuple[int, int, bool, int, Any, str]]:
-        """The executable mappings of a process that `hold` has read, as of `mappings`; another list after a change."""
+        """The executable mappings of a process that `hold` has read, as of `mappings`; another list
+        after a change.
+        """
         return self._maps.get(pid, _NO_MAP)[1]
 
     def file(self, identity: Any) -> tuple[Elf, Callable[[int, int], bytes]] | None:
-        """(Elf, read) of a file that `hold` has met, or of "[vdso]": read(length, offset) returns bytes of it.
+        """(Elf, read) of a file that `hold` has met, or of "[vdso]": read(length, offset) returns
+        bytes of it.
 
         None when there is none.  Raises ValueError for a malformed file, and so does read; OSError.
         """
@@ -276,20 +324,27 @@ class Symbols:
         return Elf(module.fd), lambda length, offset: os.pread(module.fd, length, offset)
 
     def _open(self, pid, start, end, identity, path):
-        """The _Module of a mapped file.  It must be a regular one: a device, such as /dev/zero, can be mapped, too."""
-        process = os.path.join(self._root, "proc/%d" % pid)
+        """The _Module of a mapped file.
+
+        It must be a regular one: a device, such as /dev/zero, can be mapped, too.
+        """
+        process = os.path.join(self._root, f"proc/{pid}")
         if self._room is None:
             import resource
+
             self._room = max(resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 64, 8)
         if self._room <= 0:
             return self._full(path, pid)
         try:
-            fd = targetfile.open_regular("%s/map_files/%x-%x" % (process, start, end), follow=True)
+            fd = targetfile.open_regular(f"{process}/map_files/{start:x}-{end:x}", follow=True)
         except OSError as exc:
-            # Without CAP_CHECKPOINT_RESTORE by its name: the process may have another file there by now.
+            # Without CAP_CHECKPOINT_RESTORE by its name: the process may have another file there by
+            # now.
             try:
-                fd = targetfile.open_regular("%s/root%s" % (process, path), lambda info: info.st_ino == identity[1]
-                                             or targetfile.readable_by_all(info))
+                fd = targetfile.open_regular(
+                    f"{process}/root{path}",
+                    lambda info: info.st_ino == identity[1] or targetfile.readable_by_all(info),
+                )
             except OSError as again:
                 if again.errno in (errno.EMFILE, errno.ENFILE):
                     return self._full(path, pid)
@@ -301,26 +356,36 @@ class Symbols:
     def _full(self, path, pid):
         """The _Module of a file for which no descriptor is left, which is noted once."""
         import resource
-        why = "the limit of open files is %d. Raise it with ulimit -n" % resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+        why = (
+            "the limit of open files is %d. Raise it with ulimit -n"
+            % resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        )
         if self._room is not False:
-            self._note("not all files of process %d are looked into: %s" % (pid, why))
+            self._note(f"not all files of process {pid} are looked into: {why}")
         self._room = False
         return _Module(None, path, pid, why, errno.EMFILE)
 
     def guard(self, module, read):
-        """What read() returns of a module's file; None when the file is at fault, which is noted once.
+        """What read() returns of a module's file; None when the file is at fault, which is noted
+        once.
 
         The time is charged to the process that has brought the file.
         """
         spent, begin = self._spent.setdefault(module.pid, [0, 0]), time.monotonic()
-        if module.why is None and (spent[0] > self.SECONDS or spent[1] > self.FUNCTIONS
-                                   or sum(s[1] for s in self._spent.values()) > self.ALL_FUNCTIONS):
-            module.why = self.skip(module.path, "the files of process %d take too much time or memory" % module.pid)
+        if module.why is None and (
+            spent[0] > self.SECONDS
+            or spent[1] > self.FUNCTIONS
+            or sum(s[1] for s in self._spent.values()) > self.ALL_FUNCTIONS
+        ):
+            module.why = self.skip(
+                module.path, f"the files of process {module.pid} take too much time or memory"
+            )
         if module.why is not None:
             return None
         try:
             return read()
-        except NotElf as exc:                   # a JIT's, or Windows', or data
+        except NotElf as exc:  # a JIT's, or Windows', or data
             module.why = str(exc)
         except (ValueError, OverflowError, OSError, struct.error) as exc:
             module.why = self.skip(module.path, getattr(exc, "strerror", None) or str(exc))
@@ -334,8 +399,16 @@ class Symbols:
         """Say that a file is left out; returns the reason."""
         self._notes += 1
         if self._notes <= self.NOTES:
-            self._note("skipped %s: %s%s" % (path, why, ". Further files are skipped without a note"
-                                             if self._notes == self.NOTES else ""))
+            self._note(
+                "skipped %s: %s%s"
+                % (
+                    path,
+                    why,
+                    ". Further files are skipped without a note"
+                    if self._notes == self.NOTES
+                    else "",
+                )
+            )
         return why
 
     def forget(self, pid):
@@ -361,12 +434,17 @@ class Symbols:
 
     def _demangle(self, stacks):
         """Put the source's spelling in the place of mangled names."""
-        frames = [frame for frames in stacks for frame in frames
-                  if frame.name and (frame.name.startswith(("_Z", "_R")) or ".llvm." in frame.name)]
+        frames = [
+            frame
+            for frames in stacks
+            for frame in frames
+            if frame.name and (frame.name.startswith(("_Z", "_R")) or ".llvm." in frame.name)
+        ]
         if not frames:
             return
         if self._demangler is None:
             from .demangle import Demangler
+
             self._demangler = Demangler()
         texts = self._demangler.names(frame.name for frame in frames)
         for frame in frames:
@@ -391,23 +469,29 @@ class Symbols:
     def _find(self, module, file_offset, pid):
         """(name, offset) of a place in a mapped file, or None."""
         if module.elf is None and module.why is None:
+
             def load():
                 uid = None
                 try:
-                    directory = os.open(os.path.join(self._root, "proc/%d" % pid), os.O_PATH | os.O_DIRECTORY)
+                    directory = os.open(
+                        os.path.join(self._root, f"proc/{pid}"), os.O_PATH | os.O_DIRECTORY
+                    )
                     try:
                         uid = targetfile.credentials(directory)[0]
                     finally:
                         os.close(directory)
-                except (OSError, ValueError):           # it has ended: only what all may read
+                except (OSError, ValueError):  # it has ended: only what all may read
                     pass
                 module.load(uid)
+
             self.guard(module, load)
             self._spent[module.pid][1] += module.size()
         return self.guard(module, lambda: module.find(file_offset))
 
     def is_code(self, pid, address):
-        """True when the process had executable memory there as `hold` read its map, now or before, or a JIT says so."""
+        """True when the process had executable memory there as `hold` read its map, now or before,
+        or a JIT says so.
+        """
         starts, rows = self._maps.get(pid, ((), ()))
         i = bisect_right(starts, address) - 1
         return i >= 0 and address < rows[i][1] or self._compiled(pid, address) is not None
@@ -423,46 +507,60 @@ class Symbols:
             where = address - start + offset
             found = self._find(module, where, pid) if module else None
             build_id = module.build_id() if module else None
-            found = found or self._compiled(pid, address) or (None, None)      # a JIT may map a file too
+            # a JIT may map a file too
+            found = found or self._compiled(pid, address) or (None, None)
             return Frame(address, found[0], found[1], path, where, build_id)
         if path == "[vdso]":
             module = self._vdso(pid, start, end)
             found = module.find(address - start) if module else None
-            return Frame(address, *(found or (None, None)), module=path, file_offset=address - start)
+            return Frame(
+                address, *(found or (None, None)), module=path, file_offset=address - start
+            )
         name = self._compiled(pid, address)
         return Frame(address, *(name or (None, None)), module=path or None)
 
     def inlined(self, stacks, first_is_return=False):
-        """The user stacks (lists of Frames) with inlined functions put in, where debugging information has them.
+        """The user stacks (lists of Frames) with inlined functions put in, where debugging
+        information has them.
 
         Raises Unavailable without addr2line(1).
         """
-        modules = {(m.path, m.build_id()): m for m in self._modules.values() if m.fd is not None and m.elf is not None}
+        modules = {
+            (m.path, m.build_id()): m
+            for m in self._modules.values()
+            if m.fd is not None and m.elf is not None
+        }
         wanted = {}
         for frames in stacks:
             for i, frame in enumerate(frames):
                 if (frame.module, frame.build_id) in modules and frame.file_offset is not None:
                     wanted.setdefault((frame.module, frame.build_id), set()).add(
-                        call_site(frame.file_offset, i or first_is_return))
+                        call_site(frame.file_offset, i or first_is_return)
+                    )
         names, deadline = {}, time.monotonic() + _INLINE_SECONDS
         for key, offsets in wanted.items():
             if time.monotonic() < deadline:
                 try:
                     names[key] = modules[key].inlined(sorted(offsets), deadline - time.monotonic())
                 except (OSError, ValueError) as exc:
-                    self._note("cannot name the inlined functions of %s: %s" % (key[0], exc))
+                    self._note(f"cannot name the inlined functions of {key[0]}: {exc}")
             if time.monotonic() >= deadline:
-                self._note("not all inlined functions are shown: addr2line takes more than %d seconds"
-                           % _INLINE_SECONDS)
+                self._note(
+                    "not all inlined functions are shown: addr2line takes more than "
+                    f"{_INLINE_SECONDS} seconds"
+                )
                 break
         result = []
         for frames in stacks:
             result.append([])
             for i, frame in enumerate(frames):
                 found = names.get((frame.module, frame.build_id), {}).get(
-                    call_site(frame.file_offset or 0, i or first_is_return), ())
+                    call_site(frame.file_offset or 0, i or first_is_return), ()
+                )
                 for name in found:
-                    extra = Frame(frame.address, name, None, frame.module, frame.file_offset, frame.build_id)
+                    extra = Frame(
+                        frame.address, name, None, frame.module, frame.file_offset, frame.build_id
+                    )
                     extra.inlined = True
                     result[-1].append(extra)
                 result[-1].append(frame)
@@ -474,7 +572,11 @@ class Symbols:
         key = "vdso", end - start
         if key in self._modules:
             return self._modules[key]
-        own = [row for row in mappings(os.getpid()) if row[5] == "[vdso]" and row[1] - row[0] == end - start]
+        own = [
+            row
+            for row in mappings(os.getpid())
+            if row[5] == "[vdso]" and row[1] - row[0] == end - start
+        ]
         if not own or end - start > 1 << 20:
             return None
         module = self._modules[key] = _Module(None, "[vdso]", os.getpid())
@@ -490,25 +592,29 @@ class Symbols:
         """(name, offset) from /tmp/perf-PID.map, which a JIT writes for perf, or None."""
         if pid not in self._jit:
             from .perfmap import PerfMap
-            self._jit[pid] = jit = PerfMap(os.path.join(self._root, "proc/%d" % pid))
+
+            self._jit[pid] = jit = PerfMap(os.path.join(self._root, f"proc/{pid}"))
             if jit.cut:
-                self._note("the perf map of process %d is too large: %s" % (pid, jit.cut))
+                self._note(f"the perf map of process {pid} is too large: {jit.cut}")
         return self._jit[pid].find(address)
 
 
 def _apart(old, rows):
-    """Those of the old mappings that overlap none of the present ones, which are in order of their starts."""
+    """Those of the old mappings that overlap none of the present ones, which are in order of their
+    starts.
+    """
     starts = [row[0] for row in rows]
     apart = []
     for row in old:
-        i = bisect_left(starts, row[1]) - 1     # the last that begins before its end
+        i = bisect_left(starts, row[1]) - 1  # the last that begins before its end
         if i < 0 or rows[i][1] <= row[0]:
             apart.append(row)
     return apart
 
 
 def _nearest(rows, before, keys, first, best):
-    """Put into `best`, for the keys from the first on, the last function row at or below each, if that is nearer.
+    """Put into `best`, for the keys from the first on, the last function row at or below each, if
+    that is nearer.
 
     rows: sorted lines of /proc/kallsyms; before: the function row in front of them, or b"".
     """

@@ -15,17 +15,18 @@ walk: `unwind` returns the frames found up to there, with the reason.
 import enum
 import time
 from bisect import bisect_right
-from typing import Callable, Dict, Hashable, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
+from collections.abc import Hashable, Sequence
+from typing import Callable, NamedTuple, Optional, Union
 
 from .eh_frame import MACHINE, WORD, Machine, Rule, Rules, Table, evaluate
 
 __all__ = ["End", "Walk", "AddressSpace", "unwind", "address_mask"]
 
-MOST_FRAMES = 127               # as many as the kernel's own walk records: PERF_MAX_STACK_DEPTH
+MOST_FRAMES = 127  # as many as the kernel's own walk records: PERF_MAX_STACK_DEPTH
 # Seconds of CPU time: on a busy machine a walk must not end early.
-_STACK_SECONDS = 0.25           # to read CFI for one stack; a stack whose rows are known takes microseconds
-_PROCESS_SECONDS = 20.0         # to read CFI for one process, in all
-_MOST_ROWS = 1 << 13            # kept per process
+_STACK_SECONDS = 0.25  # to read CFI for one stack; a stack whose rows are known takes microseconds
+_PROCESS_SECONDS = 20.0  # to read CFI for one process, in all
+_MOST_ROWS = 1 << 13  # kept per process
 
 
 class End(enum.Enum):
@@ -49,7 +50,7 @@ class Walk(NamedTuple):
     first; end: why there are no more.  The frame at which the walk ended is the last one.
     """
 
-    addresses: Tuple[int, ...]
+    addresses: tuple[int, ...]
     end: End
 
 
@@ -72,7 +73,8 @@ class _Ended(ValueError):
 
 
 class _Row(NamedTuple):
-    """Rules prepared for `_Walker.by_row`: what most frames need is a register, an offset and a few words.
+    """Rules prepared for `_Walker.by_row`: what most frames need is a register, an offset and a few
+    words.
 
     lowest: the lowest of the offsets in `saved`, [(register, offset from the
     CFA)]; link: whether the return address is recovered; general: set when that is not all.
@@ -81,13 +83,16 @@ class _Row(NamedTuple):
     register: int
     offset: int
     lowest: int
-    saved: Tuple[Tuple[int, int], ...]
+    saved: tuple[tuple[int, int], ...]
     link: bool
     general: Optional[Rules]
 
 
 def _row(table: Table, address: int) -> Union[_Row, End]:
-    """What unwinds a frame at a virtual address of a file; End.NO_TABLE where no function is described."""
+    """What unwinds a frame at a virtual address of a file;
+
+    End.NO_TABLE where no function is described.
+    """
     try:
         rules = table.rules(address)
     except ValueError:
@@ -97,22 +102,37 @@ def _row(table: Table, address: int) -> Union[_Row, End]:
 
 def _prepared(rules: Rules, machine: Machine) -> Union[_Row, End]:
     """The row of rules of a frame, or End.OUTERMOST."""
-    own = {register: rule for register, rule in rules.registers.items()
-           if register < machine.registers and rule.kind != "same_value"}
+    own = {
+        register: rule
+        for register, rule in rules.registers.items()
+        if register < machine.registers and rule.kind != "same_value"
+    }
     link = own.get(rules.link)
     if link is not None and link.kind == "undefined":
         return End.OUTERMOST
     if link is None and not machine.lr:
         return End.BAD_TABLE
-    simple = not rules.signal and rules.link == machine.link and machine.stack not in own and all(
-        rule.kind == "offset" and not rule.value & 7 for rule in own.values())
+    simple = (
+        not rules.signal
+        and rules.link == machine.link
+        and machine.stack not in own
+        and all(rule.kind == "offset" and not rule.value & 7 for rule in own.values())
+    )
     if not simple or rules.register is None:
         return _Row(0, 0, 0, (), link is not None, rules._replace(registers=own))
     saved = tuple((register, rule.value) for register, rule in own.items())
-    return _Row(rules.register, rules.offset, min([0] + [offset for _, offset in saved]), saved, link is not None, None)
+    return _Row(
+        rules.register,
+        rules.offset,
+        min([0] + [offset for _, offset in saved]),
+        saved,
+        link is not None,
+        None,
+    )
 
 
 # Processes
+
 
 class AddressSpace:
     """The executable mappings of a process, and what unwinds the frames at the places met so far.
@@ -124,20 +144,23 @@ class AddressSpace:
 
     def __init__(self, table: Callable[[Hashable], Optional[Table]]) -> None:
         self._table = table
-        self._mappings: Sequence[Tuple[int, int, bool, int, Hashable, str]] = ()
-        self._starts: List[int] = []
-        self._trampolines: Set[int] = set()
+        self._mappings: Sequence[tuple[int, int, bool, int, Hashable, str]] = ()
+        self._starts: list[int] = []
+        self._trampolines: set[int] = set()
         self._left, self._stack_left = _PROCESS_SECONDS, _STACK_SECONDS
-        self.rows: Dict[int, Union[_Row, End]] = {}
+        self.rows: dict[int, Union[_Row, End]] = {}
 
-    def update(self, mappings: Sequence[Tuple[int, int, bool, int, Hashable, str]]) -> None:
+    def update(self, mappings: Sequence[tuple[int, int, bool, int, Hashable, str]]) -> None:
         """Take the mappings as kernel.maps.mappings returns them; call it when they have changed."""
         old, self._mappings = self._mappings, sorted(row for row in mappings if row[2])
         self._starts = [row[0] for row in self._mappings]
-        # uprobe_get_trampoline_vaddr() in kernel/events/uprobes.c: a uretprobe puts this in the return address's place.
+        # uprobe_get_trampoline_vaddr() in kernel/events/uprobes.c: a uretprobe puts this in the
+        # return address's place.
         self._trampolines = {row[0] for row in self._mappings if row[5] == "[uprobes]"}
-        if set(old) <= set(self._mappings):             # a library has been loaded
-            self.rows = {address: row for address, row in self.rows.items() if row is not End.NO_CODE}
+        if set(old) <= set(self._mappings):  # a library has been loaded
+            self.rows = {
+                address: row for address, row in self.rows.items() if row is not End.NO_CODE
+            }
         else:
             self.rows = {}
 
@@ -146,12 +169,15 @@ class AddressSpace:
         self._stack_left = _STACK_SECONDS
 
     def row(self, address: int) -> Union[_Row, End]:
-        """What unwinds a frame at an address.  End.TIME when the walk or the process has used up its time."""
+        """What unwinds a frame at an address.
+
+        End.TIME when the walk or the process has used up its time.
+        """
         if self._stack_left <= 0 or self._left <= 0:
             return End.TIME
         begin = time.thread_time()
         place = self._find(address)
-        loaded = time.thread_time()             # a file is opened for all the stacks that come
+        loaded = time.thread_time()  # a file is opened for all the stacks that come
         found = place if isinstance(place, End) else _row(*place)
         now = time.thread_time()
         self._left -= now - begin
@@ -161,8 +187,10 @@ class AddressSpace:
         self.rows[address] = found
         return found
 
-    def _find(self, address: int) -> Union[Tuple[Table, int], End]:
-        """The Table of the file that is mapped at an address, and the virtual address there; or why there is none."""
+    def _find(self, address: int) -> Union[tuple[Table, int], End]:
+        """The Table of the file that is mapped at an address, and the virtual address there; or why
+        there is none.
+        """
         i = bisect_right(self._starts, address) - 1
         if i < 0 or address >= self._mappings[i][1]:
             return End.RETURN_PROBE if address + 1 in self._trampolines else End.NO_CODE
@@ -174,6 +202,7 @@ class AddressSpace:
 
 # Stacks
 
+
 class _Walker:
     """A frame of a stack: its registers, and the copy of the stack.
 
@@ -181,12 +210,20 @@ class _Walker:
     behind a frame record of arm64; call: whether the instruction pointer is a return address.
     """
 
-    def __init__(self, machine: Machine, ip: int, sp: int, saved: Sequence[int], stack: Union[bytes, memoryview],
-                 call: bool) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        ip: int,
+        sp: int,
+        saved: Sequence[int],
+        stack: Union[bytes, memoryview],
+        call: bool,
+    ) -> None:
         self.machine, self.call, self.low, self.base = machine, call, sp, sp
-        self.values = {machine.link: ip, machine.stack: sp}     # on arm64 `saved` has the link register
+        # on arm64 `saved` has the link register
+        self.values = {machine.link: ip, machine.stack: sp}
         self.values.update(zip(machine.saved, saved))
-        self.words = memoryview(stack)[:len(stack) & ~7].cast("Q")
+        self.words = memoryview(stack)[: len(stack) & ~7].cast("Q")
         self.innermost = True
 
     def word(self, address: int) -> int:
@@ -210,7 +247,9 @@ class _Walker:
         values = self.values
         cfa = values.get(register)
         if cfa is None:
-            if register == self.machine.stack:          # behind a frame record; frames of this ABI have them
+            if (
+                register == self.machine.stack
+            ):  # behind a frame record; frames of this ABI have them
                 return self.by_frame_pointer()
             raise _Ended(End.NO_REGISTER)
         cfa += offset
@@ -228,7 +267,9 @@ class _Walker:
         return values[self.machine.link]
 
     def _check(self, cfa: int, link: bool) -> None:
-        """A frame is larger than nothing, but for a leaf's; only there is the return address still in its register."""
+        """A frame is larger than nothing, but for a leaf's; only there is the return address still
+        in its register.
+        """
         if cfa & 7 or cfa < self.low or not link and not self.innermost or cfa == self.low and link:
             raise _Ended(End.BAD_TABLE)
 
@@ -238,10 +279,13 @@ class _Walker:
             cfa = self.register(rules.register) + rules.offset & WORD
         else:
             cfa = evaluate(rules.expression, None, self.register, self.word)
-        if not rules.signal:                    # one on a stack of its own interrupts a frame on another
+        if not rules.signal:  # one on a stack of its own interrupts a frame on another
             self._check(cfa, rules.link in rules.registers)
-        found = {number: self._recover(rule, cfa) for number, rule in rules.registers.items()
-                 if rule.kind != "undefined"}
+        found = {
+            number: self._recover(rule, cfa)
+            for number, rule in rules.registers.items()
+            if rule.kind != "undefined"
+        }
         for number in rules.registers:
             self.values.pop(number, None)
         self.values[self.machine.stack] = cfa
@@ -262,7 +306,10 @@ class _Walker:
         return self.word(result) if rule.kind == "expression" else result
 
     def by_frame_pointer(self) -> int:
-        """Unwind a frame without CFI.  Both psABIs keep the caller's frame pointer and the return address there."""
+        """Unwind a frame without CFI.
+
+        Both psABIs keep the caller's frame pointer and the return address there.
+        """
         record = self.values.get(self.machine.frame, 0)
         at = record - self.base >> 3
         if record & 7 or record < self.low or not 0 <= at < len(self.words) - 1:
@@ -270,14 +317,23 @@ class _Walker:
         # What the function has done to other registers is not known.
         self.values = {self.machine.frame: self.words[at], self.machine.link: self.words[at + 1]}
         self.low = record + 16
-        if not self.machine.lr:                 # arm64: a frame record can be anywhere in its frame
+        if not self.machine.lr:  # arm64: a frame record can be anywhere in its frame
             self.values[self.machine.stack] = self.low
         self.call, self.innermost = True, False
         return self.words[at + 1]
 
 
-def unwind(space: AddressSpace, ip: int, sp: int, saved: Sequence[int], stack: Union[bytes, memoryview],
-           call: bool = True, mask: int = WORD, machine: Machine = MACHINE, limit: int = MOST_FRAMES) -> Walk:
+def unwind(
+    space: AddressSpace,
+    ip: int,
+    sp: int,
+    saved: Sequence[int],
+    stack: Union[bytes, memoryview],
+    call: bool = True,
+    mask: int = WORD,
+    machine: Machine = MACHINE,
+    limit: int = MOST_FRAMES,
+) -> Walk:
     """The frames of a stack.
 
     ip, sp, saved: the instruction pointer, the stack pointer and the registers
@@ -299,7 +355,9 @@ def unwind(space: AddressSpace, ip: int, sp: int, saved: Sequence[int], stack: U
         if len(found) >= limit:
             return Walk(tuple(found), End.DEPTH)
         try:
-            address = (walker.by_frame_pointer() if isinstance(row, End) else walker.by_row(row)) & mask
+            address = (
+                walker.by_frame_pointer() if isinstance(row, End) else walker.by_row(row)
+            ) & mask
         except _Ended as exc:
             return Walk(tuple(found), exc.end)
         except ValueError:

@@ -9,7 +9,13 @@ from crisis.alloc import arguments
 
 
 def test_sizes():
-    assert [arguments.size(text) for text in ("0", "17", "2k", "3M", "1G")] == [0, 17, 2048, 3 << 20, 1 << 30]
+    assert [arguments.size(text) for text in ("0", "17", "2k", "3M", "1G")] == [
+        0,
+        17,
+        2048,
+        3 << 20,
+        1 << 30,
+    ]
     for text in "", "k", "-1", "1.5", "1T", "9" * 30, "\u0663":
         with pytest.raises(argparse.ArgumentTypeError):
             arguments.size(text)
@@ -22,10 +28,17 @@ def test_sampling():
         assert one and (one.every, one.nbytes) == (int(text), 0)
         assert one.probability(0) == one.probability(99) == 1 / int(text)
     assert not arguments.sample_rate("1")
-    for one in arguments.sample_rate("512K"), arguments.sample_bytes("512K"), arguments.sample_bytes("524288"):
+    for one in (
+        arguments.sample_rate("512K"),
+        arguments.sample_bytes("512K"),
+        arguments.sample_bytes("524288"),
+    ):
         assert one and (one.every, one.nbytes) == (1, 524288)
         assert one.probability(0) == one.probability(1) == pytest.approx(1 / 524288, rel=1e-5)
-        assert one.probability(524288) == pytest.approx(1 - 1 / 2.718281828) and one.probability(1 << 40) == 1
+        assert (
+            one.probability(524288) == pytest.approx(1 - 1 / 2.718281828)
+            and one.probability(1 << 40) == 1
+        )
     for text in "0", "1048577", "-1", "", "1.5", "x", "9" * 5000, "0K", "5G", "\u0663":
         with pytest.raises(argparse.ArgumentTypeError):
             arguments.sample_rate(text)
@@ -33,7 +46,7 @@ def test_sampling():
         with pytest.raises(argparse.ArgumentTypeError):
             arguments.sample_bytes(text)
     with pytest.raises(argparse.ArgumentTypeError, match="--symbols-prefix"):
-        arguments.sample_bytes("je_")             # what -S is in libbpf-tools
+        arguments.sample_bytes("je_")  # what -S is in libbpf-tools
 
 
 def test_entries():

@@ -4,6 +4,7 @@
 import random
 
 import pytest
+
 from crisis.alloc.ranges import Ranges, punched
 
 
@@ -26,11 +27,13 @@ def test_ranges_are_sets_of_addresses(seed):
     for _ in range(200):
         start = pick.randrange(60)
         end = start + pick.randrange(1, 20)
-        if pick.random() < .5:
+        if pick.random() < 0.5:
             ranges.add(start, end)
             model.update(range(start, end))
         else:
-            assert {a for s, e in ranges.remove(start, end) for a in range(s, e)} == model & set(range(start, end))
+            assert {a for s, e in ranges.remove(start, end) for a in range(s, e)} == model & set(
+                range(start, end)
+            )
             model.difference_update(range(start, end))
         flat = [bound for one in ranges for bound in one]
         assert flat == sorted(set(flat)) and {a for s, e in ranges for a in range(s, e)} == model
@@ -40,7 +43,10 @@ def test_holes_are_in_older_blocks():
     """A block in the hole of another, with a hole of its own."""
     blocks = {100: (100, 1), 150: (20, 3), 500: (10, 9)}
     assert punched(blocks, [(2, 140, 180)]) == {100: [(100, 140), (180, 200)]}
-    assert punched(blocks, [(2, 140, 180), (4, 160, 190)]) == {100: [(100, 140), (190, 200)], 150: [(150, 160)]}
+    assert punched(blocks, [(2, 140, 180), (4, 160, 190)]) == {
+        100: [(100, 140), (190, 200)],
+        150: [(150, 160)],
+    }
     assert punched(blocks, [(4, 0, 1000)]) == {100: [], 150: []}
     assert punched(blocks, []) == {}
 
@@ -52,7 +58,11 @@ def test_holes_are_as_a_process_sees_them(seed):
     for when in range(1, 80):
         start = pick.randrange(200)
         end = start + pick.randrange(1, 30)
-        if pick.random() < .5 and start not in blocks and not owner.keys() & set(range(start, end)):
+        if (
+            pick.random() < 0.5
+            and start not in blocks
+            and not owner.keys() & set(range(start, end))
+        ):
             blocks[start] = end - start, when
             owner.update(dict.fromkeys(range(start, end), start))
         else:

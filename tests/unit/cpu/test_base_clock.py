@@ -21,7 +21,7 @@ class Registers:
 
 
 def test_turbo_of_each_core_type(hybrid):
-    registers = Registers({0x1ad: 0x2f2f2f3031, 0x650: 0x2424242426})
+    registers = Registers({0x1AD: 0x2F2F2F3031, 0x650: 0x2424242426})
     processor = info.identify(hybrid)
     assert base_clock.turbo_steps(0, processor, registers, 2100, hybrid)[-1] == (1, 4900)
     assert base_clock.turbo_steps(4, processor, registers, 1600, hybrid)[-1] == (1, 3800)

@@ -8,7 +8,7 @@ from crisis.cpu import thermal
 
 def test_cores_of_coretemp_by_threads(hybrid):
     found = thermal.sensors(hybrid)
-    assert {s.source for s in found} == {"coretemp"}        # the zone of the same package adds nothing
+    assert {s.source for s in found} == {"coretemp"}  # the zone of the same package adds nothing
     nearest = thermal.best(found, range(8))
     assert [nearest[cpu].read() for cpu in range(8)] == [71, 71, 64, 64, 58, 58, 57, 59]
     assert {s.limit for s in nearest.values()} == {100}
@@ -33,7 +33,10 @@ def test_tdie_before_tctl(zen4):
 def test_throttle_counts(hybrid):
     counts = thermal.throttle_counts(hybrid)
     assert counts[0]["core_throttle_count"] == 3 and counts[2]["core_throttle_count"] == 0
-    assert counts[7]["package_throttle_total_time_ms"] == 50 and counts[7]["core_power_limit_count"] is None
+    assert (
+        counts[7]["package_throttle_total_time_ms"] == 50
+        and counts[7]["core_power_limit_count"] is None
+    )
 
 
 def test_amd_has_no_throttle_counts(zen4):

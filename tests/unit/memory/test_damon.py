@@ -14,7 +14,9 @@ def test_regions():
     big = damon.regions_of([(0, 1000 * PAGE), (1 << 40, (1 << 40) + 1000 * PAGE)], 100)
     assert len(big) <= 101 and sum(end - start for start, end in big) == 2000 * PAGE
     assert all(a[1] <= b[0] for a, b in zip(big, big[1:]))
-    scattered = damon.regions_of([(at * 10 * PAGE, (at * 10 + 1) * PAGE) for at in range(1000)], 100)
+    scattered = damon.regions_of(
+        [(at * 10 * PAGE, (at * 10 + 1) * PAGE) for at in range(1000)], 100
+    )
     assert len(scattered) <= 200 and scattered[0][0] == 0 and scattered[-1][1] == 9991 * PAGE
     assert damon.standard_error(page, 3 * PAGE) == 0
     two = [(at, at + 2 * PAGE) for at in range(0, 200 * PAGE, 2 * PAGE)]
@@ -26,16 +28,31 @@ def damon_tree(root, used="0", operations="vaddr\nfvaddr\npaddr\n"):
     top = root / "sys/kernel/mm/damon/admin/kdamonds"
     files = ["nr_kdamonds", "0/state", "0/contexts/nr_contexts"]
     context = "0/contexts/0/"
-    files += [context + name for name in (
-        "operations", "targets/nr_targets", "targets/0/pid_target", "targets/0/regions/nr_regions",
-        "schemes/nr_schemes")]
-    files += [context + "monitoring_attrs/intervals/" + name for name in ("sample_us", "aggr_us", "update_us")]
-    files += [context + "targets/0/regions/%d/%s" % (i, end) for i in range(3) for end in ("start", "end")]
+    files += [
+        context + name
+        for name in (
+            "operations",
+            "targets/nr_targets",
+            "targets/0/pid_target",
+            "targets/0/regions/nr_regions",
+            "schemes/nr_schemes",
+        )
+    ]
+    files += [
+        context + "monitoring_attrs/intervals/" + name
+        for name in ("sample_us", "aggr_us", "update_us")
+    ]
+    files += [
+        context + f"targets/0/regions/{i}/{end}" for i in range(3) for end in ("start", "end")
+    ]
     for scheme in "01":
-        base = context + "schemes/%s/" % scheme
+        base = context + f"schemes/{scheme}/"
         files += [base + "action", base + "stats/sz_tried"]
-        files += [base + "access_pattern/%s/%s" % (name, end) for name in ("sz", "nr_accesses", "age")
-                  for end in ("min", "max")]
+        files += [
+            base + f"access_pattern/{name}/{end}"
+            for name in ("sz", "nr_accesses", "age")
+            for end in ("min", "max")
+        ]
     for name in files:
         (top / name).parent.mkdir(parents=True, exist_ok=True)
         (top / name).write_text("")
@@ -51,25 +68,33 @@ def test_damon_is_set_up_as_documented_and_left_as_found(tmp_path, monkeypatch):
     top = damon_tree(tmp_path)
     written = []
     write = damon.Damon._write
-    monkeypatch.setattr(damon.Damon, "_write",
-                        lambda self, path, text: (written.append((path, text)), write(self, path, text)))
+    monkeypatch.setattr(
+        damon.Damon,
+        "_write",
+        lambda self, path, text: (written.append((path, text)), write(self, path, text)),
+    )
     kdamond = damon.Damon(str(tmp_path))
-    kdamond.start(77, [(0x1000, 0x2000), (0x2000, 0x3000), (0x9000, 0xa000)], .25)
+    kdamond.start(77, [(0x1000, 0x2000), (0x2000, 0x3000), (0x9000, 0xA000)], 0.25)
     context = "0/contexts/0/"
     assert written[:2] == [("nr_kdamonds", "1"), ("0/contexts/nr_contexts", "1")]
     assert written[-1] == ("0/state", "on")
     asked = dict(written)
     attributes = context + "monitoring_attrs/"
-    assert {asked[attributes + "intervals/" + n] for n in ("sample_us", "aggr_us", "update_us")} == {"250000"}
+    assert {
+        asked[attributes + "intervals/" + n] for n in ("sample_us", "aggr_us", "update_us")
+    } == {"250000"}
     assert asked[attributes + "nr_regions/min"] == asked[attributes + "nr_regions/max"] == "3"
     order = [path for path, _ in written if "nr_regions/m" in path]
-    assert order[0].endswith("min")                     # the maximum may never be below the minimum
-    assert asked[context + "targets/0/pid_target"] == "77" and asked[context + "operations"] == "fvaddr"
+    assert order[0].endswith("min")  # the maximum may never be below the minimum
+    assert (
+        asked[context + "targets/0/pid_target"] == "77"
+        and asked[context + "operations"] == "fvaddr"
+    )
     assert asked[context + "targets/0/regions/2/start"] == str(0x9000)
     assert asked[context + "schemes/0/access_pattern/nr_accesses/min"] == "1"
     assert asked[context + "schemes/1/access_pattern/nr_accesses/min"] == "0"
     for scheme, size in (0, 4096), (1, 12288):
-        (top / context / ("schemes/%d/stats/sz_tried" % scheme)).write_text("%d\n" % size)
+        (top / context / (f"schemes/{scheme}/stats/sz_tried")).write_text(f"{size}\n")
     assert kdamond.result() == (4096, 12288)
     kdamond.close()
     assert written[-2:] == [("0/state", "off"), ("nr_kdamonds", "0")]
@@ -88,4 +113,4 @@ def test_damon_in_use_or_missing(tmp_path):
     (top / "nr_kdamonds").write_text("0\n")
     with pytest.raises(Unavailable, match="CONFIG_DAMON_VADDR"):
         damon.Damon(str(tmp_path))
-    assert (top / "nr_kdamonds").read_text() == "0\n"      # (a file is not cut: "0" over "0\n")
+    assert (top / "nr_kdamonds").read_text() == "0\n"  # (a file is not cut: "0" over "0\n")

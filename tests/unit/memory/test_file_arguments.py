@@ -15,14 +15,19 @@ def test_names_from_a_list(tmp_path):
     assert list(names_from(str(path), True)) == ["a\nb", "c"]
 
 
-
-
 def test_names_of_a_list(tmp_path):
     from crisis.memory.file_arguments import names_from
+
     path = str(tmp_path / "list")
     for null, end in (False, b"\n"), (True, b"\0"):
-        for raw, names in ((b"", []), (b"a", ["a"]), (b"a@@b@", ["a", "b"]), (b"x" * 60000 + b"@c@", ["x" * 60000, "c"]),
-                           (b"d@" * 90000, ["d"] * 90000), (b"\xff@", ["\udcff"])):
+        for raw, names in (
+            (b"", []),
+            (b"a", ["a"]),
+            (b"a@@b@", ["a", "b"]),
+            (b"x" * 60000 + b"@c@", ["x" * 60000, "c"]),
+            (b"d@" * 90000, ["d"] * 90000),
+            (b"\xff@", ["\udcff"]),
+        ):
             (tmp_path / "list").write_bytes(raw.replace(b"@", end))
             assert list(names_from(path, null)) == names
     for name in "/dev/zero", path:

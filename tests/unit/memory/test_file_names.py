@@ -34,19 +34,23 @@ def dev(major, minor):
     return major << 20 | minor
 
 
-@pytest.mark.parametrize("device, mode, path, whole", [
-    ((254, 0), FILE, "/etc/passwd", "/etc/passwd"),
-    ((254, 0), FILE, "/srv/bind/x", "/srv/bind/x"),             # the widest mount names it
-    ((254, 0), DIRECTORY, "/", "/"),
-    ((0, 40), FILE, "/@home/u/file", "/home/u/file"),           # btrfs: the subvolume is in the name
-    ((0, 40), FILE, "/@other/file", "[0:40]/@other/file"),      # which is not mounted
-    ((0, 40), FILE, "/@homework", "[0:40]/@homework"),
-    ((7, 1), FILE, "/only/this/file", "/mnt/part two/file"),
-    ((7, 1), DIRECTORY, "/only/this", "/mnt/part two"),
-    ((9, 9), FILE, "/far", "[9:9]/far"),
-    ((254, 0), BLOCK, None, "/dev/vda"),
-    ((254, 1), BLOCK, None, "block device 254:1"),
-    ((254, 0), FILE, None, None)])
+@pytest.mark.parametrize(
+    "device, mode, path, whole",
+    [
+        ((254, 0), FILE, "/etc/passwd", "/etc/passwd"),
+        ((254, 0), FILE, "/srv/bind/x", "/srv/bind/x"),  # the widest mount names it
+        ((254, 0), DIRECTORY, "/", "/"),
+        ((0, 40), FILE, "/@home/u/file", "/home/u/file"),  # btrfs: the subvolume is in the name
+        ((0, 40), FILE, "/@other/file", "[0:40]/@other/file"),  # which is not mounted
+        ((0, 40), FILE, "/@homework", "[0:40]/@homework"),
+        ((7, 1), FILE, "/only/this/file", "/mnt/part two/file"),
+        ((7, 1), DIRECTORY, "/only/this", "/mnt/part two"),
+        ((9, 9), FILE, "/far", "[9:9]/far"),
+        ((254, 0), BLOCK, None, "/dev/vda"),
+        ((254, 1), BLOCK, None, "block device 254:1"),
+        ((254, 0), FILE, None, None),
+    ],
+)
 def test_path(mounts, device, mode, path, whole):
     assert mounts.path(file_names.File(5, dev(*device), mode, path)) == whole
 
@@ -58,7 +62,10 @@ def test_path_elsewhere(mounts):
     assert mounts.path(file, 78) == "[7:9]/f"
     assert mounts.path(file_names.File(5, dev(254, 0), FILE, "/f", deleted=True)) == "/f (deleted)"
     assert mounts.path(file_names.File(5, dev(254, 0), FILE, "/d/f", cut=True)) == ".../d/f"
-    assert mounts.filesystem(dev(0, 40)) == ("btrfs", "/home") and mounts.filesystem(dev(9, 9)) == (None, None)
+    assert mounts.filesystem(dev(0, 40)) == ("btrfs", "/home") and mounts.filesystem(dev(9, 9)) == (
+        None,
+        None,
+    )
 
 
 def test_search_is_bounded(mounts, tmp_path):
@@ -66,7 +73,7 @@ def test_search_is_bounded(mounts, tmp_path):
     (tmp_path / "home" / "file").write_text("x")
     ino = os.stat(str(tmp_path / "home/file")).st_ino
     search = file_names.Search(mounts)
-    assert search.ask(dev(0, 40), ino) is None          # never waits
+    assert search.ask(dev(0, 40), ino) is None  # never waits
     search.wait(10)
     assert search.ask(dev(0, 40), ino) == str(tmp_path / "home/file")
-    assert search.ask(dev(0, 40), ino + 1) is None and not search._busy     # the file system rests now
+    assert search.ask(dev(0, 40), ino + 1) is None and not search._busy  # the file system rests now

@@ -6,14 +6,26 @@ from crisis.memory import PAGE, overlap
 
 def mapping(process, start, pages, ref, shared, file=b"00:00 0", name=b""):
     """A overlap.Mapping of that many pages, so many of them referenced and shared."""
-    return overlap.Mapping(process, (start, start + pages * PAGE, "rw-p", name, pages * PAGE, 0, ref * PAGE,
-                                   shared * PAGE, file))
+    return overlap.Mapping(
+        process,
+        (
+            start,
+            start + pages * PAGE,
+            "rw-p",
+            name,
+            pages * PAGE,
+            0,
+            ref * PAGE,
+            shared * PAGE,
+            file,
+        ),
+    )
 
 
 def bounds(mappings, frames=None):
     """(at least, at most) in pages."""
     low, middle, high = overlap.touched(mappings, frames)
-    assert low <= middle <= high and middle == round((low * high) ** .5)
+    assert low <= middle <= high and middle == round((low * high) ** 0.5)
     return low // PAGE, high // PAGE
 
 
@@ -23,20 +35,31 @@ def test_what_several_touched_without_frame_numbers():
     # All shared; one may have touched what the other has, or other pages.
     assert bounds([mapping(1, 0, 60, 10, 60), mapping(2, 0, 60, 12, 60)]) == (12, 22)
     # Nothing shared: exact.  An untouched mapping adds nothing.
-    assert bounds([mapping(1, 0, 30, 9, 0), mapping(2, 0, 30, 8, 0), mapping(3, 0, 30, 0, 30)]) == (17, 17)
+    assert bounds([mapping(1, 0, 30, 9, 0), mapping(2, 0, 30, 8, 0), mapping(3, 0, 30, 0, 30)]) == (
+        17,
+        17,
+    )
     # Two anonymous mappings of a process are of different pages, two of a file need not be.
     assert bounds([mapping(1, 0, 9, 4, 9), mapping(1, 1 << 20, 9, 3, 9)]) == (7, 7)
-    assert bounds([mapping(1, 0, 9, 4, 9, b"fe:00 5"), mapping(1, 1 << 20, 9, 3, 9, b"fe:00 5")]) == (4, 7)
+    assert bounds(
+        [mapping(1, 0, 9, 4, 9, b"fe:00 5"), mapping(1, 1 << 20, 9, 3, 9, b"fe:00 5")]
+    ) == (4, 7)
     # Different files have different pages; a library that only strangers share is one's own.
-    assert bounds([mapping(1, 0, 9, 4, 9, b"fe:00 5"), mapping(2, 0, 9, 3, 9, b"fe:00 6")]) == (7, 7)
+    assert bounds([mapping(1, 0, 9, 4, 9, b"fe:00 5"), mapping(2, 0, 9, 3, 9, b"fe:00 6")]) == (
+        7,
+        7,
+    )
     # A child's stack has grown downwards: the same pages at another start.
-    assert bounds([mapping(1, 50, 9, 4, 9, name=b"[stack]"), mapping(2, 40, 9, 4, 9, name=b"[stack]")]) == (4, 8)
+    assert bounds(
+        [mapping(1, 50, 9, 4, 9, name=b"[stack]"), mapping(2, 40, 9, 4, 9, name=b"[stack]")]
+    ) == (4, 8)
     assert overlap.touched([]) == (0, 0, 0)
 
 
 def test_what_several_touched_by_frame_numbers():
     def frames(mapping):
         return table[mapping.process, mapping.start]
+
     table = {(1, 0): (list(range(60)), 0), (2, 0): (list(range(60)), 0)}
     # As a whole, so once; there are 60 of them.
     assert bounds([mapping(1, 0, 60, 60, 60), mapping(2, 0, 60, 60, 60)], frames) == (60, 60)
@@ -48,7 +71,10 @@ def test_what_several_touched_by_frame_numbers():
     table = {(1, 0): (list(range(30)), 0), (2, 1 << 20): (list(range(30)), 0)}
     assert bounds([mapping(1, 0, 30, 30, 30), mapping(2, 1 << 20, 30, 30, 30)], frames) == (30, 60)
     # Numbers that cannot be read: as without.
-    assert bounds([mapping(1, 0, 60, 40, 60), mapping(2, 0, 60, 40, 60)], lambda mapping: None) == (40, 80)
+    assert bounds([mapping(1, 0, 60, 40, 60), mapping(2, 0, 60, 40, 60)], lambda mapping: None) == (
+        40,
+        80,
+    )
 
 
 def test_frame_numbers_are_read_within_limits(monkeypatch):

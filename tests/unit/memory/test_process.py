@@ -58,34 +58,76 @@ VmFlags: rd wr sh mr mw me ms de ht sd
 
 def test_mappings_of_new_and_old_kernels():
     assert mappings(SMAPS) == [
-        (0x55d0c0000000, 0x55d0c0002000, "r-xp", b"/usr/bin/a b (deleted)", 8192, 2048, 4096, 8192,
-         b"fe:00 1234"),
-        (0x7f0000000000, 0x7f0000400000, "rw-p", b"", 2052 << 10, 2052 << 10, 2048 << 10, 0, b"00:00 0"),
-        (0x7f0000400000, 0x7f0000600000, "rw-s", b"/anon_hugepage\\012x (deleted)", 0, 0, 0, 0,
-         b"00:0f 99")]
+        (
+            0x55D0C0000000,
+            0x55D0C0002000,
+            "r-xp",
+            b"/usr/bin/a b (deleted)",
+            8192,
+            2048,
+            4096,
+            8192,
+            b"fe:00 1234",
+        ),
+        (
+            0x7F0000000000,
+            0x7F0000400000,
+            "rw-p",
+            b"",
+            2052 << 10,
+            2052 << 10,
+            2048 << 10,
+            0,
+            b"00:00 0",
+        ),
+        (
+            0x7F0000400000,
+            0x7F0000600000,
+            "rw-s",
+            b"/anon_hugepage\\012x (deleted)",
+            0,
+            0,
+            0,
+            0,
+            b"00:0f 99",
+        ),
+    ]
     found = sum_mappings(SMAPS)
     assert found["Rss"] == 2060 << 10 and found["Referenced"] == 2052 << 10
-    assert found["AnonHugePages"] == found["Private_Hugetlb"] == 2048 << 10 and found["FilePmdMapped"] == 0
+    assert (
+        found["AnonHugePages"] == found["Private_Hugetlb"] == 2048 << 10
+        and found["FilePmdMapped"] == 0
+    )
 
 
 def fake_process(root, pid=77, comm=b"a) (b", parent=1, flags=0, **files):
     directory = root / "proc" / str(pid)
     directory.mkdir(parents=True)
     fields = ["S", parent, pid, pid, 0, -1, flags] + [0] * 12 + [4200] + [0] * 20
-    (directory / "stat").write_bytes(b"%d (%s) " % (pid, comm) + " ".join(map(str, fields)).encode() + b"\n")
+    (directory / "stat").write_bytes(
+        b"%d (%s) " % (pid, comm) + " ".join(map(str, fields)).encode() + b"\n"
+    )
     for name, content in files.items():
         (directory / name).write_bytes(content)
     return directory
 
 
 def test_process_and_rollup(tmp_path):
-    fake_process(tmp_path, smaps_rollup=b"1000-2000 ---p 00000000 00:00 0 [rollup]\nRss: 12 kB\nPss: 10 kB\n"
-                                        b"Referenced: 8 kB\nAnonHugePages: 0 kB\n", clear_refs=b"")
+    fake_process(
+        tmp_path,
+        smaps_rollup=b"1000-2000 ---p 00000000 00:00 0 [rollup]\nRss: 12 kB\nPss: 10 kB\n"
+        b"Referenced: 8 kB\nAnonHugePages: 0 kB\n",
+        clear_refs=b"",
+    )
     process = Process(77, str(tmp_path))
     assert (process.comm, process.parent, process.kernel) == ("a) (b", 1, False)
     assert process.born == 4200 / os.sysconf("SC_CLK_TCK")
     found, begin, end = process.rollup()
-    assert (found["Rss"], found["Pss"], found["Referenced"]) == (12288, 10240, 8192) and begin <= end
+    assert (found["Rss"], found["Pss"], found["Referenced"]) == (
+        12288,
+        10240,
+        8192,
+    ) and begin <= end
     process.clear(True)
     assert (tmp_path / "proc/77/clear_refs").read_bytes() == b"14"
     (tmp_path / "proc/77/clear_refs").write_bytes(b"")
@@ -102,7 +144,7 @@ def test_without_rollup_smaps_serves_and_without_both_one_line_says_so(tmp_path)
         with pytest.raises(Unavailable, match="CONFIG_PROC_PAGE_MONITOR"):
             act()
     (directory / "smaps_rollup").write_bytes(b"")
-    with pytest.raises(ProcessLookupError):         # a zombie's is empty
+    with pytest.raises(ProcessLookupError):  # a zombie's is empty
         process.rollup()
     (directory / "stat").unlink()
     with pytest.raises(ProcessLookupError):
@@ -113,10 +155,17 @@ def test_without_rollup_smaps_serves_and_without_both_one_line_says_so(tmp_path)
 
 def test_frames(tmp_path):
     entries = array.array("Q", [0] * 40)
-    entries[16], entries[17], entries[18], entries[30] = 1 << 63 | 7, 1 << 63 | 1 << 56 | 8, 1 << 62 | 9, 1 << 63 | 11
+    entries[16], entries[17], entries[18], entries[30] = (
+        1 << 63 | 7,
+        1 << 63 | 1 << 56 | 8,
+        1 << 62 | 9,
+        1 << 63 | 11,
+    )
     fake_process(tmp_path, pagemap=entries.tobytes())
     process = Process(77, str(tmp_path))
-    assert process.frames(16 * PAGE, 31 * PAGE) == ([7, 11], 1) and process.frames(0, 16 * PAGE) == ([], 0)
+    assert process.frames(16 * PAGE, 31 * PAGE) == ([7, 11], 1) and process.frames(
+        0, 16 * PAGE
+    ) == ([], 0)
     entries[16], entries[30] = 1 << 63, 1 << 63
     (tmp_path / "proc/77/pagemap").write_bytes(entries.tobytes())
     with pytest.raises(NotPermitted, match="CAP_SYS_ADMIN"):
@@ -133,8 +182,10 @@ def test_descendants(tmp_path):
 def test_reclaim_is_counted_once(tmp_path):
     (tmp_path / "proc").mkdir()
     assert reclaim_scanned(str(tmp_path)) is None
-    (tmp_path / "proc/vmstat").write_text("pgscan_kswapd 100\npgscan_direct 20\npgscan_direct_throttle 5\n"
-                                          "pgscan_anon 80\npgscan_file 43\npgscan_khugepaged 3\npgsteal_kswapd 9\n")
+    (tmp_path / "proc/vmstat").write_text(
+        "pgscan_kswapd 100\npgscan_direct 20\npgscan_direct_throttle 5\n"
+        "pgscan_anon 80\npgscan_file 43\npgscan_khugepaged 3\npgsteal_kswapd 9\n"
+    )
     assert reclaim_scanned(str(tmp_path)) == 123
 
 
@@ -158,8 +209,15 @@ def test_resident_runs(tmp_path):
     entries = array.array("Q", [0] * 64)
     for page in 16, 17, 20, 32, 33:
         entries[page] = 1 << 63 | page
-    entries[21] = 1 << 62       # swapped
-    fake_process(tmp_path, maps=b"10000-18000 rw-p 0 0:0 0\n18000-22000 r--p 0 0:0 0 /x\n", pagemap=entries.tobytes())
+    entries[21] = 1 << 62  # swapped
+    fake_process(
+        tmp_path,
+        maps=b"10000-18000 rw-p 0 0:0 0\n18000-22000 r--p 0 0:0 0 /x\n",
+        pagemap=entries.tobytes(),
+    )
     if PAGE == 4096:
         assert Process(77, str(tmp_path)).resident_runs() == [
-            (0x10000, 0x12000), (0x14000, 0x15000), (0x20000, 0x22000)]
+            (0x10000, 0x12000),
+            (0x14000, 0x15000),
+            (0x20000, 0x22000),
+        ]

@@ -35,7 +35,7 @@ def test_a_tree_deeper_than_path_max(tmp_path):
         assert names == ["./" + ("d" * 200 + "/") * 40 + "file"] and not failed
     finally:
         os.chdir(tmp_path)
-        for depth in range(40, 0, -1):      # rmtree of Python 3.9 cannot
+        for depth in range(40, 0, -1):  # rmtree of Python 3.9 cannot
             os.chdir(tmp_path)
             for _ in range(depth - 1):
                 os.chdir("d" * 200)

@@ -15,14 +15,26 @@ def attribute(kind, payload):
 
 def test_attributes():
     raw = attribute(3, b"eth0\0") + attribute(23, b"12345678")
-    raw += struct.pack("=HH", 6, 0x8000 | 7) + b"xy"                # a nested one, at the end without padding
+    raw += struct.pack("=HH", 6, 0x8000 | 7) + b"xy"  # a nested one, at the end without padding
     assert taskstats.attributes(raw) == {3: b"eth0\0", 23: b"12345678", 7: b"xy"}
-    assert taskstats.attributes(raw + b"\0\0\0\0") == taskstats.attributes(raw + b"\1") == taskstats.attributes(raw)
+    assert (
+        taskstats.attributes(raw + b"\0\0\0\0")
+        == taskstats.attributes(raw + b"\1")
+        == taskstats.attributes(raw)
+    )
 
 
 # Offsets by the C compiler: offsetof(struct taskstats, ..._count), uapi/linux/taskstats.h.
-PLACES = {"cpu": 16, "blkio": 32, "swapin": 48, "freepages": 312, "thrashing": 328, "compact": 352, "wpcopy": 400,
-          "irq": 416}
+PLACES = {
+    "cpu": 16,
+    "blkio": 32,
+    "swapin": 48,
+    "freepages": 312,
+    "thrashing": 328,
+    "compact": 352,
+    "wpcopy": 400,
+    "irq": 416,
+}
 
 
 def made_up(version, size, places, values):
@@ -36,13 +48,24 @@ def made_up(version, size, places, values):
 VALUES = {name: (index + 1, 1000 * (index + 1)) for index, name in enumerate(taskstats.DELAYS)}
 
 
-@pytest.mark.parametrize("version, size, missing", [
-    (8, 328, {"thrashing", "compact", "wpcopy", "irq"}), (9, 344, {"compact", "wpcopy", "irq"}),
-    (12, 400, {"wpcopy", "irq"}), (13, 416, {"irq"}), (14, 432, set()), (16, 560, set()), (17, 700, set())])
+@pytest.mark.parametrize(
+    "version, size, missing",
+    [
+        (8, 328, {"thrashing", "compact", "wpcopy", "irq"}),
+        (9, 344, {"compact", "wpcopy", "irq"}),
+        (12, 400, {"wpcopy", "irq"}),
+        (13, 416, {"irq"}),
+        (14, 432, set()),
+        (16, 560, set()),
+        (17, 700, set()),
+    ],
+)
 def test_versions(version, size, missing):
     values = {name: pair for name, pair in VALUES.items() if PLACES[name] + 16 <= size}
     found = taskstats.parse(made_up(version, size, PLACES, values))
-    assert found == {name: (None, None) if name in missing else VALUES[name] for name in taskstats.DELAYS}
+    assert found == {
+        name: (None, None) if name in missing else VALUES[name] for name in taskstats.DELAYS
+    }
 
 
 def test_version_15_has_the_extremes_in_between():

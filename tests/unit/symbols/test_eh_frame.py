@@ -8,35 +8,62 @@ import pytest
 
 from crisis.symbols import eh_frame, stacks
 from crisis.symbols.eh_frame import AARCH64, X86_64, Table
-from elf_image import BASE, CODE, FRAME, FRAMES, HEADER, PROGRAMS, RA, SIZE, Image, encoded, reader, shown, uleb
+from elf_image import (
+    BASE,
+    CODE,
+    FRAME,
+    FRAMES,
+    HEADER,
+    PROGRAMS,
+    RA,
+    SIZE,
+    Image,
+    encoded,
+    reader,
+    shown,
+    uleb,
+)
 from helpers import SLOW
 
 
-@pytest.mark.parametrize("instructions,places", [row[1:] for row in PROGRAMS], ids=[row[0] for row in PROGRAMS])
+@pytest.mark.parametrize(
+    "instructions,places", [row[1:] for row in PROGRAMS], ids=[row[0] for row in PROGRAMS]
+)
 def test_programs(instructions, places):
     table = Image([(0x10, 0x100, instructions)]).table()
     found = {at: shown(table.rules(BASE + CODE + 0x10 + at)) for at in places}
     assert found == {at: (cfa, dict(registers)) for at, (cfa, registers) in places.items()}
-    assert table.rules(BASE + CODE + 0x0f) is None and table.rules(BASE + CODE + 0x110) is None
+    assert table.rules(BASE + CODE + 0x0F) is None and table.rules(BASE + CODE + 0x110) is None
 
 
 def test_set_loc():
     image = Image([(0, 0x100, b"")])
     place = BASE + image.at + 17 + 1
-    image = Image([(0, 0x100, b""), (0x200, 0x100, b"\x01" + encoded(0x1b, BASE + CODE + 0x240, place) + b"\x0e\x20")])
-    cfas = [shown(image.table().rules(BASE + CODE + at))[0] for at in (0x200, 0x23f, 0x240)]
+    image = Image(
+        [
+            (0, 0x100, b""),
+            (0x200, 0x100, b"\x01" + encoded(0x1B, BASE + CODE + 0x240, place) + b"\x0e\x20"),
+        ]
+    )
+    cfas = [shown(image.table().rules(BASE + CODE + at))[0] for at in (0x200, 0x23F, 0x240)]
     assert cfas == ["rsp+8", "rsp+8", "rsp+32"]
 
 
-@pytest.mark.parametrize("encoding", [0x00, 0x03, 0x04, 0x0b, 0x0c, 0x1b, 0x1c, 0x01, 0x09, 0x19])
+@pytest.mark.parametrize("encoding", [0x00, 0x03, 0x04, 0x0B, 0x0C, 0x1B, 0x1C, 0x01, 0x09, 0x19])
 @pytest.mark.parametrize("augmentation", [b"zR", b"zPLR", b"zRS", b"zPLRS", b"zRB", b""])
 def test_encodings(encoding, augmentation):
     if not augmentation and encoding:
-        return                                  # without augmentation pointers are absolute
-    image = Image([(0x20, 0x30, b"\x48\x0e\x18"), (0x80, 0x10, b"")], encoding=encoding, augmentation=augmentation)
-    rules = image.table().rules(BASE + CODE + 0x2a)
+        return  # without augmentation pointers are absolute
+    image = Image(
+        [(0x20, 0x30, b"\x48\x0e\x18"), (0x80, 0x10, b"")],
+        encoding=encoding,
+        augmentation=augmentation,
+    )
+    rules = image.table().rules(BASE + CODE + 0x2A)
     assert shown(rules) == ("rsp+24", RA) and rules.signal == (b"S" in augmentation)
-    assert image.table().rules(BASE + CODE + 0x50) is None and image.table().rules(BASE + CODE + 0x8f)
+    assert image.table().rules(BASE + CODE + 0x50) is None and image.table().rules(
+        BASE + CODE + 0x8F
+    )
 
 
 @pytest.mark.parametrize("header", [True, False])
@@ -54,24 +81,55 @@ def test_search(count, header):
 
 def test_expressions():
     """Each operation, by values from DWARF 5, 2.5.1."""
+
     def result(text, initial=None):
         return eh_frame.evaluate(bytes.fromhex(text), initial, lambda r: 1000 * r, lambda a: a + 5)
+
     assert result("77 08") == 7008 and result("77 78") == 6992 and result("77 08 06") == 7013
     assert result("23 10", 32) == 48 and result("35 33 1c") == 2 and result("35 33 1e") == 15
-    assert result("33 35 1c") == 2 ** 64 - 2
-    assert result("35 33 1a") == 1 and result("35 33 21") == 7 and result("35 33 27") == 6 and result("35 33 22") == 8
+    assert result("33 35 1c") == 2**64 - 2
+    assert (
+        result("35 33 1a") == 1
+        and result("35 33 21") == 7
+        and result("35 33 27") == 6
+        and result("35 33 22") == 8
+    )
     assert result("35 33 24") == 40 and result("35 31 25") == 2
-    assert [result("35 33 %x" % op) for op in (0x29, 0x2a, 0x2b, 0x2c, 0x2d, 0x2e)] == [0, 1, 1, 0, 0, 1]
-    assert [result("09 ff 33 %x" % op) for op in (0x2a, 0x2d)] == [0, 1]            # -1 and 3
-    assert result("08 ff") == 255 and result("09 ff") == 2 ** 64 - 1 and result("0a 01 02") == 513
-    assert result("0b fe ff") == 2 ** 64 - 2 and result("0c 01 00 00 80") == 0x80000001
-    assert result("0d 00 00 00 80") == 2 ** 64 - 2 ** 31 and result("0e" + "ff" * 8) == 2 ** 64 - 1
-    assert result("0f" + "ff" * 8) == 2 ** 64 - 1 and result("10 80 01") == 128 and result("11 80 7f") == 2 ** 64 - 128
+    assert [result(f"35 33 {op:x}") for op in (0x29, 0x2A, 0x2B, 0x2C, 0x2D, 0x2E)] == [
+        0,
+        1,
+        1,
+        0,
+        0,
+        1,
+    ]
+    assert [result(f"09 ff 33 {op:x}") for op in (0x2A, 0x2D)] == [0, 1]  # -1 and 3
+    assert result("08 ff") == 255 and result("09 ff") == 2**64 - 1 and result("0a 01 02") == 513
+    assert result("0b fe ff") == 2**64 - 2 and result("0c 01 00 00 80") == 0x80000001
+    assert result("0d 00 00 00 80") == 2**64 - 2**31 and result("0e" + "ff" * 8) == 2**64 - 1
+    assert (
+        result("0f" + "ff" * 8) == 2**64 - 1
+        and result("10 80 01") == 128
+        and result("11 80 7f") == 2**64 - 128
+    )
     # A PLT entry's: 8 bytes more behind its push.
     plt = "77 08 80 00 3f 1a 3b 2a 33 24 22"
-    for ip, cfa in (0x1020, 108), (0x102a, 108), (0x102b, 116), (0x102f, 116):
+    for ip, cfa in (0x1020, 108), (0x102A, 108), (0x102B, 116), (0x102F, 116):
         assert eh_frame.evaluate(bytes.fromhex(plt), None, {7: 100, 16: ip}.get, None) == cfa
-    for wrong in "", "06", "22", "31 22", "12 00", "2f 00 00", "97", "77", "08", "0e 00", "77" + "80" * 11, "31 " * 65:
+    for wrong in (
+        "",
+        "06",
+        "22",
+        "31 22",
+        "12 00",
+        "2f 00 00",
+        "97",
+        "77",
+        "08",
+        "0e 00",
+        "77" + "80" * 11,
+        "31 " * 65,
+    ):
         with pytest.raises(ValueError):
             result(wrong)
 
@@ -96,14 +154,35 @@ def verdict(image):
     return found
 
 
-@pytest.mark.parametrize("instructions", [
-    b"\x0e" + b"\x80" * 9 + b"\x02", b"\x0e" + b"\x80" * 500 + b"\x01", b"\x41\x0e\xff",
-    b"\x0a" * 40, b"\x0b", b"\x3f", b"\x1c", b"\x0f\x80\x80\x04", b"\x0f\x81\x02" + b"\x30" * 257, b"\x0f\x00",
-    b"\x10\x03\x7f", b"\x0f\x01\x30\x0e\x10", b"\x0f\x01\x30\x0d\x06", b"\x04\x01", b"\x0a\x0b" * 8192 + b"\x00",
-    b"\x07\x10\xd0\x40\x0f\x00",
-], ids=lambda text: text[:12].hex())
+@pytest.mark.parametrize(
+    "instructions",
+    [
+        b"\x0e" + b"\x80" * 9 + b"\x02",
+        b"\x0e" + b"\x80" * 500 + b"\x01",
+        b"\x41\x0e\xff",
+        b"\x0a" * 40,
+        b"\x0b",
+        b"\x3f",
+        b"\x1c",
+        b"\x0f\x80\x80\x04",
+        b"\x0f\x81\x02" + b"\x30" * 257,
+        b"\x0f\x00",
+        b"\x10\x03\x7f",
+        b"\x0f\x01\x30\x0e\x10",
+        b"\x0f\x01\x30\x0d\x06",
+        b"\x04\x01",
+        b"\x0a\x0b" * 8192 + b"\x00",
+        b"\x07\x10\xd0\x40\x0f\x00",
+    ],
+    ids=lambda text: text[:12].hex(),
+)
 def test_bad_programs(instructions):
-    assert verdict(Image([(0, 0x20, instructions)], size=SIZE if len(instructions) < 1024 else 1 << 17)) is BAD
+    assert (
+        verdict(
+            Image([(0, 0x20, instructions)], size=SIZE if len(instructions) < 1024 else 1 << 17)
+        )
+        is BAD
+    )
 
 
 def test_bad_entries():
@@ -112,28 +191,36 @@ def test_bad_entries():
         at = {"cie": image.cie, "fde": image.fdes[0][1], "header": HEADER, "program": 120}
         struct.pack_into(form, image.data, at[place[0]] + place[1], *values)
         return verdict(image)
-    for size in 0, 3, 1 << 15, 1 << 17, 0xfffffff0, 0xffffffff:
+
+    for size in 0, 3, 1 << 15, 1 << 17, 0xFFFFFFF0, 0xFFFFFFFF:
         assert changed(("fde", 0), "=I", size) is BAD
         assert changed(("cie", 0), "=I", size) is BAD
-    for back in 0, 1, 1 << 20, 0xffffffff, 4:
+    for back in 0, 1, 1 << 20, 0xFFFFFFFF, 4:
         assert changed(("fde", 4), "=I", back) is BAD
-    assert changed(("cie", 4), "=I", 7) is BAD                        # an FDE in the place of a CIE
-    assert changed(("cie", 8), "=B", 9) is BAD                        # version
+    assert changed(("cie", 4), "=I", 7) is BAD  # an FDE in the place of a CIE
+    assert changed(("cie", 8), "=B", 9) is BAD  # version
     for augmentation in b"zX\0", b"x\0", b"eh\0", b"zRRRRRRRRRRRRRRRRRRRRRRR":
-        assert changed(("cie", 9), "=%ds" % len(augmentation), augmentation) is BAD
-    assert changed(("cie", 14), "=B", 17) is BAD                      # the column of the return address
-    for encoding in 0xff, 0x9b, 0x2b, 0x3b, 0x4b, 0x5b, 0x1d, 0x16:
+        assert changed(("cie", 9), f"={len(augmentation)}s", augmentation) is BAD
+    assert changed(("cie", 14), "=B", 17) is BAD  # the column of the return address
+    for encoding in 0xFF, 0x9B, 0x2B, 0x3B, 0x4B, 0x5B, 0x1D, 0x16:
         assert changed(("cie", 16), "=B", encoding) is BAD
-    for fields in b"\2\x1b\3\x3b", b"\1\xff\3\x3b", b"\1\x1b\xff\x3b", b"\1\x1b\3\x1b", b"\1\x1b\3\xff", b"\1\x5b\3;":
+    for fields in (
+        b"\2\x1b\3\x3b",
+        b"\1\xff\3\x3b",
+        b"\1\x1b\xff\x3b",
+        b"\1\x1b\3\x1b",
+        b"\1\x1b\3\xff",
+        b"\1\x5b\3;",
+    ):
         assert changed(("header", 0), "=4s", fields) is NO_TABLE
-    assert changed(("header", 16), "=i", 1 << 30) is BAD              # where the FDE is
+    assert changed(("header", 16), "=i", 1 << 30) is BAD  # where the FDE is
     assert changed(("header", 16), "=i", -(1 << 30)) is BAD
     assert changed(("header", 8), "=I", 0) is NO_FUNCTION
-    assert changed(("header", 8), "=I", 0xffffffff) in (BAD, NO_FUNCTION)
+    assert changed(("header", 8), "=I", 0xFFFFFFFF) in (BAD, NO_FUNCTION)
     assert changed(("program", 16), "=Q", 1 << 63) is NO_TABLE
-    assert changed(("program", 0), "=I", 0) is NO_TABLE                             # no header and no section
-    assert verdict(Image([(0, 0x20, b"")], cie=b"\xc6")) is BAD           # a CIE that restores
-    assert verdict(Image([(0, 0x20, b"")], cie=b"")) is BAD               # no CFA, no return address
+    assert changed(("program", 0), "=I", 0) is NO_TABLE  # no header and no section
+    assert verdict(Image([(0, 0x20, b"")], cie=b"\xc6")) is BAD  # a CIE that restores
+    assert verdict(Image([(0, 0x20, b"")], cie=b"")) is BAD  # no CFA, no return address
     with pytest.raises(ValueError):
         Image([(0, 0x20, b"")], machine=AARCH64).table(X86_64)
 
@@ -146,7 +233,8 @@ def test_a_file_that_cannot_be_read():
     def failing(length, offset):
         if offset >= FRAMES:
             raise OSError(5, "Input/output error")
-        return bytes(image.data[offset:offset + length])
+        return bytes(image.data[offset : offset + length])
+
     with pytest.raises(ValueError):
         Table(elf, failing, X86_64).rules(BASE + CODE)
     with pytest.raises(ValueError):
@@ -154,7 +242,9 @@ def test_a_file_that_cannot_be_read():
     for size in range(0, SIZE, 37):
         cut = reader(image.data[:size])
         try:
-            assert Table(elf, cut, X86_64).rules(BASE + CODE + 5) == image.table().rules(BASE + CODE + 5)
+            assert Table(elf, cut, X86_64).rules(BASE + CODE + 5) == image.table().rules(
+                BASE + CODE + 5
+            )
         except ValueError:
             assert size < image.at
 
@@ -170,11 +260,11 @@ def test_list_without_a_search_table(monkeypatch):
             image.table()
     for address in -FRAMES & (1 << 64) - 1, -FRAMES - 64 & (1 << 64) - 1, -1 & (1 << 64) - 1:
         image = Image(functions, header=False)
-        struct.pack_into("=Q", image.data, 64 + 16, address)        # where the segment is loaded
+        struct.pack_into("=Q", image.data, 64 + 16, address)  # where the segment is loaded
         with pytest.raises(ValueError):
             image.table()
     image = Image(functions, header=False)
-    struct.pack_into("=I", image.data, image.fdes[9][1], 0)         # a terminator
+    struct.pack_into("=I", image.data, image.fdes[9][1], 0)  # a terminator
     assert len(image.table().index) == 9
     struct.pack_into("=Q", image.data, HEADER + 128 + 32, 1 << 62)  # the section's size
     assert len(image.table().index) == 9
@@ -191,9 +281,9 @@ def test_memory(monkeypatch):
     """CIEs without end do not fill the memory."""
     image, pairs = Image([], size=1 << 14), []
     for start in range(0, 400, 8):
-        cie = image.entry(0, bytes(image.data[image.cie + 8:image.cie + 24]))
-        pointer = encoded(0x1b, BASE + CODE + start, BASE + image.at + 8)
-        fde = image.entry(image.at + 4 - cie, pointer + encoded(0xb, 8, 0) + b"\0" + FRAME)
+        cie = image.entry(0, bytes(image.data[image.cie + 8 : image.cie + 24]))
+        pointer = encoded(0x1B, BASE + CODE + start, BASE + image.at + 8)
+        fde = image.entry(image.at + 4 - cie, pointer + encoded(0xB, 8, 0) + b"\0" + FRAME)
         pairs.append((CODE + start - HEADER, fde - HEADER))
     image.header(pairs)
     monkeypatch.setattr(eh_frame, "_MOST_CIES", 20)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where functions return: instruction lengths against objdump's, and made-up functions of both architectures."""
+"""Where functions return: instruction lengths against objdump's, and made-up functions of both
+architectures.
+"""
 
 import glob
 import os
@@ -17,7 +19,7 @@ from crisis.symbols.stacks import Elf
 def library(name):
     found = glob.glob("/lib/*/" + name) + glob.glob("/usr/lib/*/" + name)
     if not found:
-        pytest.skip("%s is not installed" % name)
+        pytest.skip(f"{name} is not installed")
     return os.path.realpath(found[0])
 
 
@@ -25,19 +27,28 @@ def disassembled(path):
     """[(address, bytes, text)] of all instructions of a file."""
     if os.uname().machine != "x86_64" or not shutil.which("objdump"):
         pytest.skip("there is no x86-64 code and objdump here")
-    text = subprocess.run(["objdump", "-d", "-z", "--insn-width=16", path], stdout=subprocess.PIPE, check=True,
-                          universal_newlines=True).stdout
-    found = [(int(address, 16), bytes.fromhex(code), what.strip()) for address, code, what in
-             re.findall(r"^ *([0-9a-f]+):\t((?:[0-9a-f]{2} )+) *\t(.*)$", text, re.M)]
+    text = subprocess.run(
+        ["objdump", "-d", "-z", "--insn-width=16", path],
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    ).stdout
+    found = [
+        (int(address, 16), bytes.fromhex(code), what.strip())
+        for address, code, what in re.findall(
+            r"^ *([0-9a-f]+):\t((?:[0-9a-f]{2} )+) *\t(.*)$", text, re.M
+        )
+    ]
     assert found
     return found
 
 
-@pytest.mark.parametrize("name", ["libm.so.6", "libstdc++.so.6"])       # of many vector instructions, of many others
+# of many vector instructions, of many others
+@pytest.mark.parametrize("name", ["libm.so.6", "libstdc++.so.6"])
 def test_lengths_are_those_of_objdump(name):
     wrong, count = [], 0
     for _, code, text in disassembled(library(name)):
-        if "(bad)" in text or code[0] == 0x9b:          # fwait, which objdump takes together with the next
+        if "(bad)" in text or code[0] == 0x9B:  # fwait, which objdump takes together with the next
             continue
         count += 1
         if returns.length(code + bytes(15)) != len(code):
@@ -45,11 +56,34 @@ def test_lengths_are_those_of_objdump(name):
     assert not wrong and count > 20000
 
 
-@pytest.mark.parametrize("code, size", [
-    ("90", 1), ("f3c3", 2), ("c21000", 3), ("48b80102030405060708", 10), ("66b80102", 4), ("b801020304", 5),
-    ("f30f1efa", 4), ("66662e0f1f840000000000", 11), ("6690", 2), ("f7c701000000", 6), ("f7df", 2), ("f6c701", 3),
-    ("66f7c70100", 5), ("c5f877", 3), ("c4e37d0ac101", 6), ("62f1fe486f4701", 7), ("0f3a0fc105", 5), ("c8100001", 4),
-    ("a10102030405060708", 9), ("67a101020304", 6), ("ff2505000000", 6), ("6648e801000000", 7), ("488d3c2500000000", 8)])
+@pytest.mark.parametrize(
+    "code, size",
+    [
+        ("90", 1),
+        ("f3c3", 2),
+        ("c21000", 3),
+        ("48b80102030405060708", 10),
+        ("66b80102", 4),
+        ("b801020304", 5),
+        ("f30f1efa", 4),
+        ("66662e0f1f840000000000", 11),
+        ("6690", 2),
+        ("f7c701000000", 6),
+        ("f7df", 2),
+        ("f6c701", 3),
+        ("66f7c70100", 5),
+        ("c5f877", 3),
+        ("c4e37d0ac101", 6),
+        ("62f1fe486f4701", 7),
+        ("0f3a0fc105", 5),
+        ("c8100001", 4),
+        ("a10102030405060708", 9),
+        ("67a101020304", 6),
+        ("ff2505000000", 6),
+        ("6648e801000000", 7),
+        ("488d3c2500000000", 8),
+    ],
+)
 def test_lengths(code, size):
     raw = bytes.fromhex(code)
     assert returns.length(raw + b"\xcc" * 15) == size == len(raw)
@@ -57,7 +91,9 @@ def test_lengths(code, size):
         returns.length(raw[:-1])
 
 
-@pytest.mark.parametrize("code", ["06", "d6", "ea", "66" * 15 + "90", "c4000000000000", "62f8000000000000"])
+@pytest.mark.parametrize(
+    "code", ["06", "d6", "ea", "66" * 15 + "90", "c4000000000000", "62f8000000000000"]
+)
 def test_no_instruction(code):
     with pytest.raises(ValueError):
         returns.length(bytes.fromhex(code) + bytes(20))
@@ -65,7 +101,7 @@ def test_no_instruction(code):
 
 def follow(code, machine="x86_64", **more):
     raw = bytes.fromhex(code.replace(" ", ""))
-    return returns.returns(lambda at, size: raw[at:at + size], 0, machine=machine, **more)
+    return returns.returns(lambda at, size: raw[at : at + size], 0, machine=machine, **more)
 
 
 def test_every_branch_is_followed():
@@ -73,8 +109,8 @@ def test_every_branch_is_followed():
     assert follow("4885ff 7402 c3 90 c3 c3", starts=()) == [5, 7]
     assert follow("4885ff 0f8401000000 c3 c3") == [9, 10]
     assert follow("eb02 c3 c3 c3") == [4] and follow("e902000000 c3 c3 c3") == [7]
-    assert follow("4885ff 75fb c3") == [5]                      # a loop
-    assert follow("90 0f0b c3") == [] == follow("90 f4 c3")     # ud2, hlt: no return
+    assert follow("4885ff 75fb c3") == [5]  # a loop
+    assert follow("90 0f0b c3") == [] == follow("90 f4 c3")  # ud2, hlt: no return
 
 
 def test_a_call_that_does_not_return_ends_at_the_next_function():
@@ -91,24 +127,28 @@ def test_jumps_out_of_sight():
 
 
 def arm(*words):
-    return struct.pack("<%dI" % len(words), *words).hex()
+    return struct.pack(f"<{len(words)}I", *words).hex()
 
 
 def test_arm64():
-    ret, nop, call = 0xd65f03c0, 0xd503201f, 0x94000004
+    ret, nop, call = 0xD65F03C0, 0xD503201F, 0x94000004
     assert follow(arm(nop, ret), "aarch64") == [4]
-    assert follow(arm(0x54000040, ret, ret, ret), "aarch64") == [4, 8]          # b.eq +8
-    assert follow(arm(0xb4000060, ret, ret, ret), "aarch64") == [4, 12]         # cbz x0, +12
-    assert follow(arm(0x36000060, ret, ret, ret), "aarch64") == [4, 12]         # tbz w0, #0, +12
-    assert follow(arm(0x14000002, ret, ret), "aarch64") == [8]                  # b +8
-    assert follow(arm(0x54000040, ret, 0xd65f0bff), "aarch64") is None          # b.eq +8; retaa, which cannot be probed
-    assert follow(arm(nop, 0xd65f0fff), "aarch64") is None                      # retab
-    assert follow(arm(nop, 0xb5ffffe0, ret), "aarch64") == [8]                  # cbnz x0, -4
-    assert follow(arm(call, nop, ret), "aarch64", starts={0, 8}) == []          # runs into the next function
-    assert follow(arm(0xd63f0100, ret), "aarch64") == [4]                       # blr x8
-    assert follow(arm(0xd61f0100, ret), "aarch64") == []                        # br x8
-    assert follow(arm(0xd4200000, ret), "aarch64") == [] == follow(arm(0, ret), "aarch64")     # brk, udf
-    stub = arm(nop, 0xb0000010, 0xf9400a11, 0x91004210, 0xd61f0220, nop, ret)   # adrp x16, 4096; ldr x17, [x16, 16]
+    assert follow(arm(0x54000040, ret, ret, ret), "aarch64") == [4, 8]  # b.eq +8
+    assert follow(arm(0xB4000060, ret, ret, ret), "aarch64") == [4, 12]  # cbz x0, +12
+    assert follow(arm(0x36000060, ret, ret, ret), "aarch64") == [4, 12]  # tbz w0, #0, +12
+    assert follow(arm(0x14000002, ret, ret), "aarch64") == [8]  # b +8
+    # b.eq +8; retaa, which cannot be probed
+    assert follow(arm(0x54000040, ret, 0xD65F0BFF), "aarch64") is None
+    assert follow(arm(nop, 0xD65F0FFF), "aarch64") is None  # retab
+    assert follow(arm(nop, 0xB5FFFFE0, ret), "aarch64") == [8]  # cbnz x0, -4
+    # runs into the next function
+    assert follow(arm(call, nop, ret), "aarch64", starts={0, 8}) == []
+    assert follow(arm(0xD63F0100, ret), "aarch64") == [4]  # blr x8
+    assert follow(arm(0xD61F0100, ret), "aarch64") == []  # br x8
+    # brk, udf
+    assert follow(arm(0xD4200000, ret), "aarch64") == [] == follow(arm(0, ret), "aarch64")
+    # adrp x16, 4096; ldr x17, [x16, 16]
+    stub = arm(nop, 0xB0000010, 0xF9400A11, 0x91004210, 0xD61F0220, nop, ret)
     assert follow(stub, "aarch64", slots={4096 + 16: 24}) == [24] and follow(stub, "aarch64") == []
 
 
@@ -125,10 +165,18 @@ def test_operator_new_of_allocators():
             # That of Debian 11 was built without aligned allocation.
             assert {b"_Znwm", b"_Znam"} <= set(symbols)
             for entry in symbols.values():
-                found = returns.returns(lambda at, size: os.pread(f.fileno(), size, elf.file_offset(at)), entry, starts,
-                                        slots)
+                found = returns.returns(
+                    lambda at, size: os.pread(f.fileno(), size, elf.file_offset(at)),
+                    entry,
+                    starts,
+                    slots,
+                )
                 assert found and all(re.match(r"(repz )?ret", listing[at]) for at in found)
                 assert entry in starts
                 end = min(start for start in starts if start > entry)
-                own = [at for at, text in listing.items() if entry <= at < end and re.match("(repz )?ret", text)]
+                own = [
+                    at
+                    for at, text in listing.items()
+                    if entry <= at < end and re.match("(repz )?ret", text)
+                ]
                 assert set(own) <= set(found)

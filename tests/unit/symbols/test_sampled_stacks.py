@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Samples of stacks: how they become keys, and when a map is read again.  The walks themselves: test_unwind.py."""
+"""Samples of stacks: how they become keys, and when a map is read again.
+
+The walks themselves: test_unwind.py.
+"""
 
 import pytest
 
 from crisis.bpf import record
 from crisis.symbols import sampled_stacks
-from crisis.symbols.sampled_stacks import SampledStacks, Spaces
 from crisis.symbols.frame import Frame
+from crisis.symbols.sampled_stacks import SampledStacks, Spaces
 from crisis.symbols.unwind import End, Walk
-
 from seams import LAYOUTS
 
 SAMPLE = record.Layouts(LAYOUTS["memleak"]["structs"])["sample"]
@@ -28,7 +30,7 @@ class FakeSymbols:
         if self.ended:
             raise OSError("no such process")
         self.read += 1
-        self.clock.now += .01
+        self.clock.now += 0.01
         self.maps[pid] = [(0x1000, 0x2000, True, 0, ("8:1", self.read), "/x")]
 
     def file(self, identity):
@@ -44,13 +46,16 @@ class Clock:
 
 @pytest.fixture
 def stacks(monkeypatch):
-    """SampledStacks whose walks are (ip, sp), and end at NO_CODE where sp is 0 and the map is not read yet."""
+    """SampledStacks whose walks are (ip, sp), and end at NO_CODE where sp is 0 and the map is not
+    read yet.
+    """
     clock = Clock()
     symbols = FakeSymbols(clock)
 
     def walk(space, ip, sp, saved, copy, mask, limit):
         assert len(bytes(copy)) == 16 and limit == 127
         return Walk((ip, sp), End.OUTERMOST if sp or symbols.read else End.NO_CODE)
+
     monkeypatch.setattr(sampled_stacks, "unwind", walk)
     monkeypatch.setattr(sampled_stacks.time, "monotonic", clock.monotonic)
     one = SampledStacks(None, symbols, 127)
@@ -59,14 +64,19 @@ def stacks(monkeypatch):
 
 
 def sample(number, ip, sp=1, pid=7):
-    return SAMPLE.make(number=number, ip=ip, sp=sp, registers=tuple(range(12)), tgid=pid, size=16, copy=bytes(40))
+    return SAMPLE.make(
+        number=number, ip=ip, sp=sp, registers=tuple(range(12)), tgid=pid, size=16, copy=bytes(40)
+    )
 
 
 def test_equal_stacks_of_a_process_have_one_key(stacks):
     stacks.add([sample(100, 1), sample(101, 2), sample(102, 1), sample(103, 1, pid=8)])
     keys = [stacks.key(number) for number in (100, 101, 102, 103, 104)]
     assert keys == [100, 101, 100, 103, None]
-    assert stacks.addresses == {100: (1, 1), 101: (2, 1), 103: (1, 1)} and stacks.ends[101] is End.OUTERMOST
+    assert (
+        stacks.addresses == {100: (1, 1), 101: (2, 1), 103: (1, 1)}
+        and stacks.ends[101] is End.OUTERMOST
+    )
 
 
 def test_what_no_sample_stands_for_is_dropped(stacks):
@@ -74,7 +84,9 @@ def test_what_no_sample_stands_for_is_dropped(stacks):
     stacks.add([sample(at << 8, ip) for at, ip in ((10, 1), (11, 2), (12, 1), (30, 3))])
     stacks.keep({12 << 8}, 20)
     assert [stacks.key(at << 8) for at in (10, 11, 12, 30)] == [None, None, 10 << 8, 30 << 8]
-    assert stacks.addresses == {10 << 8: (1, 1), 30 << 8: (3, 1)} and set(stacks.ends) == set(stacks.addresses)
+    assert stacks.addresses == {10 << 8: (1, 1), 30 << 8: (3, 1)} and set(stacks.ends) == set(
+        stacks.addresses
+    )
     stacks.add([sample(13 << 8, 1), sample(14 << 8, 2)])
     assert [stacks.key(at << 8) for at in (13, 14)] == [10 << 8, 14 << 8]
 
@@ -97,11 +109,11 @@ def test_a_map_is_read_again_for_code_that_it_lacks(stacks):
     stacks.add([sample(2, 1, sp=0)])
     assert stacks.symbols.read == 1 and stacks.ends[2] is End.OUTERMOST
     assert not stacks._read_again(7) and stacks._read_again(8)
-    stacks.clock.now += .18
+    stacks.clock.now += 0.18
     assert not stacks._read_again(7)
-    stacks.clock.now += .02
+    stacks.clock.now += 0.02
     assert stacks._read_again(7) and not stacks._read_again(7)
-    stacks.forget(7)                            # another program
+    stacks.forget(7)  # another program
     assert stacks._read_again(7)
     stacks.symbols.ended = True
     stacks.clock.now += 1
@@ -115,7 +127,7 @@ def test_a_malformed_file_has_no_table():
     space = spaces.space(7)
     space.begin()
     assert space.row(0x1500) is End.NO_TABLE and spaces.space(7) is space
-    symbols.hold(7)                             # the same process, with another map
+    symbols.hold(7)  # the same process, with another map
     assert spaces.space(7) is space
     spaces.forget(7)
     assert spaces.space(7) is not space
@@ -123,11 +135,19 @@ def test_a_malformed_file_has_no_table():
     assert not spaces.ends_without_frame_pointer(7, [])
 
 
-@pytest.mark.parametrize("frames, starts", [
-    ([("f", "/bin/x"), ("_start", "/bin/x")], True), ([("f", "/bin/x"), ("main", "/bin/x")], True),
-    ([("f", "/bin/x"), (None, "/lib/libc.so.6")], True), ([("f", "/bin/x"), (None, "/lib/libc-2.31.so")], True),
-    ([("f", "/bin/x"), (None, "/lib/ld-musl-x86_64.so.1")], True), ([("strdup", "/lib/libc.so.6")], False),
-    ([("f", "/bin/x"), ("maintain", "/bin/x")], False), ([("f", "/bin/x"), (None, "/lib/libcap.so.2")], False),
-    ([("f", "/bin/x"), ("g", None)], False)])
+@pytest.mark.parametrize(
+    "frames, starts",
+    [
+        ([("f", "/bin/x"), ("_start", "/bin/x")], True),
+        ([("f", "/bin/x"), ("main", "/bin/x")], True),
+        ([("f", "/bin/x"), (None, "/lib/libc.so.6")], True),
+        ([("f", "/bin/x"), (None, "/lib/libc-2.31.so")], True),
+        ([("f", "/bin/x"), (None, "/lib/ld-musl-x86_64.so.1")], True),
+        ([("strdup", "/lib/libc.so.6")], False),
+        ([("f", "/bin/x"), ("maintain", "/bin/x")], False),
+        ([("f", "/bin/x"), (None, "/lib/libcap.so.2")], False),
+        ([("f", "/bin/x"), ("g", None)], False),
+    ],
+)
 def test_where_programs_and_threads_start(frames, starts):
     assert sampled_stacks._starts([Frame(1, name, 0, module) for name, module in frames]) is starts

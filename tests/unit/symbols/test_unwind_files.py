@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The unwinder: whole files against readelf, stacks of programs against gdb and against what they are."""
+"""The unwinder: whole files against readelf, stacks of programs against gdb and against what they
+are.
+"""
 
 import functools
 import json
@@ -25,7 +27,7 @@ def needs(*programs):
     """Skip the test where one of these is not installed."""
     for program in programs:
         if not shutil.which(program):
-            pytest.skip("%s is not installed" % program)
+            pytest.skip(f"{program} is not installed")
 
 
 def file_table(path, machine=MACHINE):
@@ -35,11 +37,18 @@ def file_table(path, machine=MACHINE):
 
 # Whole files
 
+
 def interpreted(path, readelf="readelf", arguments=()):
-    """{(first address, address behind): {address: (CFA, {register: rule})}} of each FDE, by readelf."""
-    text = subprocess.run([readelf, "-W", "--debug-dump=frames-interp", *arguments, path], stdout=subprocess.PIPE,
-                          stderr=subprocess.DEVNULL, env=dict(os.environ, LC_ALL="C"),
-                          universal_newlines=True).stdout
+    """{(first address, address behind): {address: (CFA, {register: rule})}} of each FDE, by
+    readelf.
+    """
+    text = subprocess.run(
+        [readelf, "-W", "--debug-dump=frames-interp", *arguments, path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=dict(os.environ, LC_ALL="C"),
+        text=True,
+    ).stdout
     found, rows, columns = {}, None, ()
     for line in text.splitlines():
         head = re.search(r" FDE .*pc=([0-9a-f]+)\.\.([0-9a-f]+)", line)
@@ -50,9 +59,18 @@ def interpreted(path, readelf="readelf", arguments=()):
             rows = None
         elif fields[:2] == ["LOC", "CFA"]:
             columns = fields[2:]
-        elif rows is not None and len(fields) > 1 and fields[1] != "ZERO" and re.fullmatch("[0-9a-f]{8,16}", fields[0]):
+        elif (
+            rows is not None
+            and len(fields) > 1
+            and fields[1] != "ZERO"
+            and re.fullmatch("[0-9a-f]{8,16}", fields[0])
+        ):
             # A register's number has its name behind it.
-            rules = [field.strip("()") for field, after in zip(fields, fields[1:] + [""]) if not after.startswith("(")]
+            rules = [
+                field.strip("()")
+                for field, after in zip(fields, fields[1:] + [""])
+                if not after.startswith("(")
+            ]
             rows[int(fields[0], 16)] = rules[1], dict(zip(columns, rules[2:]))
     assert found
     return found
@@ -61,7 +79,7 @@ def interpreted(path, readelf="readelf", arguments=()):
 def compare(path, machine, readelf="readelf", most=4000):
     """All FDEs of a file, and some thousand of their rows; returns how many."""
     needs(readelf)
-    text = subprocess.run([readelf, "--version"], stdout=subprocess.PIPE, universal_newlines=True).stdout
+    text = subprocess.run([readelf, "--version"], stdout=subprocess.PIPE, text=True).stdout
     version = tuple(map(int, re.search(r" (\d+)\.(\d+)", text).groups()))
     if version < (2, 40):
         pytest.skip("%s is %d.%d: 2.35 loses rules at DW_CFA_restore_state" % (readelf, *version))
@@ -78,7 +96,7 @@ def compare(path, machine, readelf="readelf", most=4000):
         ours = {name: text for name, text in registers.items() if name in REGISTERS[machine]}
         if found_cfa != cfa or own != ours or set(found) - set(registers):
             wrong.append((hex(location), cfa, registers, found_cfa, found))
-    assert not wrong, "%d of %d: %s" % (len(wrong), len(rows), wrong[:5])
+    assert not wrong, f"{len(wrong)} of {len(rows)}: {wrong[:5]}"
     return len(rows), len(spans)
 
 
@@ -87,13 +105,15 @@ def installed(*names):
     for name in names:
         if os.path.exists(name):
             return os.path.realpath(name)
-    pytest.skip("%s is not installed" % names[0])
+    pytest.skip(f"{names[0]} is not installed")
 
 
-LIBRARIES = "/usr/lib/%s-linux-gnu/" % os.uname().machine, "/usr/lib64/"
+LIBRARIES = f"/usr/lib/{os.uname().machine}-linux-gnu/", "/usr/lib64/"
 
 
-@pytest.mark.parametrize("name", ["libc.so.6", "/usr/bin/python3", "/usr/bin/git", "libcrypto.so.3", "libstdc++.so.6"])
+@pytest.mark.parametrize(
+    "name", ["libc.so.6", "/usr/bin/python3", "/usr/bin/git", "libcrypto.so.3", "libstdc++.so.6"]
+)
 def test_files(name):
     path = installed(*[os.path.join(directory, name) for directory in LIBRARIES])
     rows, functions = compare(path, MACHINE)
@@ -108,19 +128,30 @@ def test_files_of_arm64():
 
 # Stacks of programs
 
+
 def mappings(text):
     """The rows of /proc/PID/maps, as kernel.maps.mappings returns them."""
     found = []
     for row in text.splitlines():
         span, flags, offset, device, inode, *path = row.split(None, 5)
         start, _, end = span.partition("-")
-        found.append((int(start, 16), int(end, 16), flags[2] == "x", int(offset, 16), (device, int(inode)),
-                      "".join(path).strip()))
+        found.append(
+            (
+                int(start, 16),
+                int(end, 16),
+                flags[2] == "x",
+                int(offset, 16),
+                (device, int(inode)),
+                "".join(path).strip(),
+            )
+        )
     return found
 
 
 class Process:
-    """The address space of a program that has run, from its files.  files: {identity: (Elf, Table or None)}."""
+    """The address space of a program that has run, from its files.  files: {identity: (Elf, Table
+    or None)}.
+    """
 
     def __init__(self, machine):
         self.machine, self.files, self.paths, self.rows = machine, {}, {}, None
@@ -160,9 +191,12 @@ class Process:
 @functools.lru_cache(None)
 def functions(path):
     """[(virtual address, name)] of the functions of a file, by nm."""
-    rows = subprocess.run(["nm", "-n", path], stdout=subprocess.PIPE, check=True, universal_newlines=True).stdout
-    return [(int(row[0], 16), row[2]) for row in map(str.split, rows.splitlines())
-            if len(row) == 3 and row[1] in "tTwW"]
+    rows = subprocess.run(["nm", "-n", path], stdout=subprocess.PIPE, check=True, text=True).stdout
+    return [
+        (int(row[0], 16), row[2])
+        for row in map(str.split, rows.splitlines())
+        if len(row) == 3 and row[1] in "tTwW"
+    ]
 
 
 def function(path, address):
@@ -175,11 +209,11 @@ def captured(command, path, machine):
     raw = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=60 * SLOW).stdout
     head, size = struct.unpack_from("=16Q", raw), struct.unpack_from("=Q", raw, 16)[0]
     process = Process(machine)
-    process.update(mappings(raw[128 + size:].decode()))
+    process.update(mappings(raw[128 + size :].decode()))
     highest = max(row[1] for row in process.rows if row[1] < 1 << 56)
     # qemu-user has 48 bits, and its programs in the lower ones.
     mask = unwind.address_mask(highest) if machine is MACHINE else MASK
-    copy, saved = raw[128:128 + size], head[3:3 + len(machine.saved)]
+    copy, saved = raw[128 : 128 + size], head[3 : 3 + len(machine.saved)]
     walked = unwind.unwind(process.space, head[0], head[1], saved, copy, machine=machine, mask=mask)
     return walked, process, copy
 
@@ -191,9 +225,9 @@ def built(directory, compiler, *flags):
     needs(compiler, "nm")
     path = str(directory / "nested")
     command = [compiler, "-O2", *flags, "-o", path, os.path.join(ROOT, "tests/fixtures/nested.c")]
-    result = subprocess.run(command, stderr=subprocess.PIPE, universal_newlines=True)
+    result = subprocess.run(command, stderr=subprocess.PIPE, text=True)
     if result.returncode and "cannot find" in result.stderr:
-        pytest.skip("%s has no libraries for that: %s" % (compiler, result.stderr.splitlines()[0]))
+        pytest.skip(f"{compiler} has no libraries for that: {result.stderr.splitlines()[0]}")
     assert result.returncode == 0, result.stderr
     return path
 
@@ -201,7 +235,9 @@ def built(directory, compiler, *flags):
 @pytest.mark.parametrize("compiler,flag", [("gcc", "-pie"), ("gcc", "-static"), ("clang", "-pie")])
 @pytest.mark.parametrize("signal", [False, True])
 def test_nested_calls(tmp_path, compiler, flag, signal):
-    """libc's qsort, a signal's frame, a realigned one, one of variable size; gcc -static makes no search table."""
+    """libc's qsort, a signal's frame, a realigned one, one of variable size; gcc -static makes no
+    search table.
+    """
     path = built(tmp_path, compiler, "-fomit-frame-pointer", *["-fPIE"] * (flag == "-pie"), flag)
     found, process, _ = captured([path, *["signal"] * signal], path, MACHINE)
     names = [name for name in process.names(found.addresses, path) if name in NESTED]
@@ -209,7 +245,9 @@ def test_nested_calls(tmp_path, compiler, flag, signal):
     assert len(found.addresses) >= len(NESTED) + 3 + 2 * signal
 
 
-@pytest.mark.parametrize("flag", ["-pie", "-fomit-frame-pointer", "-mbranch-protection=standard", "-static"])
+@pytest.mark.parametrize(
+    "flag", ["-pie", "-fomit-frame-pointer", "-mbranch-protection=standard", "-static"]
+)
 def test_nested_calls_of_arm64(tmp_path, flag):
     """The same under qemu-user, also with signed return addresses."""
     needs("aarch64-linux-gnu-gcc", "qemu-aarch64-static")
@@ -218,12 +256,16 @@ def test_nested_calls_of_arm64(tmp_path, flag):
     found, process, copy = captured(command, path, AARCH64)
     assert [name for name in process.names(found.addresses, path) if name in NESTED] == NESTED
     assert found.end is End.OUTERMOST
-    signed = [word for word in struct.unpack("=%dQ" % (len(copy) // 8), copy[:len(copy) // 8 * 8])
-              if word & MASK in found.addresses and word >> 48]
+    signed = [
+        word
+        for word in struct.unpack(f"={len(copy) // 8}Q", copy[: len(copy) // 8 * 8])
+        if word & MASK in found.addresses and word >> 48
+    ]
     assert bool(signed) == ("-mbranch-protection=standard" in flag)
 
 
-# Runs in gdb: stops at an instruction of libc's malloc, or where the program stops itself, and writes a JSON object.
+# Runs in gdb: stops at an instruction of libc's malloc, or where the program stops itself, and
+# writes a JSON object.
 GDB = r"""
 import gdb, json, os
 for setting in ("pagination off", "backtrace past-main on", "backtrace past-entry on", "debuginfod enabled off",
@@ -272,29 +314,57 @@ gdb.execute("kill")
 
 
 def stops(directory, command, most, every, **options):
-    """[(walk, gdb's chain up to the first address that is no code)] of a program, for each stop, and the Process."""
+    """[(walk, gdb's chain up to the first address that is no code)] of a program, for each stop,
+    and the Process.
+    """
     needs("gdb")
     if MACHINE is not X86_64:
         pytest.skip("written for the registers of x86-64")
     script, results = directory / "stops.py", directory / "stops"
     script.write_text(GDB)
-    env = dict(os.environ, STOPS=str(results), MOST=str(most), EVERY=str(every), LC_ALL="C", SHELL="/bin/sh")
-    result = subprocess.run(["gdb", "-nx", "-q", "-batch", "-x", str(script), "--args", *command], env=env,
-                            timeout=120 * SLOW, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, errors="replace", **options)
-    rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    env = dict(
+        os.environ,
+        STOPS=str(results),
+        MOST=str(most),
+        EVERY=str(every),
+        LC_ALL="C",
+        SHELL="/bin/sh",
+    )
+    result = subprocess.run(
+        ["gdb", "-nx", "-q", "-batch", "-x", str(script), "--args", *command],
+        env=env,
+        timeout=120 * SLOW,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        errors="replace",
+        **options,
+    )
+    rows = (
+        [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    )
     if not rows:
-        pytest.skip("gdb cannot run a program here, or has no Python: %s" % " ".join(result.stdout.split())[-300:])
+        pytest.skip(
+            "gdb cannot run a program here, or has no Python: "
+            f"{' '.join(result.stdout.split())[-300:]}"
+        )
     found, process = [], Process(X86_64)
     for row in rows:
         process.update(mappings(row["maps"]))
         registers = row["registers"]
         saved = [registers[name] for name in ("rbx", "rbp", "r12", "r13", "r14", "r15")]
-        walked = unwind.unwind(process.space, registers["rip"], registers["rsp"], saved, bytes.fromhex(row["stack"]),
-                               call=False, machine=X86_64)
+        walked = unwind.unwind(
+            process.space,
+            registers["rip"],
+            registers["rsp"],
+            saved,
+            bytes.fromhex(row["stack"]),
+            call=False,
+            machine=X86_64,
+        )
         chain = row["chain"]
         good = [i == 0 or process.is_code(address - 1) for i, address in enumerate(chain)] + [False]
-        found.append((walked, tuple(chain[:good.index(False)])))
+        found.append((walked, tuple(chain[: good.index(False)])))
     return found, process
 
 
@@ -306,17 +376,36 @@ def test_nested_calls_against_gdb(tmp_path):
         assert walked == (chain, End.OUTERMOST) and process.names(chain, path) == NESTED
 
 
-@pytest.mark.parametrize("program,command,every,least", [
-    ("dash", ["-c", "for i in 1 2 3 4 5 6 7 8 9; do for j in 1 2 3 4 5 6; do eval \"x$i$j=foo$i\"; done; done"], 1, 20),
-    ("python3", ["-I", "-c", "import json, argparse"], 30, 20),
-    ("git", ["init", "-q", "new"], 3, 20),
-])
+@pytest.mark.parametrize(
+    "program,command,every,least",
+    [
+        (
+            "dash",
+            [
+                "-c",
+                'for i in 1 2 3 4 5 6 7 8 9; do for j in 1 2 3 4 5 6; do eval "x$i$j=foo$i"; '
+                "done; done",
+            ],
+            1,
+            20,
+        ),
+        ("python3", ["-I", "-c", "import json, argparse"], 30, 20),
+        ("git", ["init", "-q", "new"], 3, 20),
+    ],
+)
 def test_stacks_against_gdb(tmp_path, program, command, every, least):
     """At malloc: each stack is gdb's, or, where the copy is too short, its beginning."""
     needs(program)
     found, _ = stops(tmp_path, ["/usr/bin/" + program, *command], 60, every, cwd=str(tmp_path))
-    wrong = [(walked, chain) for walked, chain in found if walked.addresses != chain and
-             not (walked.end is End.SHORT and walked.addresses == chain[:len(walked.addresses)])]
+    wrong = [
+        (walked, chain)
+        for walked, chain in found
+        if walked.addresses != chain
+        and not (walked.end is End.SHORT and walked.addresses == chain[: len(walked.addresses)])
+    ]
     assert len(found) >= least and not wrong, wrong[:2]
-    # A uretprobe of somebody else may be at malloc in the whole system; Python 3.9 often has more than 16 KB of stack.
-    assert sum(walked.end in (End.OUTERMOST, End.RETURN_PROBE) for walked, _ in found) >= .75 * len(found)
+    # A uretprobe of somebody else may be at malloc in the whole system; Python 3.9 often has more
+    # than 16 KB of stack.
+    assert sum(
+        walked.end in (End.OUTERMOST, End.RETURN_PROBE) for walked, _ in found
+    ) >= 0.75 * len(found)
