@@ -106,7 +106,7 @@ lint-text: $(LINTENV)/installed
 
 # Rewrite all files in the project's style.
 format: $(LINTENV)/installed
-	ruff check --fix-only --select I,UP,SIM,C4,W
+	ruff check --fix-only
 	ruff format
 	clang-format -i lib/crisis/progs/*.[ch]
 

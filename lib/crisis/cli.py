@@ -164,7 +164,7 @@ def parser(
             help="neither read nor write the cache of compiled BPF programs",
         )
     p.add_argument("--debug", action="store_true", help="show a traceback for an error")
-    p.add_argument("--version", action="version", version="%(prog)s " + __version__)
+    p.add_argument("-V", "--version", action="version", version="%(prog)s " + __version__)
     return p
 
 
