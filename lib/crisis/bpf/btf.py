@@ -4,7 +4,13 @@
 Follows Documentation/bpf/btf.rst and include/uapi/linux/btf.h.
 """
 
+from __future__ import annotations
+
 import struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator
 
 __all__ = ["Btf", "VMLINUX"]
 
@@ -55,7 +61,7 @@ class Btf:
     Raises ValueError when it is not BTF.
     """
 
-    def __init__(self, data):
+    def __init__(self, data: bytes) -> None:
         try:
             magic, version, _, hdr_len, type_off, type_len, str_off, str_len = struct.unpack_from(
                 "=HBBIIIII", data
@@ -66,11 +72,12 @@ class Btf:
             raise ValueError("not BTF version 1 in this machine's byte order")
         self._data = data
         self._strings = hdr_len + str_off
-        self._offsets = None
+        self._offsets: dict[bytes, int] | None = None
         self._at = [0]
         # kind -> {string offset: first id}
+        named: dict[int, dict[int, int]]
         self._ids = named = {kind: {} for kind in (STRUCT, UNION, ENUM, ENUM64, TYPEDEF, FUNC)}
-        self.enums = []  # ids of all enumerations
+        self.enums: list[int] = []  # ids of all enumerations
         extra = [_EXTRA.get(kind, (0, 0)) for kind in range(32)]
         unpack, at = _TYPE.unpack_from, self._at.append
         position, end, number = hdr_len + type_off, hdr_len + type_off + type_len, 1
@@ -87,21 +94,24 @@ class Btf:
             position += 12 + fixed + each * (info & 0xFFFF)
             number += 1
 
-    def string(self, offset):
+    def string(self, offset: int) -> str:
         """The string at an offset of the string section."""
         start = self._strings + offset
         return self._data[start : self._data.index(0, start)].decode()
 
-    def string_offset(self, text):
+    def string_offset(self, text: str) -> int | None:
         """The offset of a string in the string section, or None."""
+        return self._string_offsets().get(text.encode())
+
+    def _string_offsets(self) -> dict[bytes, int]:
         if self._offsets is None:
             self._offsets, offset = {}, 0
             for item in self._data[self._strings :].split(b"\0"):
                 self._offsets[item] = offset
                 offset += len(item) + 1
-        return self._offsets.get(text.encode())
+        return self._offsets
 
-    def find(self, name, *kinds):
+    def find(self, name: str, *kinds: int) -> int | None:
         """The id of the first type of that name and one of these kinds, or None."""
         offset = self.string_offset(name)  # pahole and the kernel's build deduplicate strings
         if offset is not None:
@@ -110,7 +120,7 @@ class Btf:
                     return self._ids[kind][offset]
         return None
 
-    def type(self, number):
+    def type(self, number: int) -> tuple[str, int, int, int, int, int]:
         """(name, kind, vlen, kind_flag, size or type id, offset of what follows)."""
         if not number:
             return "", 0, 0, 0, 0, 0
@@ -125,11 +135,11 @@ class Btf:
             position + 12,
         )
 
-    def words(self, position, count):
+    def words(self, position: int, count: int) -> tuple[int, ...]:
         """`count` unsigned 32-bit words at a position that type() returned."""
         return struct.unpack_from(f"={count}I", self._data, position)
 
-    def skip(self, number, also=()):
+    def skip(self, number: int, also: Collection[int] = ()) -> int:
         """The id behind const, volatile, restrict and type tags (and the kinds in `also`)."""
         while True:
             _, kind, _, _, target, _ = self.type(number)
@@ -137,7 +147,7 @@ class Btf:
                 return number
             number = target
 
-    def members(self, number, base=0):
+    def members(self, number: int, base: int = 0) -> Iterator[tuple[str, int, int, int]]:
         """(name, type id, bit offset, bit-field width or 0), anonymous members expanded."""
         _, _, vlen, flag, _, position = self.type(number)
         for i in range(vlen):
@@ -150,10 +160,8 @@ class Btf:
             else:
                 yield from self.members(self.skip(target), base + offset)
 
-    def has(self, path):
-        """True when "struct_name.member" exists, or a type, function or enumeration constant of a
-        bare name.
-        """
+    def has(self, path: str) -> bool:
+        """True when "struct_name.member" exists, or a type, function or constant of a bare name."""
         name, _, member = path.partition(".")
         if not member:
             return self.find(
@@ -162,16 +170,17 @@ class Btf:
         number = self.find(name, STRUCT, UNION)
         return number is not None and any(m[0] == member for m in self.members(number))
 
-    def constants(self, names):
-        """{name: value} of the enumeration constants in `names` that exist; "PREFIX*" stands for
-        all that begin so.
+    def constants(self, names: Iterable[str]) -> dict[str, int]:
+        """{name: value} of the enumeration constants in `names` that exist.
+
+        "PREFIX*" stands for all that begin so.
         """
+        names = list(names)
         prefixes = tuple(name[:-1] for name in names if name.endswith("*"))
         if prefixes:
-            self.string_offset("")
-            names = [n for n in names if not n.endswith("*")] + [
-                n.decode() for n in self._offsets if n.decode().startswith(prefixes)
-            ]
+            known = map(bytes.decode, self._string_offsets())
+            names = [name for name in names if not name.endswith("*")]
+            names += [name for name in known if name.startswith(prefixes)]
         wanted = {}
         for name in names:
             offset = self.string_offset(name)
@@ -186,11 +195,11 @@ class Btf:
                     found[wanted.pop(offset)] = value
         return found
 
-    def enumerators(self, number):
+    def enumerators(self, number: int) -> list[tuple[str, int]]:
         """[(name, value)] of an enumeration."""
         return [(self.string(offset), value) for offset, value in self._enumerators(number)]
 
-    def _enumerators(self, number):
+    def _enumerators(self, number: int) -> list[tuple[int, int]]:
         _, kind, vlen, signed, _, position = self.type(number)
         if kind == ENUM:
             return list(
@@ -205,9 +214,10 @@ class Btf:
             )
         ]
 
-    def argument(self, tracepoint, name):
-        """The position of a tracepoint's argument of that name, from the kernel's own caller of its
-        probes; or None.
+    def argument(self, tracepoint: str, name: str) -> int | None:
+        """The position of a tracepoint's argument of that name, or None.
+
+        It is that of the kernel's own caller of the tracepoint's probes.
         """
         number = self.find("__traceiter_" + tracepoint, FUNC)
         if number is not None:

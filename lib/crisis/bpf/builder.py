@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The child of compiler.Compiler: a request as JSON on stdin, an object on stdout, complaints on
-stderr.
+"""The child of compiler.Compiler: request as JSON on stdin, object on stdout, errors on stderr.
 
 Runs bcc once and ends, and its 150 MB with it.
 """
+
+from __future__ import annotations
 
 import ctypes
 import fcntl
@@ -18,10 +19,18 @@ import tempfile
 
 sys.path.insert(1, os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__)))))
 from crisis.bpf import btf as types
-from crisis.bpf import compiler, header, object, record
+from crisis.bpf import compiler, header, record
+from crisis.bpf.object import pack
 from crisis.child import die_with_parent
 from crisis.errors import Error, Unavailable
 from crisis.kernel import syscalls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    Request = dict[str, Any]
 
 _LD_IMM64, _PSEUDO_MAP_FD = 0x18, 1
 _PARAM_MAGIC = 0x43525354
@@ -37,7 +46,7 @@ _BTF_KINDS = {
 }
 
 
-def main():
+def main() -> int:
     request = json.load(sys.stdin)
     # bcc and clang write where they like; the object must be alone on our stdout.
     result = os.dup(1)
@@ -48,11 +57,11 @@ def main():
         print(exc, file=sys.stderr)
         return getattr(exc, "code", exc.status)
     with os.fdopen(result, "wb") as out:
-        out.write(object.pack(meta, code))
+        out.write(pack(meta, code))
     return 0
 
 
-def build(request):
+def build(request: Request) -> tuple[dict[str, Any], bytes]:
     """(metadata, instructions) of the requested object.  Raises Error."""
     btf = None if request["headers"] == "kernel" else _btf()
     meta = {
@@ -85,14 +94,13 @@ def build(request):
         return _compile(request, text, meta)
 
 
-def unusable(request, btf):
+def unusable(request: Request, btf: types.Btf | None) -> str | None:
     """Why the running kernel cannot have the requested program, or None.  btf: its Btf, or None."""
     if btf is None:
         if request["requires"] or request["arguments"] or request["kfuncs"]:
             return (
-                f"this kernel has no BTF in {types.VMLINUX}, which the program needs. Boot a "
-                "kernel with "
-                "CONFIG_DEBUG_INFO_BTF=y"
+                f"this kernel has no BTF in {types.VMLINUX}, which the program needs. "
+                "Boot a kernel with CONFIG_DEBUG_INFO_BTF=y"
             )
         return None
     for need in request["requires"]:
@@ -108,7 +116,7 @@ def unusable(request, btf):
     return None
 
 
-def _btf():
+def _btf() -> types.Btf | None:
     """The running kernel's Btf, or None when it has none."""
     try:
         with open(types.VMLINUX, "rb") as f:
@@ -124,17 +132,16 @@ def _btf():
         return None
 
 
-def macros(request, btf):
-    """The definitions that precede the text of a request: those of its variant, and what the kernel
-    has.
-    """
+def macros(request: Request, btf: types.Btf | None) -> str:
+    """The definitions before a request's text: those of its variant, and what the kernel has."""
     lines = []
     for macro, (member, release) in request["has"].items():
         there = btf.has(member) if btf is not None else _release() >= _release(release)
         if there:
             lines.append(f"#define {macro} 1")
-    lines += ["#define %s %s" % item for item in request["defines"].items()]
+    lines += [f"#define {name} {value}" for name, value in request["defines"].items()]
     for name in (argument.rstrip("?") for argument in request["arguments"]):
+        assert btf is not None, name  # unusable() has seen to it
         position = btf.argument(*name.split("."))
         if position is not None:
             lines.append(f"#define ARG_{name.replace('.', '_')} {position}")
@@ -143,34 +150,34 @@ def macros(request, btf):
     lines += [
         f"#define KFUNC_{name.rstrip('?')} {_KFUNC_MAGIC + i}"
         for i, name in enumerate(request["kfuncs"])
-        if btf.find(name.rstrip("?"), types.FUNC) is not None
+        if btf is not None and btf.find(name.rstrip("?"), types.FUNC) is not None
     ]
     if request["counters"]:
         lines.append(f"#define COUNTERS {len(request['counters'])}")
     return "".join(line + "\n" for line in lines)
 
 
-def _release(text=None):
+def _release(text: str = "") -> tuple[int, ...]:
     return tuple(int(n) for n in (re.findall(r"\d+", text or os.uname().release) + ["0"])[:2])
 
 
 class _HeaderTree:
-    """A directory with the types for bcc, gone again at the end; only kernel headers without BTF."""
+    """A directory with the types for bcc, removed at the end; kernel headers alone without BTF."""
 
-    def __init__(self, text, btf, choice):
-        self.text, self.btf, self.choice, self.root = text, btf, choice, None
+    def __init__(self, text: str, btf: types.Btf | None, choice: str) -> None:
+        self.text, self.btf, self.choice, self.root = text, btf, choice, ""
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         if self.btf is None:
             build = f"/lib/modules/{os.uname().release}/build"
             if self.choice == "btf" or not (
                 os.path.isdir(build) or os.path.exists("/sys/kernel/kheaders.tar.xz")
             ):
                 raise Unavailable(
-                    "cannot compile the BPF program: this kernel has no BTF in "
-                    f"{types.VMLINUX} and no kernel "
-                    "headers are installed. Boot a kernel with CONFIG_DEBUG_INFO_BTF=y, or install "
-                    f"the headers package of {os.uname().release}"
+                    f"cannot compile the BPF program: this kernel has no BTF in {types.VMLINUX} "
+                    "and no kernel headers are installed. Boot a kernel with "
+                    "CONFIG_DEBUG_INFO_BTF=y, or install the headers package of "
+                    f"{os.uname().release}"
                 )
             return
         try:  # ends with this process, whatever ends that
@@ -180,35 +187,41 @@ class _HeaderTree:
         header.write_tree(tree, self.text, self.btf)
         os.environ["BCC_KERNEL_SOURCE"] = tree
 
-    def __exit__(self, *ignored):
+    def __exit__(self, *ignored: object) -> None:
         if self.root:
             shutil.rmtree(self.root, ignore_errors=True)
 
 
-def _directory():
-    """The path of a new directory, with a lock on it: compiler.sweep() removes one whose lock has
-    gone.
+def _directory() -> str:
+    """The path of a new directory, with a lock on it.
+
+    compiler.sweep() removes those whose lock has gone.
     """
     compiler.sweep()
+    reason = None
     for parent in compiler.SCRATCH:
         try:
             path = tempfile.mkdtemp(prefix=f"{compiler.SCRATCH_PREFIX}{os.getppid()}-", dir=parent)
-        except OSError:
-            if parent == compiler.SCRATCH[-1]:
-                raise
+        except OSError as exc:
+            reason = exc.strerror
             continue
         fcntl.flock(os.open(path, os.O_RDONLY | os.O_DIRECTORY), fcntl.LOCK_SH)
         return path if os.path.isdir(path) else _directory()  # removed before it was locked
+    raise Error(
+        f"cannot compile the BPF program: no directory for header files in "
+        f"{', '.join(compiler.SCRATCH)}: {reason}"
+    )
 
 
-def _compile(request, text, meta):
+def _compile(request: Request, text: str, meta: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     try:
         import bcc
         from bcc.libbcc import lib
     except ImportError:
+        package = "python3-bpfcc" if os.path.exists("/etc/debian_version") else "python3-bcc"
         raise compiler.NoCompiler(
-            "cannot compile the BPF program: bcc's Python module is not installed. Install %s"
-            % ("python3-bpfcc" if os.path.exists("/etc/debian_version") else "python3-bcc")
+            "cannot compile the BPF program: bcc's Python module is not installed. "
+            f"Install {package}"
         ) from None
     _declare(lib)
     bcc.BPF._trace_autoload = lambda self: None  # compile; attach and load nothing
@@ -217,7 +230,23 @@ def _compile(request, text, meta):
     except Exception as exc:  # bcc raises bare Exception, clang has said why on stderr
         raise Error(f"cannot compile {request['name']}: {exc}") from None
     handle = module.module
-    descriptors = {}
+    descriptors = _maps(lib, handle, meta)
+    code = []
+    for i in range(lib.bpf_num_functions(handle)):
+        name = lib.bpf_function_name(handle, i)
+        instructions, maps, params = _relocate(
+            module.dump_func(name), descriptors, request["params"], request.get("kfunc_ids", ())
+        )
+        meta["functions"].append([name.decode(), len(instructions), maps, params])
+        code.append(instructions)
+    if (lib.bpf_module_license(handle) or b"GPL") != b"GPL":
+        raise Error(f"cannot compile {request['name']}: its license is not GPL")
+    return meta, b"".join(code)
+
+
+def _maps(lib: Any, handle: int, meta: dict[str, Any]) -> dict[int, int]:
+    """Put the maps of a module into `meta`; {descriptor in this process: index there}."""
+    descriptors: dict[int, int] = {}
     for i in range(lib.bpf_num_tables(handle)):
         name = lib.bpf_table_name(handle, i).decode()
         key_size, value_size = (
@@ -242,39 +271,31 @@ def _compile(request, text, meta):
                 value,
             ]
         )
-    code = []
-    for i in range(lib.bpf_num_functions(handle)):
-        name = lib.bpf_function_name(handle, i)
-        instructions, maps, params = _relocate(
-            module.dump_func(name), descriptors, request["params"], request.get("kfunc_ids", ())
-        )
-        meta["functions"].append([name.decode(), len(instructions), maps, params])
-        code.append(instructions)
-    if (lib.bpf_module_license(handle) or b"GPL") != b"GPL":
-        raise Error(f"cannot compile {request['name']}: its license is not GPL")
-    return meta, b"".join(code)
+    return descriptors
 
 
-def _type(description, size, layouts):
-    """What Object.maps has of a type that bcc describes; the layout of a struct is put into
-    `layouts`.
-    """
-    description = json.loads(description)
+def _type(text_of_type: bytes, size: int, layouts: dict[str, str]) -> str:
+    """What Object.maps has of a type that bcc describes; a struct's layout goes into `layouts`."""
+    description = json.loads(text_of_type)
     text = record.describe(description, size)
     if text is None or isinstance(description, str):
         return text or "-"
-    name = description[0]
+    name: str = description[0]
     layouts[name] = text
     return name or "-"
 
 
-def _relocate(code, descriptors, params, kfuncs=()):
-    """Instructions with the child's map descriptors and the parameters' magic blanked, and where
-    they were.
+def _relocate(
+    dumped: bytes, descriptors: dict[int, int], params: list[str], kfuncs: Sequence[int | None] = ()
+) -> tuple[bytes, list[tuple[int, int]], list[tuple[int, str]]]:
+    """The instructions of a function without the child's map descriptors and the parameters' magic.
 
+    Returns (instructions, [(byte offset, map index)], [(byte offset, parameter name)]).
     Calls of kernel functions get the functions' BTF ids, since the object is this kernel's only.
     """
-    code, maps, found, at = bytearray(code), [], [], 0
+    code, at = bytearray(dumped), 0
+    maps: list[tuple[int, int]] = []
+    found: list[tuple[int, str]] = []
     while at < len(code):
         wide = code[at] == _LD_IMM64
         if wide:
@@ -298,7 +319,7 @@ def _relocate(code, descriptors, params, kfuncs=()):
     return bytes(code), maps, found
 
 
-def _declare(lib):
+def _declare(lib: Any) -> None:
     """bcc's Python module gives no prototypes for the calls by table number."""
     for name, result in (
         ("name", ctypes.c_char_p),

@@ -14,6 +14,8 @@ from .object import MAGIC
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .source import Source
 
 __all__ = ["Compiler", "NoCompiler", "compiled", "wait", "sweep", "SCRATCH", "SCRATCH_PREFIX"]
@@ -39,15 +41,15 @@ class NoCompiler(Unavailable):
 
 
 class Compiler:
-    """bcc at work on one source, in a child process: a session of its own, which a terminal's
-    Ctrl-C does not reach.
+    """bcc at work on one source, in a child process.
 
-    The child runs the system's Python, whatever the environment says, in / and with a fixed
-    environment. It dies with this process.  source: a Source; fd: readable when the child has
-    written, or has ended.
+    The child is a session of its own, which a terminal's Ctrl-C does not reach.  It runs the
+    system's Python, whatever the environment says, in / and with a fixed environment, and dies with
+    this process.
+    Attributes: source: a Source; fd: readable when the child has written, or has ended.
     """
 
-    def __init__(self, source, headers="auto"):
+    def __init__(self, source: Source, headers: str = "auto") -> None:
         import json
         import signal
         import subprocess
@@ -85,20 +87,20 @@ class Compiler:
             os.close(request)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def read(self):
+    def read(self) -> bool:
         """Take what the child has written; True when that was all."""
         piece = os.read(self.fd, 1 << 16)
         self._data += piece
         return not piece
 
-    def late(self):
+    def late(self) -> None:
         """End the child when its time is up."""
         if time.monotonic() >= self.deadline:
             self._late = True
             self._child.kill()
             self.deadline += _TIME_LIMIT
 
-    def close(self):
+    def close(self) -> int:
         """End the child, unless it has ended, and release all of it; returns its status."""
         self._child.kill()
         status = self._child.wait()
@@ -108,7 +110,7 @@ class Compiler:
             sweep()
         return status
 
-    def result(self):
+    def result(self) -> bytes:
         """The bytes of the object, when `wait` has returned this one.
 
         Raises as cache.build() does.
@@ -138,7 +140,7 @@ class Compiler:
         raise Error(f"cannot compile {self.source.name}: {(errors or lines[-1:])[0]}")
 
 
-def wait(compilers):
+def wait(compilers: Sequence[Compiler]) -> Compiler:
     """Wait until one of the Compilers has ended, and return it.
 
     One that exceeds the time limit is ended.  Raises Stopped at a stop, which ends all of them.
@@ -158,9 +160,10 @@ def wait(compilers):
             compiler.late()
 
 
-def sweep():
-    """Remove the directories of header files that killed compilers have left; one at work holds a
-    lock on its own.
+def sweep() -> None:
+    """Remove the directories of header files that killed compilers have left.
+
+    A compiler at work holds a lock on its own.
     """
     import fcntl
     import shutil

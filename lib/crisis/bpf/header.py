@@ -11,11 +11,19 @@ size; and an empty file for each header that bcc or the program includes.
 Touches neither bcc nor the kernel beyond reading files.
 """
 
+from __future__ import annotations
+
 import os
 import re
 import struct
 
 from .btf import ARRAY, ENUM, ENUM64, FLOAT, FUNC_PROTO, FWD, INT, PTR, STRUCT, TYPEDEF, UNION
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Set
+
+    from .btf import Btf
 
 __all__ = ["prune", "write_tree"]
 
@@ -85,11 +93,14 @@ _OWN_TYPE = re.compile(
 class _Writer:
     """Emits C declarations, each after those that it needs by value."""
 
-    def __init__(self, btf, words, own):
+    def __init__(self, btf: Btf, words: Set[str], own: Set[str]) -> None:
         self.btf, self.words, self.own = btf, words, own
-        self.done, self.out, self.later, self.forward = set(), [], [], set()
+        self.done: set[int] = set()  # ids that have been emitted
+        self.out: list[str] = []
+        self.later: list[int] = []  # ids of which only a pointer has been emitted
+        self.forward: set[str] = set()  # names that have been declared only
 
-    def declare(self, number, inner, by_value=True):
+    def declare(self, number: int, inner: str, by_value: bool = True) -> str:
         """The C declaration of `inner` with that type; emits or forward-declares what it names."""
         btf = self.btf
         number = btf.skip(number)
@@ -112,10 +123,12 @@ class _Writer:
             if name and name not in self.own:
                 self.emit(number)
                 return f"enum {name} {inner}"
-            return "%s %s" % ("int" if target <= 4 else "long long", inner)
+            integer = "int" if target <= 4 else "long long"
+            return f"{integer} {inner}"
         if kind == FWD:
-            self.announce("union" if flag else "struct", name)
-            return "%s %s %s" % ("union" if flag else "struct", name, inner)
+            word = "union" if flag else "struct"
+            self.announce(word, name)
+            return f"{word} {name} {inner}"
         if kind == TYPEDEF:
             if name in self.own:
                 return self.declare(target, inner, by_value)
@@ -123,7 +136,7 @@ class _Writer:
             return f"{name} {inner}"
         return "void *" + inner
 
-    def structure(self, number, inner, by_value):
+    def structure(self, number: int, inner: str, by_value: bool) -> str:
         """As declare(), of a struct or union."""
         name, kind, _, _, size, _ = self.btf.type(number)
         word = "struct" if kind == STRUCT else "union"
@@ -139,13 +152,13 @@ class _Writer:
             self.later.append(number)
         return f"{word} {name} {inner}"
 
-    def announce(self, word, name):
+    def announce(self, word: str, name: str) -> None:
         if name not in self.forward and name not in self.own:
             self.forward.add(name)
             self.out.append(f"{word} {name};")
 
-    def alignment(self, number):
-        name, kind, _, _, size, position = self.btf.type(self.btf.skip(number))
+    def alignment(self, number: int) -> int:
+        _, kind, _, _, size, position = self.btf.type(self.btf.skip(number))
         if kind == PTR:
             return struct.calcsize("P")
         if kind in (INT, ENUM, ENUM64, FLOAT):
@@ -160,7 +173,7 @@ class _Writer:
             )
         return 1
 
-    def body(self, number):
+    def body(self, number: int) -> str:
         """A struct or union with the named members at their offsets, and its true size.
 
         Each member sits in a union, behind its own padding.  Only what is
@@ -173,34 +186,16 @@ class _Writer:
         if name in _WHOLE:
             members = list(btf.members(number))
             if kind == STRUCT and len(members) == vlen:
-                return "struct %s {\n%s}" % (
-                    name,
-                    "".join(
-                        "\t%s%s;\n" % (self.declare(target, member), f":{width}" if width else "")
-                        for member, target, _, width in members
-                    ),
-                )
+                lines = [
+                    f"\t{self.declare(target, member)}{_width(width)};\n"
+                    for member, target, _, width in members
+                ]
+                return f"struct {name} {{\n{''.join(lines)}}}"
         parts = []
         for member, target, offset, width in btf.members(number):
             if member not in self.words and name not in _WHOLE:
                 continue
-            declaration = self.declare(target, member)
-            pad = offset // 8
-            if width:
-                declaration = "%s%s:%d" % (
-                    f"unsigned long :{offset % 8}; " if offset % 8 else "",
-                    declaration,
-                    width,
-                )
-            packed = width or pad % self.alignment(target)
-            parts.append(
-                "\tstruct { %s%s; }%s;\n"
-                % (
-                    f"char __at_{member}[{pad}]; " if pad else "",
-                    declaration,
-                    " __attribute__((packed))" if packed else "",
-                )
-            )
+            parts.append(self.placed(member, target, offset, width))
         if size:
             parts.append(f"\tchar __size[{size}];\n")
         align = f" __attribute__((aligned({self.alignment(number)})))" if size else ""
@@ -208,7 +203,16 @@ class _Writer:
             return f"{word} {name} {{\n\tunion {{\n{''.join(parts)}\t}};\n}}{align}"
         return f"{word} {name} {{\n{''.join(parts)}}}{align}"
 
-    def emit(self, number):
+    def placed(self, member: str, target: int, offset: int, width: int) -> str:
+        """A struct with one member at an offset in bits; width: of a bit-field, or 0."""
+        pad = offset // 8
+        before = f"char __at_{member}[{pad}]; " if pad else ""
+        if width and offset % 8:
+            before += f"unsigned long :{offset % 8}; "
+        packed = " __attribute__((packed))" if width or pad % self.alignment(target) else ""
+        return f"\tstruct {{ {before}{self.declare(target, member)}{_width(width)}; }}{packed};\n"
+
+    def emit(self, number: int) -> None:
         if number in self.done:
             return
         self.done.add(number)
@@ -220,23 +224,25 @@ class _Writer:
         elif kind in (STRUCT, UNION):
             text = self.body(number)
         else:
-            text = "enum %s { %s }" % (
-                name,
-                ", ".join(
-                    f"{constant} = {_literal(value)}"
-                    for constant, value in self.btf.enumerators(number)
-                ),
-            )
+            constants = [
+                f"{constant} = {_literal(value)}"
+                for constant, value in self.btf.enumerators(number)
+            ]
+            text = f"enum {name} {{ {', '.join(constants)} }}"
         self.out.append(text + ";")
 
 
-def _literal(value):
+def _width(width: int) -> str:
+    return f":{width}" if width else ""
+
+
+def _literal(value: int) -> str:
     if -1 << 31 <= value < 1 << 31:
         return f"{value}"
-    return "%d%sLL" % (value, "U" if value >= 1 << 63 else "")
+    return f"{value}ULL" if value >= 1 << 63 else f"{value}LL"
 
 
-def prune(btf, text):
+def prune(btf: Btf, text: str) -> str:
     """C declarations, from BTF, of the types, members and enumeration constants that `text` names.
 
     btf: a Btf.  text: a C program; what it defines itself is left to it.
@@ -330,7 +336,7 @@ _STAND_INS = [
 _INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([\w./+-]+)[>"]', re.M)
 
 
-def write_tree(root, text, btf):
+def write_tree(root: str, text: str, btf: Btf) -> None:
     """Make the directory `root`, empty so far, into what $BCC_KERNEL_SOURCE should point at.
 
     text: the C program; btf: the running kernel's Btf.

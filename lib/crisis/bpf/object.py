@@ -33,8 +33,9 @@ class Object:
         self.name, self.unusable = meta["name"], meta["unusable"]
         self.points, self.probes = meta["points"], meta["probes"]
         self.maps, self.layouts, self.ids = meta["maps"], meta["layouts"], meta["ids"]
-        self.constants, self.counters = meta["constants"], meta["counters"]
-        self.functions = {}
+        self.constants: dict[str, int] = meta["constants"]
+        self.counters: list[str] = meta["counters"]
+        self.functions: dict[str, tuple[bytes, list[tuple[int, int]], list[tuple[int, str]]]] = {}
         at = 0
         for name, length, maps, params in meta["functions"]:
             self.functions[name] = code[at : at + length], maps, params

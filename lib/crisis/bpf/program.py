@@ -32,7 +32,7 @@ from .syscall import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from .object import Object
@@ -64,9 +64,7 @@ _LOG_SIZE = 1 << 20
 
 
 class Refused(Unavailable):
-    """The verifier does not accept a program: a fault of the program, or of what the compiler made
-    of it.
-    """
+    """The verifier rejects a program: its fault, or the fault of what the compiler made of it."""
 
 
 class Program:
@@ -74,15 +72,13 @@ class Program:
 
     obj: an object.Object.
     params: {name: value} for each PARAM of the text: a whole number, unsigned 64-bit, or a tuple of
-      names of
-        enumeration constants, the first of which that the kernel has is the value.
+      names of enumeration constants, the first of which that the kernel has is the value.
     maps: {name: {"max_entries" | "elements" | "value_size" | "flags": number}} to size a map for
-      this run; elements:
-        how many the array has that is the last member of the value.
+      this run; elements: how many the array has that is the last member of the value.
     Attributes: maps {name: Map}; layouts: the Layouts of structs by their names in C, of those that
       are in a map or that RECORD names; taken: what each point was attached to; refused: lines that
-      say why an earlier candidate was not. Raises Unavailable when this kernel cannot have the
-      program, NotPermitted, OSError.
+      say why an earlier candidate was not.
+    Raises Unavailable when this kernel cannot have the program, NotPermitted, OSError.
     """
 
     def __init__(
@@ -93,8 +89,12 @@ class Program:
         self.name, self._object = obj.name, obj
         self._params = {name: self._value(value) for name, value in (params or {}).items()}
         self._reported = dict.fromkeys(obj.counters, 0)
-        self.maps, self.layouts, self.taken, self.refused = {}, Layouts(obj.layouts), [], []
-        self._loaded, self._links, self._targets = {}, [], {}
+        self.layouts = Layouts(obj.layouts)
+        self.maps: dict[str, Map] = {}
+        self.taken: list[str] = []
+        self.refused: list[str] = []
+        self._loaded: dict[tuple[str, str, str, int], int] = {}
+        self._links: list[int] = []
         raise_memlock()
         rlimit.raise_open_files(
             len(obj.maps) + 2 * len(obj.points) + len(obj.probes), "BPF maps, programs and events"
@@ -124,7 +124,7 @@ class Program:
                     f"{size.get('max_entries', max_entries)} entries: {exc.strerror}"
                 ) from None
 
-    def _value(self, value):
+    def _value(self, value: int | tuple[str, ...]) -> int:
         """The number of a parameter."""
         if not isinstance(value, tuple):
             return value
@@ -133,7 +133,7 @@ class Program:
                 return self._object.constants[name]
         raise Unavailable(f"this kernel's BTF has no {' or '.join(value)}")
 
-    def load(self, function, kind, target="", cookie=0):
+    def load(self, function: str, kind: str, target: str = "", cookie: int = 0) -> int:
         """The descriptor of a function loaded as a program of that kind.  Raises OSError,
         Unavailable, Refused.
 
@@ -144,8 +144,8 @@ class Program:
             return known
         if function not in self._object.functions:
             raise Unavailable(f"the program has no {function} on this kernel")
-        code, map_places, param_places = self._object.functions[function]
-        code = bytearray(code)
+        compiled, map_places, param_places = self._object.functions[function]
+        code = bytearray(compiled)
         descriptors = [self.maps[entry[0]].fd for entry in self._object.maps]
         for at, index in map_places:
             struct.pack_into("=I", code, at + 4, descriptors[index])
@@ -158,14 +158,12 @@ class Program:
         if type_ == PROG_TRACING:
             btf_id = self._object.ids.get(f"{kind}/{target}") or 0
             if not btf_id:
-                raise Unavailable(
-                    "this kernel's BTF has no such %s"
-                    % ("tracepoint" if kind == "tp_btf" else "function")
-                )
+                what = "tracepoint" if kind == "tp_btf" else "function"
+                raise Unavailable(f"this kernel's BTF has no such {what}")
         instructions = ctypes.create_string_buffer(bytes(code), len(code))
         licence = ctypes.create_string_buffer(b"GPL")
 
-        def attr(log):
+        def attr(log: ctypes.Array[ctypes.c_char] | None) -> bytes:
             return struct.pack(
                 "=IIQQIIQII16sIIIIQIIQIII",
                 type_,
@@ -232,7 +230,7 @@ class Program:
         """
         self._choose(lambda kind, target, function: self.load(function, kind, target))
 
-    def _choose(self, use):
+    def _choose(self, use: Callable[[str, str, str], object]) -> None:
         """`use` (kind, target, function) of each probe, and of each point's first candidate for
         which it works.
         """
@@ -243,7 +241,7 @@ class Program:
             except (OSError, Unavailable) as exc:
                 raise self._failure([(kind, exc)]) from None
         for point in self._object.points:
-            failed = []
+            failed: list[tuple[str, Exception]] = []
             for candidate in point:
                 where, _, function = candidate.rpartition(":")
                 if candidate == "none":
@@ -262,14 +260,14 @@ class Program:
                 raise self._failure(failed)
             self.refused += map(_reason, failed)
 
-    def _failure(self, failed):
+    def _failure(self, failed: list[tuple[str, Exception]]) -> Unavailable:
         """The exception for a point whose candidates have all failed: [(candidate, exception)]."""
         if any(_is_denied(exc) for _, exc in failed):
             check_permission()
         kind = Refused if any(isinstance(exc, Refused) for _, exc in failed) else Unavailable
         return kind(f"cannot attach {self.name}: {'; '.join(map(_reason, failed))}")
 
-    def _attach_one(self, kind, target, function):
+    def _attach_one(self, kind: str, target: str, function: str) -> None:
         fd = self.load(function, kind, target)
         name = ctypes.create_string_buffer(target.encode())
         if kind in ("tp_btf", "fentry", "fexit"):
@@ -293,7 +291,7 @@ class Program:
         self._links.append(link)
 
     @staticmethod
-    def _event(program, *arguments, **options):
+    def _event(program: int, *arguments: Any, **options: Any) -> int:
         """The descriptor of an event, as perf_event.open_event makes it, that runs a program."""
         from ..perf import event as perf_event
 
@@ -324,7 +322,15 @@ class Program:
                 raise denied("load BPF programs", exc) from None
             raise Unavailable(f"cannot iterate over each {target}: {exc.strerror}") from None
 
-    def attach_uprobe(self, function, path, offset, pid=-1, returning=False, cookie=0):
+    def attach_uprobe(
+        self,
+        function: str,
+        path: str,
+        offset: int,
+        pid: int = -1,
+        returning: bool = False,
+        cookie: int = 0,
+    ) -> None:
         """Attach to a file offset of an executable or library, in one process or (pid -1) in all.
 
         cookie: what bpf_get_attach_cookie gives the program (Linux 5.15), or what PARAM(cookie) is
@@ -354,7 +360,9 @@ class Program:
         finally:
             os.close(event)  # the link holds it
 
-    def attach_uprobes(self, kind, function, path, places, pid=0):
+    def attach_uprobes(
+        self, kind: str, function: str, path: str, places: Mapping[int, int], pid: int = 0
+    ) -> None:
         """Attach to many functions of an executable or library at once, in one process or (0) in
         all.
 
@@ -385,7 +393,9 @@ class Program:
             )[0]
         )
 
-    def attach_software(self, function, config, cpu, period=0, frequency=0):
+    def attach_software(
+        self, function: str, config: int, cpu: int, period: int = 0, frequency: int = 0
+    ) -> None:
         """Attach to a software event (PERF_COUNT_SW_*: 0 is the CPU clock) of one CPU."""
         from ..perf import event as perf_event
 
@@ -427,16 +437,16 @@ class Program:
         self._links, self._loaded, self.maps = [], {}, {}
 
 
-def _is_denied(exc):
+def _is_denied(exc: Exception) -> bool:
     return isinstance(exc, OSError) and exc.errno in DENIED
 
 
-def _reason(failed):
+def _reason(failed: tuple[str, Exception]) -> str:
     where, exc = failed
-    return "%s: %s" % (where, getattr(exc, "strerror", None) or exc)
+    return f"{where}: {getattr(exc, 'strerror', None) or exc}"
 
 
-def check(obj):
+def check(obj: Object) -> list[str]:
     """Load the functions of an Object as Program.attach would choose them, and attach nothing.
 
     Every parameter is 1, so that the verifier sees what the options switch on.
