@@ -37,6 +37,7 @@ _PARAM_MAGIC = 0x43525354
 _CALL, _PSEUDO_KFUNC_CALL = 0x85, 2
 _KFUNC_MAGIC = 0x7E000000  # no helper has such a number
 _TASK_STORAGE = 29
+_CLONE_NEWNS, _MS_BIND, _MS_REC_PRIVATE = 0x20000, 0x1000, 0x4000 | 0x40000
 # Which BTF type a program of the kind is attached by.
 _BTF_KINDS = {
     "tp_btf": ("btf_trace_%s", types.TYPEDEF),
@@ -224,9 +225,11 @@ def _compile(request: Request, text: str, meta: dict[str, Any]) -> tuple[dict[st
             f"Install {package}"
         ) from None
     _declare(lib)
+    _hide_kallsyms()
     bcc.BPF._trace_autoload = lambda self: None  # compile; attach and load nothing
     try:
-        module = bcc.BPF(text=text)
+        # Without debug information: bcc would make BTF of it, which no program of the suite uses.
+        module = bcc.BPF(text=text, cflags=["-g0"])
     except Exception as exc:  # bcc raises bare Exception, clang has said why on stderr
         raise Error(f"cannot compile {request['name']}: {exc}") from None
     handle = module.module
@@ -242,6 +245,18 @@ def _compile(request: Request, text: str, meta: dict[str, Any]) -> tuple[dict[st
     if (lib.bpf_module_license(handle) or b"GPL") != b"GPL":
         raise Error(f"cannot compile {request['name']}: its license is not GPL")
     return meta, b"".join(code)
+
+
+def _hide_kallsyms() -> None:
+    """Let /proc/kallsyms be empty for this process.
+
+    bcc reads all of it, for 100 ms, to find whether the kernel has two helpers; the programs do not
+    depend on the answer (crisis.bpf.h).  Without CAP_SYS_ADMIN it is read.
+    """
+    libc = ctypes.CDLL(None)
+    if libc.unshare(_CLONE_NEWNS) or libc.mount(b"none", b"/proc", None, _MS_REC_PRIVATE, None):
+        return
+    libc.mount(b"/dev/null", b"/proc/kallsyms", None, _MS_BIND, None)
 
 
 def _maps(lib: Any, handle: int, meta: dict[str, Any]) -> dict[int, int]:

@@ -69,6 +69,30 @@ struct task_storage_key {
 static void *(*task_storage_get)(void *map, void *task, void *value, u64 flags) = (void *)156;
 #define bpf_sk_storage_get task_storage_get
 
+/*
+ * Declare a map, as bcc's macro of that name, from which BPF_HASH, BPF_ARRAY and BPF_TABLE are
+ * made, but static: for each map that is an external symbol, bcc generates and compiles functions
+ * that print and parse its keys and values, a quarter of the time of a compilation.
+ */
+#ifdef BPF_F_TABLE /* lint.h has none */
+#undef BPF_F_TABLE
+#define BPF_F_TABLE(kind, key_type, leaf_type, name, entries, map_flags)             \
+	struct name##_table_t {                                                      \
+		key_type key;                                                        \
+		leaf_type leaf;                                                      \
+		leaf_type *(*lookup)(key_type *);                                    \
+		int (*update)(key_type *, leaf_type *);                              \
+		int (*insert)(key_type *, leaf_type *);                              \
+		int (*delete)(key_type *);                                           \
+		u32 max_entries;                                                     \
+		int flags;                                                           \
+	};                                                                           \
+	static __attribute__((section("maps/" kind))) struct name##_table_t name = { \
+		.max_entries = (entries),                                            \
+		.flags = (map_flags),                                                \
+	}
+#endif
+
 /* bpf_get_attach_cookie(), Linux 5.15; bcc declares it since 0.22. */
 static u64 (*get_attach_cookie)(void *ctx) = (void *)174;
 
