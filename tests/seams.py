@@ -944,13 +944,14 @@ def crisis_warm(world, module, data):
         return data["programs"].get(source.name, {"state": "cached"})
 
     class Compiler:
-        def __init__(self, source):
-            self.source = source
+        def __init__(self, sources, jobs):
+            self.left = list(sources)
 
-        def result(self):
-            if entry(self.source)["state"] == "failed":
-                raise errors.Error(entry(self.source)["why"])
-            return self.source
+        def outcomes(self):
+            while self.left:
+                source = self.left.pop(0)
+                failed = entry(source)["state"] == "failed"
+                yield source, errors.Error(entry(source)["why"]) if failed else source
 
     def check(source):
         found = entry(source)
@@ -964,7 +965,7 @@ def crisis_warm(world, module, data):
     cache.cached = lambda source, note: (
         source if entry(source)["state"] in ("cached", "refused", "unavailable") else None
     )
-    compiler.Compiler, compiler.wait = Compiler, lambda running: running[0]
+    compiler.Compiler = Compiler
     cache.keep, object.unpack = (
         lambda source, data: entry(source).get("not_kept"),
         lambda data: data,

@@ -21,7 +21,7 @@ import pytest
 
 import helpers
 from crisis import bpf
-from crisis.bpf import cache, compiler
+from crisis.bpf import cache, compiler, object
 from crisis.errors import Error
 
 ROOT = helpers.ROOT
@@ -34,7 +34,8 @@ sys.path[:0] = sys.argv[1] + "/lib", sys.argv[1] + "/tests"
 import helpers
 from crisis.bpf import compiler
 for command, variant in ("memleak", "perf"), ("runqlat", "raw"), ("cachesnoop", "raw"):
-    print(hashlib.sha256(compiler.compiled(helpers.load(command).SOURCES[variant], "auto")).hexdigest())
+    source = helpers.load(command).SOURCES[variant]
+    print(hashlib.sha256(compiler.compiled(source, "auto")).hexdigest())
 """
 
 
@@ -201,13 +202,48 @@ def test_a_compiler_that_hangs_is_ended(monkeypatch):
 
 def test_a_compiler_that_is_killed():
     """As the kernel does when there is no memory."""
-    child = compiler.Compiler(SMALL)
+    child = compiler.Compiler([SMALL])
     os.kill(child._child.pid, signal.SIGKILL)
-    with pytest.raises(Error) as caught:
-        assert compiler.wait([child]) is child
-        child.result()
-    assert str(caught.value) == "cannot compile test.small: the compiler was ended by signal 9"
+    [(source, error)] = child.outcomes()
+    assert source is SMALL
+    assert str(error) == "cannot compile test.small: the compiler was ended by signal 9"
     assert not children(os.getpid()) and not scratch(os.getpid())
+
+
+def test_several_sources_in_one_compiler():
+    """What is wrong with one harms no other."""
+    sources = [
+        bpf.Source("test.one", text="int one(void *ctx) { return 1; }"),
+        bpf.Source("test.wrong", text="int wrong(void *ctx) { return nonsense; }"),
+        bpf.Source("test.absent", requires=("no_such_struct",), text="int absent(void *ctx) {"),
+        bpf.Source("test.two", text="int two(void *ctx) { return 2; }"),
+    ]
+    compilers = compiler.Compiler(sources, jobs=3)
+    found = {source.name: outcome for source, outcome in compilers.outcomes()}
+    assert found.keys() == {source.name for source in sources} and not compilers.left
+    assert str(found.pop("test.wrong")).startswith("cannot compile test.wrong: ")
+    assert {name: sorted(object.unpack(data).functions) for name, data in found.items()} == {
+        "test.one": ["one"],
+        "test.absent": [],
+        "test.two": ["two"],
+    }
+    assert found["test.one"] == compiler.compiled(sources[0], "auto")
+    assert not children(os.getpid())
+
+
+def test_one_of_several_that_is_killed(monkeypatch):
+    """By the OOM killer, say: the others are compiled."""
+    slow = bpf.Source("test.slow", text='#include "crisis.bpf.h"\n' + SMALL.text)
+    at_work = compiler.Compiler([slow, SMALL], jobs=1)
+    worker = at_work._child.pid
+    forks = f"/proc/{worker}/task/{worker}/children"
+    deadline, pids = time.monotonic() + 20 * helpers.SLOW, []
+    while not pids and time.monotonic() < deadline:  # at once, since it takes a tenth of a second
+        pids = open(forks).read().split()
+    os.kill(int(pids[0]), signal.SIGKILL)
+    (_, first), (_, second) = at_work.outcomes()
+    assert str(first) == "cannot compile test.slow: the compiler was ended by signal 9"
+    assert isinstance(second, bytes)
 
 
 def test_only_directories_without_a_lock_are_swept(tmp_path, monkeypatch):

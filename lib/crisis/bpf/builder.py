@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The child of compiler.Compiler: request as JSON on stdin, object on stdout, errors on stderr.
+"""The child of compiler.Compiler: requests as JSON on stdin, objects on stdout.
 
-Runs bcc once and ends, and its 150 MB with it.
+Each request is compiled in a fork that ends with it, and with the 150 MB that clang has taken.
 """
 
 from __future__ import annotations
 
 import ctypes
 import fcntl
+import functools
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import signal
 import struct
 import sys
 import tempfile
+import traceback
 
 sys.path.insert(1, os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__)))))
 from crisis.bpf import btf as types
@@ -27,8 +29,8 @@ from crisis.kernel import syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any
+    from collections.abc import Callable, Sequence
+    from typing import Any, NoReturn
 
     Request = dict[str, Any]
 
@@ -37,6 +39,7 @@ _PARAM_MAGIC = 0x43525354
 _CALL, _PSEUDO_KFUNC_CALL = 0x85, 2
 _KFUNC_MAGIC = 0x7E000000  # no helper has such a number
 _TASK_STORAGE = 29
+_LAST_FD = 200
 _CLONE_NEWNS, _MS_BIND, _MS_REC_PRIVATE = 0x20000, 0x1000, 0x4000 | 0x40000
 # Which BTF type a program of the kind is attached by.
 _BTF_KINDS = {
@@ -47,11 +50,42 @@ _BTF_KINDS = {
 }
 
 
-def main() -> int:
-    request = json.load(sys.stdin)
-    # bcc and clang write where they like; the object must be alone on our stdout.
-    result = os.dup(1)
-    os.dup2(2, 1)
+def main() -> None:
+    """Compile the requests, some at a time, and answer each."""
+    jobs, seconds, requests = json.load(sys.stdin)
+    _load()
+    waiting = list(enumerate(requests))
+    running: dict[int, tuple[int, int, int]] = {}  # PID -> number of the request, its two files
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            number, request = waiting.pop(0)
+            files = os.memfd_create("object"), os.memfd_create("errors")
+            running[_fork(request, *files, seconds)] = (number, *files)
+        pid, status = os.wait()
+        answer(os.waitstatus_to_exitcode(status), *running.pop(pid))
+
+
+def _fork(request: Request, result: int, errors: int, seconds: float) -> int:
+    """The PID of a fork that compiles a request, with the object and the errors for two files."""
+    parent = os.getpid()
+    pid = os.fork()
+    if not pid:
+        die_with_parent(signal.SIGKILL)
+        if os.getppid() != parent:  # it has ended before
+            os._exit(1)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        # The kernel closes the descriptors of a process that ends in their order (close_files()):
+        # with this one, which Compiler._close() awaits, the lock of _directory() has gone.
+        fcntl.fcntl(1, fcntl.F_DUPFD, _LAST_FD)
+        # bcc and clang write where they like; the object must be alone in its file.
+        os.dup2(errors, 1)
+        os.dup2(errors, 2)
+        end(lambda: compile_one(request, result))
+    return pid
+
+
+def compile_one(request: Request, result: int) -> int:
+    """Compile a request; the exit status."""
     try:
         meta, code = build(request)
     except Error as exc:
@@ -60,6 +94,41 @@ def main() -> int:
     with os.fdopen(result, "wb") as out:
         out.write(pack(meta, code))
     return 0
+
+
+def answer(status: int, number: int, result: int, errors: int) -> None:
+    """Write what came of a request, for compiler.Compiler.
+
+    A line with its number, its exit status, the lengths of the object and the errors; then these.
+    """
+    parts = [os.pread(fd, os.fstat(fd).st_size, 0) for fd in (result, errors)]
+    head = f"{number} {status} {len(parts[0])} {len(parts[1])}\n"
+    sys.stdout.buffer.write(head.encode() + b"".join(parts))
+    sys.stdout.buffer.flush()
+    os.close(result)
+    os.close(errors)
+
+
+def end(work: Callable[[], int]) -> NoReturn:
+    """End with the status of `work`, without the teardown of LLVM, which takes longer than that."""
+    status = 1
+    try:
+        status = work()
+    except BaseException:
+        traceback.print_exc()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _load() -> None:
+    """Load what all requests need before any fork; what fails here is reported by each of them."""
+    try:
+        btf = _btf()
+        if btf is not None:
+            btf.string_offset("")
+        import bcc  # noqa: F401
+    except (Error, ImportError):
+        pass
 
 
 def build(request: Request) -> tuple[dict[str, Any], bytes]:
@@ -117,6 +186,7 @@ def unusable(request: Request, btf: types.Btf | None) -> str | None:
     return None
 
 
+@functools.cache
 def _btf() -> types.Btf | None:
     """The running kernel's Btf, or None when it has none."""
     try:
@@ -202,7 +272,7 @@ def _directory() -> str:
     reason = None
     for parent in compiler.SCRATCH:
         try:
-            path = tempfile.mkdtemp(prefix=f"{compiler.SCRATCH_PREFIX}{os.getppid()}-", dir=parent)
+            path = tempfile.mkdtemp(prefix=f"{compiler.SCRATCH_PREFIX}{sys.argv[1]}-", dir=parent)
         except OSError as exc:
             reason = exc.strerror
             continue
@@ -355,7 +425,4 @@ if __name__ == "__main__":
     die_with_parent(signal.SIGKILL)
     if os.getppid() != int(sys.argv[1]):  # it has ended before
         os._exit(1)
-    # Skips the teardown of LLVM, which takes longer than the compilation.
-    status = main()
-    sys.stderr.flush()
-    os._exit(status)
+    main()
