@@ -86,7 +86,7 @@ $(LINTENV)/installed: tests/tools/lint.txt
 CLEAN = $(addprefix lib/crisis/,__init__.py arguments.py child.py cli.py errors.py hist.py plot.py table.py) \
     $(addprefix lib/crisis/symbols/,__init__.py demangle.py elf.py frame.py perfmap.py returns.py rust_v0.py \
         sampled_stacks.py targetfile.py) \
-    $(wildcard $(patsubst %,lib/crisis/%/*.py,bpf kernel perf cpu pmu memory net alloc))
+    $(wildcard $(patsubst %,lib/crisis/%/*.py,bpf kernel perf cpu pmu memory net alloc sched))
 NOT_YET = E501,I001,UP
 
 lint-python: $(LINTENV)/installed

@@ -118,7 +118,7 @@ class Program:
         """maps: {name: FakeMap, or Ring}.  counters: [(seconds, {name: total})]."""
         self.maps, self.taken, self.params, self.sizes, self.name = maps, list(taken), {}, {}, ""
         self._counters, self._constants = (
-            dict.fromkeys(getattr(module, "COUNTERS", ()), 0),
+            dict.fromkeys(next(iter(module.SOURCES.values())).counters, 0),
             constants or {},
         )
         self._reported = dict(self._counters)
@@ -1062,7 +1062,7 @@ def memleak(world, module, data):
         numbers[name]: stack and [frame(fields) for fields in stack]
         for name, stack in data["stacks"].items()
     }
-    counters = dict.fromkeys(module.COUNTERS, 0)
+    counters = dict.fromkeys(next(iter(module.SOURCES.values())).counters, 0)
     for seconds, values in losses(data):
         world.at(seconds, lambda values=values: counters.update(values))
 

@@ -11,10 +11,9 @@ from helpers import ROOT
 LIB = os.path.join(ROOT, "lib", "crisis")
 # From top to bottom; a module that is in none of the packages is named by itself.
 FLOORS = (
-    {"bpf"},
     {"pmu"},
-    {"memory", "cpu", "alloc"},
-    {"perf", "symbols", "net"},
+    {"memory", "cpu", "alloc", "sched"},
+    {"bpf", "perf", "symbols", "net"},
     {"cli", "kernel", "child"},
     {"arguments", "table", "hist", "plot", "errors"},
 )

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from crisis.bpf import program
+from crisis.sched import run_queue
 from helpers import ROOT, load
 
 
@@ -54,11 +55,9 @@ def test_a_program_for_processes_declares_its_probes():
     "machine, safe",
     [("x86_64", True), ("aarch64", True), ("s390x", True), ("riscv64", False), ("ppc64le", False)],
 )
-def test_task_storage_under_the_run_queues_lock(monkeypatch, machine, safe):
+def test_task_storage_under_the_run_queues_lock(machine, safe):
     """kmalloc_nolock() needs an instruction like cmpxchg16b; bpf_mem_alloc serves everywhere."""
-    real = os.uname()
-    monkeypatch.setattr(os, "uname", lambda: os.uname_result((*real[:4], machine)))
-    (members,) = load("runqlat").SOURCES["storage"].requires
+    members = run_queue.storage_requirements(machine)
     assert members[0] == "bpf_local_storage_map.selem_ma"
     assert set(members[1:]) == (
         {"bpf_local_storage_map.use_kmalloc_nolock", "bpf_local_storage.mem_charge"}
