@@ -579,6 +579,105 @@ def oomkill(world, module, data):
             world.at(line["at"], lambda record=record: writer.send(record))
 
 
+def device_of(file):
+    """The device of a file, {"dev": [major, minor], ...}, as the kernel's dev_t."""
+    major, minor = file["dev"]
+    return major << 20 | minor
+
+
+def name_record(file, number):
+    """The record of struct name_record of a file as cachesnoop's data has it; number: its name."""
+    parts = b"".join(
+        part.encode("utf-8", "surrogateescape") + b"\0"
+        for part in reversed((file["path"] or "").split("/"))
+        if part
+    )
+    return (
+        NAME_RECORD.pack(
+            file["inode"],
+            file["ino"],
+            number,
+            device_of(file),
+            0,
+            file["mode"],
+            file.get("deleted", False),
+            file.get("cut", False),
+            len(parts),
+        )
+        + parts
+    )
+
+
+def cachestat(world, module, data):
+    """data: {"files": as for cachesnoop, "intervals": [[{"file", "pid", "comm", "cgroup", "cpu",
+    and members of struct counts}]], "losses": [...], "taken": places of probes}.  Members that
+    are missing are 0."""
+    if data is None:
+        return
+    intervals, totals = iter(data["intervals"]), {}
+
+    class Totals(FakeMap):
+        def read_per_cpu(self, key):
+            """Before the bank is switched, the events of the interval are in the sums."""
+            begin()
+            return [totals.get(cpu, (0,) * len(members)) for cpu in (0, 1)]
+
+    def begin():
+        """Take the next interval, if its time has come."""
+        if world.now > taken[-1][0]:
+            taken.append((world.now, next(intervals, [])))
+            for entry in taken[-1][1]:
+                before = totals.get(entry["cpu"], (0,) * len(members))
+                totals[entry["cpu"]] = tuple(map(sum, zip(before, counts(entry))))
+
+    def counts(entry):
+        return [entry.get(member, 0) for member in members]
+
+    def key_of(entry, file):
+        return {
+            "file": (file["inode"], file["ino"]),
+            "process": (entry["pid"], 0),
+            "cgroup": (cgroup_id(entry["cgroup"]), 0),
+            "fs": (device_of(file), file["mode"] & 0o170000 == 0o060000),
+        }[BY[program.params["by"]]]
+
+    def fill(bank):
+        if not program.params["by"]:
+            return
+        groups = {}
+        for entry in taken[-1][1]:
+            file = data["files"][entry["file"]]
+            groups.setdefault(key_of(entry, file), []).append((entry, file))
+        for key, found in groups.items():
+            entry, file = found[-1]
+            sums = map(sum, zip(*(counts(entry) for entry, _ in found)))
+            comm = text(entry["comm"] if BY[program.params["by"]] == "process" else "")
+            maps["groups"].update(
+                struct.pack("=QQQ", *key, bank),
+                program.layouts["group"].pack(
+                    *sums, device_of(file), file["mode"] & 0o170000, comm
+                ),
+            )
+
+    BY = ("none", "file", "process", "cgroup", "fs")
+    taken = [(world.now, [])]
+    named = [
+        (second + 0.1, lambda file=file, number=number: name_record(file, number))
+        for second in range(len(data["intervals"]))  # in each bank anew
+        for number, file in enumerate(data["files"].values(), 1)
+        if not file.get("unknown")
+    ]
+    maps = {
+        "bank": Bank(fill),
+        "totals": Totals("totals"),
+        "groups": FakeMap("groups"),
+        "names": Ring(world, named),
+    }
+    places = data.get("taken", ("fentry/filemap_map_pages",))
+    program = Program(world, module, maps, losses(data), taken=places)
+    members = program.layouts["counts"].fields
+
+
 def cachesnoop(world, module, data):
     """data: {"files": {"NAME": {"inode", "ino", "dev": [major, minor], "mode", "path" (null: none),
     "deleted", "cut"}}, "runs": [{"at", "since", "kind": add or evict, "file", "offset" (page),
@@ -595,32 +694,6 @@ def cachesnoop(world, module, data):
         {name: number for number, name in enumerate(data["files"], 1)},
     )
 
-    def device(file):
-        major, minor = file["dev"]
-        return major << 20 | minor
-
-    def name_record(name):
-        file = data["files"][name]
-        parts = b"".join(
-            part.encode("utf-8", "surrogateescape") + b"\0"
-            for part in reversed((file["path"] or "").split("/"))
-            if part
-        )
-        return (
-            NAME_RECORD.pack(
-                file["inode"],
-                file["ino"],
-                number_of[name],
-                device(file),
-                0,
-                file["mode"],
-                file.get("deleted", False),
-                file.get("cut", False),
-                len(parts),
-            )
-            + parts
-        )
-
     def run(entry):
         file = data["files"][entry["file"]]
         return RUN.pack(
@@ -632,7 +705,7 @@ def cachesnoop(world, module, data):
             entry["pages"],
             entry["pid"],
             entry["tid"],
-            device(file),
+            device_of(file),
             kinds.index(entry["kind"]),
             text(entry["comm"]),
         )
@@ -649,7 +722,7 @@ def cachesnoop(world, module, data):
                 file = data["files"][name]
                 maps["files"].update(
                     struct.pack("=QQQQ", file["inode"], file["ino"], number_of[name], bank),
-                    struct.pack("=QQQQ", added, evicted, added + evicted, device(file)),
+                    struct.pack("=QQQQ", added, evicted, added + evicted, device_of(file)),
                 )
         else:
             for entry in found:
@@ -674,7 +747,7 @@ def cachesnoop(world, module, data):
     named = [
         (
             min([entry["since"] for entry in data["runs"] if entry["file"] == name] or [0]),
-            lambda name=name: name_record(name),
+            lambda name=name: name_record(data["files"][name], number_of[name]),
         )
         for name, file in data["files"].items()
         if not file.get("unknown")

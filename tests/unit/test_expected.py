@@ -187,10 +187,6 @@ def test_man_page_has_each_json_key(command):
     )
 
 
-# Their options change at this time; then remove them here and record their help.
-UNSETTLED = ("cachestat", "memleak")
-
-
 def spelled(text):
     """The help in words that all versions of Python share.
 
@@ -204,8 +200,6 @@ def spelled(text):
 @pytest.mark.parametrize("command", sorted(PAGES))
 def test_help(command, directory):
     path = os.path.join(EXPECTED, command, "help.txt")
-    if command in UNSETTLED and not os.path.exists(path):
-        pytest.skip(f"the options of {command} are being changed: its help is not recorded yet")
     result = world.run(module_of(command), command, ["--help"], directory)
     assert (result.status, result.err) == (0, "")
     if sys.version_info[:2] == (3, 11) or UPDATE:

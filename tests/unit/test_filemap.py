@@ -5,7 +5,7 @@ import pytest
 
 from crisis.bpf.record import Record
 from crisis.memory import file_names
-from helpers import load
+from crisis.memory.cache_counts import Counts
 
 FILE, DIRECTORY = 0o100644, 0o040755
 
@@ -62,10 +62,9 @@ def test_counts():
         "reclaimed",
         "dropped",
     ]
-    command = load("cachestat")
 
     def counts(**sums):
-        return command.Counts(dict(dict.fromkeys(fields, 0), **sums))
+        return Counts(dict(dict.fromkeys(fields, 0), **sums))
 
     usual = counts(
         read=100,

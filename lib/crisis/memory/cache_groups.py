@@ -21,18 +21,31 @@ if TYPE_CHECKING:
     # Of each group: the cells of its row, the members of its JSON record.
     _Labels = list[tuple[list[Any], dict[str, Any]]]
 
-__all__ = ["GROUPINGS"]
+__all__ = ["GROUPINGS", "Grouping"]
 
 
-class _ByFile:
-    columns: tuple[tuple[str, str], ...] = (("FILE", "%-s"),)
-    controllers: set[str] | None = None  # of the cgroup v1 hierarchy, None for v2
+class Grouping:
+    """What the groups are of.
+
+    columns: of the table, after those of the counts, as for table.text.
+    controllers: of the cgroup v1 hierarchy whose cgroups are meant; None for those of v2.
+    """
+
+    columns: tuple[tuple[str, str], ...] = ()
+    controllers: set[str] | None = None
+
+    def labels(self, groups: _Groups, named: Iterable[Any]) -> _Labels:
+        """What the groups are called.  named: the records of struct name_record of the interval."""
+        raise NotImplementedError
+
+
+class _ByFile(Grouping):
+    columns = (("FILE", "%-s"),)
 
     def __init__(self) -> None:
         self._mounts = Mounts()
 
     def labels(self, groups: _Groups, named: Iterable[Any]) -> _Labels:
-        """What the groups are called.  named: the records of struct name_record of the interval."""
         files = {(record.inode, record.ino): File.named(record) for record in named}
         self._mounts.refresh()
         return [self._label(files, key, group) for key, group in groups]
@@ -45,17 +58,16 @@ class _ByFile:
         return [path or f"[{dev}] inode {key.b}"], {"file": path, "dev": dev, "inode": key.b}
 
 
-class _ByProcess:
-    columns: tuple[tuple[str, str], ...] = (("PID", "%d"), ("COMM", "%-s"))
-    controllers: set[str] | None = None
+class _ByProcess(Grouping):
+    columns = (("PID", "%d"), ("COMM", "%-s"))
 
     def labels(self, groups: _Groups, named: Iterable[Any]) -> _Labels:
         rows = [(key.a, decode(group.comm)) for key, group in groups]
         return [([pid, comm], {"pid": pid, "comm": comm}) for pid, comm in rows]
 
 
-class _ByCgroup:
-    columns: tuple[tuple[str, str], ...] = (("CGROUP", "%-s"),)
+class _ByCgroup(Grouping):
+    columns = (("CGROUP", "%-s"),)
 
     def __init__(self) -> None:
         from ..kernel import cgroup
@@ -73,9 +85,8 @@ class _ByCgroup:
         return [([name], {"cgroup": name}) for name in names]
 
 
-class _ByFileSystem:
-    columns: tuple[tuple[str, str], ...] = (("DEV", "%s"), ("TYPE", "%-s"), ("MOUNT", "%-s"))
-    controllers: set[str] | None = None
+class _ByFileSystem(Grouping):
+    columns = (("DEV", "%s"), ("TYPE", "%-s"), ("MOUNT", "%-s"))
 
     def __init__(self) -> None:
         self._mounts = Mounts()
@@ -95,4 +106,9 @@ class _ByFileSystem:
         return [dev, kind, point], {"mount": point, "dev": dev, "type": kind}
 
 
-GROUPINGS = {"file": _ByFile, "process": _ByProcess, "cgroup": _ByCgroup, "fs": _ByFileSystem}
+GROUPINGS: dict[str, type[Grouping]] = {
+    "file": _ByFile,
+    "process": _ByProcess,
+    "cgroup": _ByCgroup,
+    "fs": _ByFileSystem,
+}
