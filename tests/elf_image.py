@@ -3,8 +3,9 @@
 
 import struct
 
-from crisis.symbols import stacks
-from crisis.symbols.eh_frame import AARCH64, X86_64, Table
+from crisis.symbols import elf
+from crisis.symbols.eh_frame import Table
+from crisis.symbols.machine import AARCH64, X86_64
 from crisis.symbols.unwind import AddressSpace
 
 REGISTERS = {
@@ -25,7 +26,7 @@ def reader(data):
 
 
 def table_of(data, machine=X86_64):
-    return Table(stacks.Elf(data), reader(data), machine)
+    return Table(elf.Elf(data), reader(data), machine)
 
 
 def uleb(value):

@@ -1389,7 +1389,7 @@ def test_unwind_of_hostile_tables(built):
     """A process that writes random bytes into the .eh_frame and .eh_frame_hdr of the libraries that
     it calls.
     """
-    from crisis.symbols.stacks import Elf
+    from crisis.symbols.elf import Elf
 
     library = built("late.so", LATE_LIBRARY, "gcc", "-shared", "-fPIC", "-fomit-frame-pointer")
     path = built("late", LATE, "gcc", "-fomit-frame-pointer", "-ldl")

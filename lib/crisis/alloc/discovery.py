@@ -49,7 +49,7 @@ class Discovery:
 
         Raises OSError when it is gone, or may not be looked into (PermissionError).
         """
-        from ..symbols.stacks import DENIED
+        from ..symbols.process import DENIED
 
         self._symbols.hold(pid)
         modules = self._symbols.modules(pid)

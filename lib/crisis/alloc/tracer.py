@@ -9,7 +9,7 @@ import time
 
 from .. import cli, table
 from ..kernel import cgroup
-from ..symbols.stacks import Symbols
+from ..symbols.decode import Symbols
 from .blocks import Blocks, Group
 from .discovery import Discovery
 from .kinds import EXECED, EXITED, FORKED, MPROTECT, RESERVED, UNMAPPED

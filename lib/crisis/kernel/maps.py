@@ -5,15 +5,20 @@ from __future__ import annotations
 
 import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Identity = tuple[bytes, int]  # device as b"fd:01", inode
+    # start, end, executable, file offset, identity of the file, path
+    Mapping = tuple[int, int, bool, int, Identity, str]
+
 __all__ = ["mappings"]
 
 
-def mappings(pid: int, root: str = "/") -> list[tuple[int, int, bool, int, tuple[bytes, int], str]]:
+def mappings(pid: int, root: str = "/") -> list[Mapping]:
     """[(start, end, executable, file offset, (device, inode), path)] of a process.
 
     device: as b"fd:01".
-
-    path is str, without the kernel's " (deleted)"; "" for anonymous memory.
+    path: str, without the kernel's " (deleted)"; "" for anonymous memory.
     Raises OSError.
     """
     with open(os.path.join(root, f"proc/{pid}/maps"), "rb") as f:

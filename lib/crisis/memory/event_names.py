@@ -12,7 +12,8 @@ from ..errors import Unavailable
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
+
+    from ..symbols.kallsyms import Kallsyms
 
 __all__ = ["EventNames"]
 
@@ -31,7 +32,7 @@ class EventNames:
         self._constants, self._tracepoint, self._point = constants, tracepoint, cgroups
         self._gfp: list[tuple[int, str]] | None = None
         self._cgroups: dict[int, str | None] = {}
-        self._symbols: Any = None
+        self._kallsyms: Kallsyms | None = None
 
     def gfp(self, flags: int | None) -> str | None:
         """The names of gfp flags; None for None."""
@@ -66,9 +67,9 @@ class EventNames:
         if not addresses:
             return []
         from ..symbols import frame
-        from ..symbols.stacks import Symbols
+        from ..symbols.kallsyms import Kallsyms
 
-        if self._symbols is None:
-            self._symbols = Symbols()
-        frames = frame.without_tracing(self._symbols.kernel(addresses))
+        if self._kallsyms is None:
+            self._kallsyms = Kallsyms()
+        frames = frame.without_tracing(self._kallsyms.frames(addresses))
         return [frame.line(one) for one in frames]

@@ -13,7 +13,8 @@ import os
 import time
 
 from ..kernel.maps import mappings
-from .eh_frame import MACHINE, Table
+from .eh_frame import Table
+from .machine import MACHINE
 from .unwind import AddressSpace, End, address_mask, unwind
 
 TYPE_CHECKING = False  # mypy takes it for true
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from .frame import Frame
-    from .stacks import Symbols
+    from .process import Processes
     from .unwind import Walk
 
     class Ring(Protocol):
@@ -41,9 +42,9 @@ _FIRST = {"_start", "main", "start_thread", "clone", "__clone", "clone3", "__clo
 
 
 class Spaces:
-    """An AddressSpace for each process, over the maps and files that a stacks.Symbols holds."""
+    """An AddressSpace for each process, over the maps and files that a Processes holds."""
 
-    def __init__(self, symbols: Symbols) -> None:
+    def __init__(self, symbols: Processes) -> None:
         self._symbols = symbols
         self._tables: dict[Any, Table | None] = {}
         self._spaces: dict[int, tuple[AddressSpace, Any]] = {}
@@ -112,7 +113,7 @@ class SampledStacks:
     addresses, ends: of each key, the addresses from the innermost frame and the End of the walk.
     """
 
-    def __init__(self, ring: Ring, symbols: Symbols, depth: int) -> None:
+    def __init__(self, ring: Ring, symbols: Processes, depth: int) -> None:
         self.ring, self._symbols, self._depth = ring, symbols, depth
         self._spaces = Spaces(symbols)
         self.addresses: dict[int, tuple[int, ...]] = {}

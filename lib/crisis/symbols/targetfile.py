@@ -47,8 +47,8 @@ def open_regular(
         os.close(fd)
 
 
-def owned_by(uid: int) -> Callable[[os.stat_result], bool]:
-    """For open_regular: the files of this user."""
+def owned_by(uid: int | None) -> Callable[[os.stat_result], bool]:
+    """For open_regular: the files of this user; none where it is None."""
     return lambda info: info.st_uid == uid
 
 

@@ -12,13 +12,25 @@ the time for a stack and for a process are bounded.  What is wrong ends the
 walk: `unwind` returns the frames found up to there, with the reason.
 """
 
+from __future__ import annotations
+
 import enum
 import time
 from bisect import bisect_right
-from collections.abc import Hashable, Sequence
-from typing import Callable, NamedTuple, Optional, Union
+from typing import NamedTuple
 
-from .eh_frame import MACHINE, WORD, Machine, Rule, Rules, Table, evaluate
+from .dwarf import evaluate
+from .machine import MACHINE, WORD
+
+TYPE_CHECKING = False  # mypy takes it for true
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Sequence
+
+    from .call_frame import Rule, Rules
+    from .eh_frame import Table
+    from .machine import Machine
+
+    Mapping = tuple[int, int, bool, int, Hashable, str]  # see kernel.maps.mappings
 
 __all__ = ["End", "Walk", "AddressSpace", "unwind", "address_mask"]
 
@@ -85,11 +97,11 @@ class _Row(NamedTuple):
     lowest: int
     saved: tuple[tuple[int, int], ...]
     link: bool
-    general: Optional[Rules]
+    general: Rules | None
 
 
-def _row(table: Table, address: int) -> Union[_Row, End]:
-    """What unwinds a frame at a virtual address of a file;
+def _row(table: Table, address: int) -> _Row | End:
+    """What unwinds a frame at a virtual address of a file.
 
     End.NO_TABLE where no function is described.
     """
@@ -100,7 +112,7 @@ def _row(table: Table, address: int) -> Union[_Row, End]:
     return End.NO_TABLE if rules is None else _prepared(rules, table.machine)
 
 
-def _prepared(rules: Rules, machine: Machine) -> Union[_Row, End]:
+def _prepared(rules: Rules, machine: Machine) -> _Row | End:
     """The row of rules of a frame, or End.OUTERMOST."""
     own = {
         register: rule
@@ -142,16 +154,16 @@ class AddressSpace:
     not raise; its calls are charged to the process's time.
     """
 
-    def __init__(self, table: Callable[[Hashable], Optional[Table]]) -> None:
+    def __init__(self, table: Callable[[Hashable], Table | None]) -> None:
         self._table = table
-        self._mappings: Sequence[tuple[int, int, bool, int, Hashable, str]] = ()
+        self._mappings: Sequence[Mapping] = ()
         self._starts: list[int] = []
         self._trampolines: set[int] = set()
         self._left, self._stack_left = _PROCESS_SECONDS, _STACK_SECONDS
-        self.rows: dict[int, Union[_Row, End]] = {}
+        self.rows: dict[int, _Row | End] = {}
 
-    def update(self, mappings: Sequence[tuple[int, int, bool, int, Hashable, str]]) -> None:
-        """Take the mappings as kernel.maps.mappings returns them; call it when they have changed."""
+    def update(self, mappings: Sequence[Mapping]) -> None:
+        """Take the mappings as kernel.maps.mappings returns them, after each change."""
         old, self._mappings = self._mappings, sorted(row for row in mappings if row[2])
         self._starts = [row[0] for row in self._mappings]
         # uprobe_get_trampoline_vaddr() in kernel/events/uprobes.c: a uretprobe puts this in the
@@ -168,7 +180,7 @@ class AddressSpace:
         """A walk begins: its time starts."""
         self._stack_left = _STACK_SECONDS
 
-    def row(self, address: int) -> Union[_Row, End]:
+    def row(self, address: int) -> _Row | End:
         """What unwinds a frame at an address.
 
         End.TIME when the walk or the process has used up its time.
@@ -187,7 +199,7 @@ class AddressSpace:
         self.rows[address] = found
         return found
 
-    def _find(self, address: int) -> Union[tuple[Table, int], End]:
+    def _find(self, address: int) -> tuple[Table, int] | End:
         """The Table of the file that is mapped at an address, and the virtual address there; or why
         there is none.
         """
@@ -216,7 +228,7 @@ class _Walker:
         ip: int,
         sp: int,
         saved: Sequence[int],
-        stack: Union[bytes, memoryview],
+        stack: bytes | memoryview,
         call: bool,
     ) -> None:
         self.machine, self.call, self.low, self.base = machine, call, sp, sp
@@ -328,7 +340,7 @@ def unwind(
     ip: int,
     sp: int,
     saved: Sequence[int],
-    stack: Union[bytes, memoryview],
+    stack: bytes | memoryview,
     call: bool = True,
     mask: int = WORD,
     machine: Machine = MACHINE,

@@ -6,8 +6,11 @@ import time
 
 import pytest
 
-from crisis.symbols import eh_frame, stacks
-from crisis.symbols.eh_frame import AARCH64, X86_64, Table
+from crisis.symbols import eh_frame
+from crisis.symbols.dwarf import evaluate
+from crisis.symbols.eh_frame import Table
+from crisis.symbols.elf import Elf
+from crisis.symbols.machine import AARCH64, X86_64
 from elf_image import (
     BASE,
     CODE,
@@ -83,7 +86,7 @@ def test_expressions():
     """Each operation, by values from DWARF 5, 2.5.1."""
 
     def result(text, initial=None):
-        return eh_frame.evaluate(bytes.fromhex(text), initial, lambda r: 1000 * r, lambda a: a + 5)
+        return evaluate(bytes.fromhex(text), initial, lambda r: 1000 * r, lambda a: a + 5)
 
     assert result("77 08") == 7008 and result("77 78") == 6992 and result("77 08 06") == 7013
     assert result("23 10", 32) == 48 and result("35 33 1c") == 2 and result("35 33 1e") == 15
@@ -115,7 +118,7 @@ def test_expressions():
     # A PLT entry's: 8 bytes more behind its push.
     plt = "77 08 80 00 3f 1a 3b 2a 33 24 22"
     for ip, cfa in (0x1020, 108), (0x102A, 108), (0x102B, 116), (0x102F, 116):
-        assert eh_frame.evaluate(bytes.fromhex(plt), None, {7: 100, 16: ip}.get, None) == cfa
+        assert evaluate(bytes.fromhex(plt), None, {7: 100, 16: ip}.get, None) == cfa
     for wrong in (
         "",
         "06",
@@ -228,7 +231,7 @@ def test_bad_entries():
 def test_a_file_that_cannot_be_read():
     """It may be cut, or its device fail, while it is in use."""
     image = Image([(0, 0x20, FRAME)])
-    elf = stacks.Elf(image.data)
+    elf = Elf(image.data)
 
     def failing(length, offset):
         if offset >= FRAMES:

@@ -215,9 +215,9 @@ def read_places(source):
 
 
 def read_functions(source):
-    from crisis.symbols.stacks import _Module
+    from crisis.symbols.module import Module
 
-    module = _Module(source, "/no/such/directory/file", os.getpid())
+    module = Module(source, "/no/such/directory/file", os.getpid())
     module.load(0)
     for offset in 0, 0x400, 0x480, 1 << 62, 1 << 63, (1 << 64) - 1:
         module.find(offset)

@@ -13,7 +13,7 @@ import subprocess
 import pytest
 
 from crisis.symbols import returns
-from crisis.symbols.stacks import Elf
+from crisis.symbols.elf import Elf
 
 
 def library(name):

@@ -8,8 +8,9 @@ import time
 
 import pytest
 
-from crisis.symbols import stacks, unwind
-from crisis.symbols.eh_frame import AARCH64, MACHINE, X86_64
+from crisis.symbols import unwind
+from crisis.symbols.elf import Elf
+from crisis.symbols.machine import AARCH64, MACHINE, X86_64
 from crisis.symbols.unwind import AddressSpace, End
 from elf_image import CODE, FRAME, FRAMES, HEADER, JIT, LOADED, PROGRAMS, SIZE, Image, table_of
 from helpers import SLOW
@@ -365,7 +366,7 @@ def targets():
     if MACHINE is X86_64:
         with open("/bin/sh", "rb") as f:
             data = bytearray(f.read())
-        table, elf = table_of(data), stacks.Elf(data)
+        table, elf = table_of(data), Elf(data)
         starts = [
             elf.file_offset(table.entry(table.index.place(i))[1])
             for i in range(0, len(table.index), 7)

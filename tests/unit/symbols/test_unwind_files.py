@@ -13,8 +13,10 @@ import subprocess
 
 import pytest
 
-from crisis.symbols import stacks, unwind
-from crisis.symbols.eh_frame import AARCH64, MACHINE, X86_64, Table
+from crisis.symbols import unwind
+from crisis.symbols.eh_frame import Table
+from crisis.symbols.elf import Elf
+from crisis.symbols.machine import AARCH64, MACHINE, X86_64
 from crisis.symbols.unwind import AddressSpace, End
 from elf_image import REGISTERS, reader, shown, table_of
 from helpers import ROOT, SLOW
@@ -161,7 +163,7 @@ class Process:
         if identity not in self.files and identity in self.paths:
             with open(self.paths[identity], "rb") as f:
                 data = f.read()
-            elf = stacks.Elf(data)
+            elf = Elf(data)
             try:
                 self.files[identity] = elf, Table(elf, reader(data), self.machine)
             except ValueError:
