@@ -29,5 +29,5 @@ G = 10**9
 
 
 def second(n, tsc, worked):
-    """The sample after n seconds; worked: seconds in C0, all at 1.5 times the rate of MPERF, 2 GHz."""
+    """The sample after n seconds; worked: seconds in C0, all at 1.5 times MPERF's rate, 2 GHz."""
     return n * G, tsc, worked * 2 * G, worked * 3 * G

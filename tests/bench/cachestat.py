@@ -113,13 +113,8 @@ def truth_table(directory, kind):
             continue
         tool = Running(command)
         if tool.line(INTERVAL + 20 * SLOW) is None:
-            print(
-                "left out: %s prints nothing here%s"
-                % (
-                    command[0],
-                    ": " + tool.rest.strip().splitlines()[-1] if tool.rest.strip() else "",
-                )
-            )
+            why = "".join(": " + row for row in tool.rest.strip().splitlines()[-1:])
+            print(f"left out: {command[0]} prints nothing here{why}")
             tool.close()
             continue
         results[name] = []
@@ -136,14 +131,8 @@ def truth_table(directory, kind):
     )
     print("|---|---|" + "---|" * len(results))
     for i, (what, _, _, truth) in enumerate(CASES):
-        print(
-            "| %s | %s | %s |"
-            % (
-                what,
-                " / ".join(map(str, truth)),
-                " | ".join([cells(rows[i], what) if rows[i] else "-" for rows in results.values()]),
-            )
-        )
+        found = [cells(rows[i], what) if rows[i] else "-" for rows in results.values()]
+        print(f"| {what} | {' / '.join(map(str, truth))} | {' | '.join(found)} |")
 
 
 def timed(command):
@@ -233,13 +222,11 @@ def costs(path):
             child.wait()
     finally:
         open(switch, "w").write(before)
-    print(
-        "\n| in the kernel, ns an event (events) | %s |"
-        % " | ".join(
-            " ".join(["cachestat"] + arguments[: 2 if arguments[:1] != ["-p"] else 1])
-            for arguments in options
-        )
-    )
+    titles = [
+        " ".join(["cachestat"] + arguments[: 2 if arguments[:1] != ["-p"] else 1])
+        for arguments in options
+    ]
+    print(f"\n| in the kernel, ns an event (events) | {' | '.join(titles)} |")
     print("|---|" + "---|" * len(options))
     for event, row in zip(EVENTS, zip(*columns)):
         print(f"| {event[0]} | {' | '.join(row)} |")

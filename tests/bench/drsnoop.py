@@ -196,7 +196,7 @@ def main():
             ["-p", "1"],
         ):
             cost, count = reclaim_cost(arguments, f.name)
-            print("| %s | %.0f | %d |" % (" ".join(arguments) or "(lines)", cost, count))
+            print(f"| {' '.join(arguments) or '(lines)'} | {cost:.0f} | {count} |")
         lines = {"drsnoop": [tool("drsnoop"), "-d", "8"]}
         lines.update(
             {name: command[:-1] + ["8"] for name, command in peers.items() if name in commands}

@@ -64,17 +64,12 @@ def compare(title, commands, base, runs):
     )
     for name in commands:
         values = times[name]
+        median = statistics.median(values)
+        cpu = statistics.median(cost for _, cost in costs[name])
+        memory = max(memory for memory, _ in costs[name])
         print(
-            "| %s | %.1f (%.1f–%.1f) | %.3f | %.1f | %.1f |"
-            % (
-                name,
-                statistics.median(values),
-                min(values),
-                max(values),
-                statistics.median(values) / middle,
-                statistics.median(cost for _, cost in costs[name]),
-                max(memory for memory, _ in costs[name]),
-            ),
+            f"| {name} | {median:.1f} ({min(values):.1f}–{max(values):.1f}) | "
+            f"{median / middle:.3f} | {cpu:.1f} | {memory:.1f} |",
             flush=True,
         )
 

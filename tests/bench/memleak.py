@@ -27,7 +27,12 @@ PROGRAM = r"""
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
-static double now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1e9 + t.tv_nsec; }
+static double now(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1e9 + t.tv_nsec;
+}
 __attribute__((noinline)) static void *one(void) { return malloc(64); }
 __attribute__((noinline)) static void *two(void) { return one(); }
 __attribute__((noinline)) static void *three(void) { return two(); }
@@ -141,15 +146,10 @@ def main():
                 except RuntimeError as exc:
                     print(f"left out: {name}: {exc}")
                     del candidates[name], results[name]
+        cost = min(Loop(path).cost() for _ in range(3))
         print(
-            "%s, %d CPUs, %d rounds of %d pairs; without a tool %.0f ns"
-            % (
-                os.uname().release,
-                os.cpu_count(),
-                ROUNDS,
-                PAIRS,
-                min(Loop(path).cost() for _ in range(3)),
-            )
+            f"{os.uname().release}, {os.cpu_count()} CPUs, {ROUNDS} rounds of {PAIRS} pairs; "
+            f"without a tool {cost:.0f} ns"
         )
         peers = [name for name in results if not name.startswith("ours")]
         if not peers:

@@ -106,10 +106,8 @@ def summary(values):
 def table(title, unit, rows, base):
     print(f"\n| {title} | median (range) {unit} | ÷ {base} |\n|---|---|---|")
     for name, values in rows.items():
-        print(
-            "| %s | %s | %.2f |"
-            % (name, summary(values), statistics.median(values) / statistics.median(rows[base]))
-        )
+        ratio = statistics.median(values) / statistics.median(rows[base])
+        print(f"| {name} | {summary(values)} | {ratio:.2f} |")
 
 
 def main():

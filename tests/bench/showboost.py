@@ -79,30 +79,14 @@ def compare():
     print("| whole process less its sleep | median (range) ms |\n|---|---|")
     for name, values in times.items():
         print(f"| {name} | {statistics.median(values):.1f} ({min(values):.1f}–{max(values):.1f}) |")
-    print(
-        "\n| simulated: %s | %s |\n|---|%s"
-        % (
-            ", ".join("%s %d" % pair for pair in TRUTH.items()),
-            " | ".join(TRUTH),
-            "---|" * len(TRUTH),
-        )
-    )
+    truth = ", ".join(f"{name} {value:.0f}" for name, value in TRUTH.items())
+    print(f"\n| simulated: {truth} | {' | '.join(TRUTH)} |\n|---|{'---|' * len(TRUTH)}")
     for name, rows in shown.items():
-        print(
-            "| %s | %s |"
-            % (
-                name,
-                " | ".join(
-                    "%d (%d–%d)"
-                    % (
-                        statistics.median(row[key] for row in rows),
-                        min(row[key] for row in rows),
-                        max(row[key] for row in rows),
-                    )
-                    for key in TRUTH
-                ),
-            )
-        )
+        cells = []
+        for key in TRUTH:
+            values = [row[key] for row in rows]
+            cells.append(f"{statistics.median(values):.0f} ({min(values):.0f}–{max(values):.0f})")
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
 def many_cpus(sets=512):

@@ -142,15 +142,11 @@ def main():
                 for name, command in commands.items()
             }
         truth = pages * PAGE / (1 << 20)
-        print(
-            f"| {truth:.1f} MB, {interval:g} s | "
-            + " | ".join(
-                "%+.2f (%+.2f–%+.2f)"
-                % tuple(f(values) - truth for f in (statistics.median, min, max))
-                for values in found.values()
-            )
-            + " |"
-        )
+        cells = []
+        for values in found.values():
+            median, low, high = (f(values) - truth for f in (statistics.median, min, max))
+            cells.append(f"{median:+.2f} ({low:+.2f}–{high:+.2f})")
+        print(f"| {truth:.1f} MB, {interval:g} s | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,11 @@ BPF_ARRAY(hits, u64, 8);
 BPF_STACK_TRACE(stacks, 1024);
 BPF_RINGBUF_OUTPUT(events, 8);
 struct event { u64 pid_tgid; s64 stack; u64 serial; };
-static __always_inline void hit(int i) { u64 *v = hits.lookup(&i); if (v) __sync_fetch_and_add(v, 1); }
+static __always_inline void hit(int i)
+{
+	u64 *v = hits.lookup(&i);
+	if (v) __sync_fetch_and_add(v, 1);
+}
 int on_typed(u64 *ctx) { hit(0); return 0; }
 int on_raw(u64 *ctx) { hit(1); return 0; }
 int on_tracepoint(void *ctx) { hit(2); return 0; }
@@ -53,7 +57,8 @@ int on_clock(struct bpf_perf_event_data *ctx)
 	e.pid_tgid = bpf_get_current_pid_tgid();
 	if (e.pid_tgid >> 32 != PARAM(pid)) return 0;
 	e.stack = stacks.get_stackid(ctx, BPF_F_USER_STACK);
-	if (serial) e.serial = (*serial)++;     /* of one CPU; and an addition that returns the sum needs Linux 5.12 */
+	/* of one CPU; and an addition that returns the sum needs Linux 5.12 */
+	if (serial) e.serial = (*serial)++;
 	if (events.ringbuf_output(&e, sizeof(e), 0)) COUNT(dropped);
 	return 0;
 }
@@ -197,7 +202,8 @@ int on_both(struct pt_regs *ctx)
 {
 	u64 back = bpf_session_is_return();
 	note(ctx, back ? 1000 : 0);
-	return !back && get_attach_cookie(ctx) == 2;        /* of the second one the return is not wanted */
+	/* of the second one the return is not wanted */
+	return !back && get_attach_cookie(ctx) == 2;
 }
 #endif
 """
@@ -347,7 +353,7 @@ def test_headers_agree_with_bpftool():
 
 
 def test_pruned_header_puts_members_where_btf_says():
-    """The compiler's offsetof on the pruned header, read back from the instructions, against BTF."""
+    """offsetof() in the pruned header, read back from the instructions, against BTF."""
     if not os.path.exists(types.VMLINUX):
         pytest.skip("this kernel has no BTF")
     btf = types.Btf(open(types.VMLINUX, "rb").read())
@@ -457,7 +463,9 @@ BPF_RINGBUF_OUTPUT(events, 1);
 int on_switch(void *ctx)
 {
 	struct key key = { .cpu = 7, .bank = 1 };
-	struct value value = { .count = 5, .inner = { .low = -2, .name = "abc" }, .slots = { 1, 2, 3 } };
+	struct value value = {
+		.count = 5, .inner = { .low = -2, .name = "abc" }, .slots = { 1, 2, 3 }
+	};
 	struct event event = { .serial = ~0ULL, .path = "a\0b" };
 
 	int first = 0;
@@ -523,9 +531,10 @@ from crisis.bpf import cache
 from crisis.errors import Error
 soft, hard, uprobes = map(int, sys.argv[2:5])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-obj = cache.build(bpf.Source("test.limit", None, (("raw_tp/sched_switch:on_switch",),), probes=("uprobe:on_call",),
-                                   text="int on_switch(void *ctx) { return 0; }\n"
-                                        "int on_call(struct pt_regs *ctx) { return 0; }"), cache=False)
+text = "int on_switch(void *ctx) { return 0; }\nint on_call(struct pt_regs *ctx) { return 0; }"
+points = (("raw_tp/sched_switch:on_switch",),)
+source = bpf.Source("test.limit", None, points, probes=("uprobe:on_call",), text=text)
+obj = cache.build(source, cache=False)
 try:
     program = bpf.Program(obj)
     program.attach()

@@ -114,7 +114,7 @@ def test_what_needs_neither_runs_without():
     ],
 )
 def test_psi_without_pressure_files(config, words, tmp_path):
-    """As where PSI is built in and off (CONFIG_PSI_DEFAULT_DISABLED), the default of RHEL 8 and 9."""
+    """As where PSI is built in and off (CONFIG_PSI_DEFAULT_DISABLED), as in RHEL 8 and 9."""
     if not os.path.isdir("/proc/pressure"):
         pytest.skip("this kernel has no /proc/pressure")
     script = (

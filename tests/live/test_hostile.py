@@ -104,7 +104,8 @@ import json, resource, sys
 sys.path[:0] = %r
 from test_hostile import Result
 r = Result(*sys.argv[1:])
-print(json.dumps([r.out, r.err, r.status, r.seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss]))
+peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+print(json.dumps([r.out, r.err, r.status, r.seconds, peak]))
 """
 
 
@@ -266,13 +267,17 @@ JIT = r"""
 int main(void)
 {
 	/* push %rbp; mov %rsp,%rbp; call *%rdi; pop %rbp; ret: a frame in code that no file has */
-	static const unsigned char code[] = { 0x55, 0x48, 0x89, 0xe5, 0xbf, 100, 0, 0, 0, 0xff, 0xd0, 0x5d, 0xc3 };
-	void *area = mmap(0, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	static const unsigned char code[] = {
+		0x55, 0x48, 0x89, 0xe5, 0xbf, 100, 0, 0, 0, 0xff, 0xd0, 0x5d, 0xc3
+	};
+	void *area = mmap(0, 4096, PROT_READ | PROT_WRITE | PROT_EXEC,
+			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	memcpy(area, code, sizeof(code));
 	for (;;) {
 		void *p = malloc;
-		asm volatile("call *%1" : "+a"(p) : "r"(area) : "rdi", "rsi", "rdx", "rcx", "r8", "r9", "r10", "r11", "memory");
+		asm volatile("call *%1" : "+a"(p) : "r"(area)
+			: "rdi", "rsi", "rdx", "rcx", "r8", "r9", "r10", "r11", "memory");
 		usleep(2000);
 	}
 }"""

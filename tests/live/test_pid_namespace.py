@@ -27,7 +27,8 @@ while True:
 idle = subprocess.Popen(["sleep", "1000"])
 time.sleep(.2)
 kind, *command = sys.argv[1:]
-child = subprocess.run([str({"busy": busy, "idle": idle}[kind].pid) if word == "PID" else word for word in command])
+pid = str({"busy": busy, "idle": idle}[kind].pid)
+child = subprocess.run([pid if word == "PID" else word for word in command])
 busy.kill()
 idle.kill()
 print("pids", busy.pid, idle.pid, child.returncode)
@@ -63,7 +64,7 @@ def inside(kind, *command):
 
 
 def test_numbers_are_the_kernels():
-    """In the initial namespace they are the same; in a new one /proc/1's own host PID is another."""
+    """In the initial namespace they are the same; in a new one /proc/1 has another PID outside."""
     known = pid_namespace.kernel_tids()
     assert known[os.getpid()] == os.getpid() and all(
         here == kernel for here, kernel in known.items()
@@ -166,11 +167,12 @@ MEMLEAK_INSIDE = r"""
 import json, os, signal, subprocess, sys
 signal.signal(signal.SIGINT, signal.SIG_DFL)            # unshare(1) of util-linux 2.36 ignores it
 leaking, tool, *more = sys.argv[1:]
-child = subprocess.Popen([sys.executable, "-c", leaking], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+child = subprocess.Popen([sys.executable, "-c", leaking], stdin=subprocess.PIPE,
+                         stdout=subprocess.PIPE, text=True)
 assert int(child.stdout.readline()) == child.pid
 more = [str(child.pid) if word == "PID" else word for word in more]
-traced = subprocess.Popen([tool, "-v", "-j", "-o", "0", "-z", "1000003", *more, "100"], stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, text=True)
+traced = subprocess.Popen([tool, "-v", "-j", "-o", "0", "-z", "1000003", *more, "100"],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 notes = []
 for line in traced.stderr:
     notes.append(line)

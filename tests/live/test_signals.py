@@ -434,10 +434,8 @@ def test_the_process_of_p_ends(command):
                 other.wait()
             text, errors = child.communicate(timeout=5 * SLOW)
             assert child.returncode == 0
-            note = "%s: %s\n" % (
-                command[0],
-                "the 2 processes have ended" if several else f"process {one.pid} has ended",
-            )
+            what = "the 2 processes have ended" if several else f"process {one.pid} has ended"
+            note = f"{command[0]}: {what}\n"
             assert errors.count(note) == 1 and errors.endswith(note)
             assert text or command[0] == "delays"
         finally:

@@ -130,7 +130,7 @@ def directory():
 
 
 @pytest.mark.parametrize(
-    "command, name, case", [pytest.param(*case, id="%s-%s" % case[:2]) for case in CASES]
+    "command, name, case", [pytest.param(*case, id=f"{case[0]}-{case[1]}") for case in CASES]
 )
 def test_output(command, name, case, directory):
     if UPDATE and case.get("xfail"):

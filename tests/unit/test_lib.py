@@ -175,20 +175,24 @@ def test_bucket_arithmetic_of_the_kernel_side(tmp_path):
         if v < 2**56
     ]
     text = source.program_text("hist.bpf.h")
-    program = (
-        "#include <stdio.h>\ntypedef unsigned long long u64;\n#undef __always_inline\n"
-        "#define __always_inline inline\n%s\nint main(void) { u64 v[] = {%s}; for (u64 s = 0; "
-        "s < 7; s++) "
-        'for (int i = 0; i < %d; i++) printf("%%llu\\n", LOG_LINEAR(v[i], s)); u64 t[] = {%s}; '
-        'for (int i = 0; i < %d; i++) printf("%%llu %%llu\\n", fixed_us(t[i]), fixed_ms(t[i])); }'
-        % (
-            text,
-            ",".join(f"{v}ULL" for v in values),
-            len(values),
-            ",".join(f"{v}ULL" for v in times),
-            len(times),
-        )
-    )
+    program = f"""
+#include <stdio.h>
+typedef unsigned long long u64;
+#undef __always_inline
+#define __always_inline inline
+{text}
+int main(void)
+{{
+	u64 v[] = {{ {",".join(f"{v}ULL" for v in values)} }};
+	u64 t[] = {{ {",".join(f"{v}ULL" for v in times)} }};
+
+	for (u64 s = 0; s < 7; s++)
+		for (int i = 0; i < {len(values)}; i++)
+			printf("%llu\\n", LOG_LINEAR(v[i], s));
+	for (int i = 0; i < {len(times)}; i++)
+		printf("%llu %llu\\n", fixed_us(t[i]), fixed_ms(t[i]));
+}}
+"""
     (tmp_path / "t.c").write_text(program)
     subprocess.check_call(["cc", "-o", str(tmp_path / "t"), str(tmp_path / "t.c")])
     found = list(map(int, subprocess.check_output([str(tmp_path / "t")]).split()))

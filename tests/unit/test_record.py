@@ -9,9 +9,10 @@ import pytest
 from crisis.bpf import record
 
 # As bcc 0.18, 0.26, 0.31 and 0.35 describe them.
-HIST = """["hist", [["count","unsigned long long"], ["total","unsigned long long"], ["comm","char", [16]],
-    ["slots","unsigned long long", [100]] ], "struct_packed"]"""
-PADDED = """["odd", [["c","char"], ["__pad_1","char",[7]], ["d","long long"], ["flag","_Bool"], ["__pad_7","char",[3]],
+HIST = """["hist", [["count","unsigned long long"], ["total","unsigned long long"],
+    ["comm","char", [16]], ["slots","unsigned long long", [100]] ], "struct_packed"]"""
+PADDED = """["odd", [["c","char"], ["__pad_1","char",[7]], ["d","long long"], ["flag","_Bool"],
+    ["__pad_7","char",[3]],
     ["names",["names", [["levels","unsigned int"], ["of","char", [4]] ], "struct_packed"]],
     ["pages","unsigned short", [2]], ["__pad_end","char",[4]] ], "struct_packed"]"""
 

@@ -39,10 +39,8 @@ def run_tests(names, pmu):
     many failed.
     """
     base = f"/sys/bus/event_source/devices/{pmu}/events"
-    print(
-        "%s, PMU %s, events %s"
-        % (os.uname().release, pmu, sorted(os.listdir(base)) if os.path.isdir(base) else "-")
-    )
+    events = sorted(os.listdir(base)) if os.path.isdir(base) else "-"
+    print(f"{os.uname().release}, PMU {pmu}, events {events}")
     failed = 0
     for name, test in sorted(names.items()):
         if not name.startswith("test_"):
@@ -61,6 +59,7 @@ def run_tests(names, pmu):
             os._exit(status)
         status = os.waitpid(child, 0)[1]
         failed += status != 0
-        print("%-7s %s (%.1f s)" % ("FAILED" if status else "ok", name, time.monotonic() - begin))
+        seconds = time.monotonic() - begin
+        print(f"{'FAILED' if status else 'ok':7} {name} ({seconds:.1f} s)")
     print(f"{failed} failed")
     return min(failed, 100)

@@ -499,7 +499,7 @@ static __always_inline void unmapped(u64 address, u64 size, u32 tgid)
 
 /*
  * For --unwind: the registers that a call preserves, in the order of Machine.saved in
- * crisis.symbols.eh_frame, and the top of the stack, as they are behind the allocator's return.
+ * crisis.symbols.machine, and the top of the stack, as they are behind the allocator's return.
  * number: ktime << 8 | CPU & 255; one CPU makes one sample at a time.  size: bytes copied.
  */
 struct sample {

@@ -18,7 +18,7 @@ from crisis.memory.process import (
     sum_mappings,
 )
 
-SMAPS = b"""55d0c0000000-55d0c0002000 r-xp 00001000 fe:00 1234                       /usr/bin/a b (deleted)
+SMAPS = b"""55d0c0000000-55d0c0002000 r-xp 00001000 fe:00 1234          /usr/bin/a b (deleted)
 Size:                  8 kB
 KernelPageSize:        4 kB
 MMUPageSize:           4 kB
@@ -43,7 +43,7 @@ AnonHugePages:      2048 kB
 Private_Hugetlb:       0 kB
 KernelPageSize:        4 kB
 VmFlags: rd wr mr mw me ac sd
-7f0000400000-7f0000600000 rw-s 00000000 00:0f 99                         /anon_hugepage\\012x (deleted)
+7f0000400000-7f0000600000 rw-s 00000000 00:0f 99          /anon_hugepage\\012x (deleted)
 Size:               2048 kB
 Rss:                   0 kB
 Pss:                   0 kB

@@ -187,13 +187,12 @@ def compare(pfm, kind):
             else:
                 names = INTEL_NAMES.get(name, (name.replace(".", ":"),))
                 known = [e for e in (pfm.encode(f"{PMUS[kind]}::{n}") for n in names) if e]
-                verdict = (
-                    "missing"
-                    if not known
-                    else "equal"
-                    if (code, config1) in known
-                    else "different: %#x %#x" % known[0]
-                )
+                if not known:
+                    verdict = "missing"
+                elif (code, config1) in known:
+                    verdict = "equal"
+                else:
+                    verdict = f"different: {known[0][0]:#x} {known[0][1]:#x}"
             result.append((column, name, code, verdict))
     return result
 
@@ -218,7 +217,7 @@ def _zen(pfm, kind, code):
 
 def _verdict(known, event, mask):
     if known[0] != event or mask & ~known[1]:
-        return "different: %#x, unit mask bits %#x" % known
+        return f"different: {known[0]:#x}, unit mask bits {known[1]:#x}"
     return "equal"
 
 

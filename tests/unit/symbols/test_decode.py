@@ -42,7 +42,12 @@ PROGRAM = r"""
 static __attribute__((noinline)) void hidden(void) { asm volatile("nop"); }
 void shown(void) { asm volatile("nop"); }
 namespace space { void inner(int) { asm volatile("nop"); } }
-int main() { printf("%p %p %p\n", (void *)hidden, (void *)shown, (void *)space::inner); fflush(0); getchar(); }
+int main()
+{
+	printf("%p %p %p\n", (void *)hidden, (void *)shown, (void *)space::inner);
+	fflush(0);
+	getchar();
+}
 """
 
 
@@ -252,7 +257,10 @@ def test_mount_namespace(built):
 
 INLINED = r"""
 #include <stdio.h>
-static inline __attribute__((always_inline)) void *deepest(void) { return __builtin_return_address(0); }
+static inline __attribute__((always_inline)) void *deepest(void)
+{
+	return __builtin_return_address(0);
+}
 static inline __attribute__((always_inline)) void middle(void)
 {
 here:   printf("%p\n", &&here); fflush(0); getchar(); deepest();

@@ -39,26 +39,33 @@ CXX = {
     # Legacy Rust: escapes.
     "_ZN4core3ptr85drop_in_place$LT$std..rt..lang_start$LT$$LP$$RP$$GT$..$u7b$$u7b$closure$u7d$$u7d$$GT$"
     "17h0123456789abcdefE": "core::ptr::drop_in_place<std::rt::lang_start<()>::{{closure}}>",
-    "_ZN71_$LT$Test$u20$$u2b$$u20$$u27$static$u20$as$u20$foo..Bar$LT$Test$GT$$GT$3bar17h930b740aa94f1d3aE": "<Test + 'static as foo::Bar<Test>>::bar",
+    "_ZN71_$LT$Test$u20$$u2b$$u20$$u27$static$u20$as$u20$foo..Bar$LT$Test$GT$$GT$3bar17h930b740aa94f1d3a"
+    "E": "<Test + 'static as foo::Bar<Test>>::bar",
 }
 # Of RFC 2603, and names of rustc 1.95; the expected spellings agree with binutils' c++filt less
 # hashes and types.
 RUST = {
     "_RNvC6_123foo3bar": "123foo::bar",
-    "_RNvMsr_NtCs3ssYzQotkvD_3std4pathNtB5_7PathBuf3newCs15kBYyAo9fc_7mycrate": "<std::path::PathBuf>::new",
+    "_RNvMsr_NtCs3ssYzQotkvD_3std4pathNtB5_7PathBuf3newCs15kBYyAo9fc_7mycrate": (
+        "<std::path::PathBuf>::new"
+    ),
     "_RNvCs15kBYyAo9fc_7mycrate7example": "mycrate::example",
     "_RNvCs15kBYyAo9fc_7mycrate7example.llvm.123": "mycrate::example",
     "_RNvCs15kBYyAo9fc_7mycrate7example.cold": "mycrate::example [clone .cold]",
     "_RINvCs6xxl1lAjzDf_1a3extFKClPhExEB2_": 'a::ext::<extern "C" fn(i32, *const u8) -> i64>',
     "_RINvCs6xxl1lAjzDf_1a3extFUEuEB2_": "a::ext::<unsafe fn()>",
     "_RINvCs6xxl1lAjzDf_1a3extQShEB2_": "a::ext::<&mut [u8]>",
-    "_RINvCs6xxl1lAjzDf_1a3extRDINtNtNtCsgEmfK2I1SDS_4core3ops8function2FnuEp6OutputuEL_EB2_": "a::ext::<&dyn core::ops::function::Fn<(), Output = ()>>",
+    "_RINvCs6xxl1lAjzDf_1a3extRDINtNtNtCsgEmfK2I1SDS_4core3ops8function2FnuEp6OutputuEL_EB2_": (
+        "a::ext::<&dyn core::ops::function::Fn<(), Output = ()>>"
+    ),
     "_RINvCs6xxl1lAjzDf_1au9gre_6ka8iQShEB2_": "a::gr\xf6\xdfe::<&mut [u8]>",
     "_RINvMCs6xxl1lAjzDf_1aINtB3_1WKj2bc_Kce9_Kb0_E2goTlEEB3_": "<a::W<700, '\xe9', "
     "false>>::go::<(i32,)>",
-    "_RNSNvYNCNvCs6xxl1lAjzDf_1a4main0INtNtNtCsgEmfK2I1SDS_4core3ops8function6FnOnceTReAhj3_EE9call_once6vtableB8_": "<a::main::{closure#0} as core::ops::function::FnOnce<(&str, [u8; 3])>>::call_once::{shim:vtable#0}",
-    "_RNvXse_NtCsgEmfK2I1SDS_4core5arrayAhj1_INtNtNtB7_3ops5index8IndexMutNtNtBG_5range9RangeFullE9index_mut"
-    "Cs6xxl1lAjzDf_1a": "<[u8; 1] as "
+    "_RNSNvYNCNvCs6xxl1lAjzDf_1a4main0INtNtNtCsgEmfK2I1SDS_4core3ops8function6FnOnceTReAhj3_EE9call_"
+    "once6vtableB8_": "<a::main::{closure#0} as core::ops::function::FnOnce<(&str, [u8; 3])>>::call_once"
+    "::{shim:vtable#0}",
+    "_RNvXse_NtCsgEmfK2I1SDS_4core5arrayAhj1_INtNtNtB7_3ops5index8IndexMutNtNtBG_5range9RangeFullE9index"
+    "_mutCs6xxl1lAjzDf_1a": "<[u8; 1] as "
     "core::ops::index::IndexMut<core::ops::range::RangeFull>>::index_mut",
     "_RMC0INtC8arrayvec8ArrayVechKj7b_E": "<arrayvec::ArrayVec<u8, 123>>",
     "_RMC0INtC1a1SKanb_E": "<a::S<-11>>",
@@ -132,7 +139,7 @@ def test_a_first_name_that_ends_the_child_does_not_end_demangling(demangler):
 def test_many_such_names_together_cost_about_a_second(demangler):
     begin = time.monotonic()
     names = [
-        bomb(levels).replace("1f1A", "2f%c1A" % letter)
+        bomb(levels).replace("1f1A", f"2f{letter}1A")
         for levels in range(23, 28)
         for letter in "abcdefghijklmnop"
     ]

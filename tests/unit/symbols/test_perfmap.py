@@ -15,9 +15,8 @@ def perf_map(tmp_path, text, uid=None, pid=7):
     """The PerfMap of a fixture's process 7, whose PID in its own namespace is 3."""
     process = tmp_path / "proc" / str(pid)
     (process / "root/tmp").mkdir(parents=True)
-    (process / "status").write_text(
-        "Name:\tx\nUid:\t0\t%d\t0\t0\nNSpid:\t7\t3\n" % (os.geteuid() if uid is None else uid)
-    )
+    owner = os.geteuid() if uid is None else uid
+    (process / "status").write_text(f"Name:\tx\nUid:\t0\t{owner}\t0\t0\nNSpid:\t7\t3\n")
     if text is not None:
         (process / "root/tmp/perf-3.map").write_bytes(text)
     return PerfMap(str(process))
@@ -101,6 +100,7 @@ def test_a_large_perf_map(tmp_path, line):
     ).stdout.split(" ", 2)
     assert int(size) < 64 << 10 and float(seconds) < 2 * SLOW
     if "%" in line:
-        assert rest == "%s %s None\n" % ((f"function_{0:040d}", 0), (f"function_{499999:040d}", 63))
+        first, last = (f"function_{0:040d}", 0), (f"function_{499999:040d}", 63)
+        assert rest == f"{first} {last} None\n"
     else:
         assert "only its first 524288 lines" in rest

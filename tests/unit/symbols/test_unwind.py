@@ -414,10 +414,8 @@ def test_fuzz():
         finally:
             for place, old in reversed(undo):
                 data[place : place + len(old)] = old
-    print(
-        "%d tries, the slowest walk %.1f ms: %s"
-        % (TRIES, slowest * 1e3, {end.name: n for end, n in ends.items()})
-    )
+    counts = {end.name: n for end, n in ends.items()}
+    print(f"{TRIES} tries, the slowest walk {slowest * 1e3:.1f} ms: {counts}")
     assert slowest < 1 * SLOW
     # The mutations reach what they are for.
     assert {End.BAD_TABLE, End.NO_CODE, End.SHORT, End.NO_TABLE, End.OUTERMOST} <= set(ends), ends

@@ -84,7 +84,8 @@ def compare(path, machine, readelf="readelf", most=4000):
     text = subprocess.run([readelf, "--version"], stdout=subprocess.PIPE, text=True).stdout
     version = tuple(map(int, re.search(r" (\d+)\.(\d+)", text).groups()))
     if version < (2, 40):
-        pytest.skip("%s is %d.%d: 2.35 loses rules at DW_CFA_restore_state" % (readelf, *version))
+        major, minor = version
+        pytest.skip(f"{readelf} is {major}.{minor}: 2.35 loses rules at DW_CFA_restore_state")
     table, expected, wrong = file_table(path, machine), interpreted(path, readelf), []
     spans = [table.entry(table.index.place(i))[1:3] for i in range(len(table.index))]
     assert sorted(spans) == sorted(expected)
@@ -270,18 +271,20 @@ def test_nested_calls_of_arm64(tmp_path, flag):
 # writes a JSON object.
 GDB = r"""
 import gdb, json, os
-for setting in ("pagination off", "backtrace past-main on", "backtrace past-entry on", "debuginfod enabled off",
-                "breakpoint pending on", "confirm off"):
+for setting in ("pagination off", "backtrace past-main on", "backtrace past-entry on",
+                "debuginfod enabled off", "breakpoint pending on", "confirm off"):
     try:
         gdb.execute("set " + setting)
     except gdb.error:
         pass
-out, most, every = open(os.environ["STOPS"], "w"), int(os.environ["MOST"]), int(os.environ["EVERY"])
+out = open(os.environ["STOPS"], "w")
+most, every = int(os.environ["MOST"]), int(os.environ["EVERY"])
 if every:
     gdb.execute("break __libc_start_main")
     gdb.execute("run")
     gdb.execute("delete")
-    # Not the first instruction: a uprobe of others may be there, whose int3 only the file does not have.
+    # Not the first instruction: a uprobe of others may be there, whose int3 only the file does not
+    # have.
     start = int(gdb.parse_and_eval("(long)&__libc_malloc"))
     gdb.execute("set trust-readonly-sections on")
     second = gdb.newest_frame().architecture().disassemble(start, count=2)[1]["addr"]
@@ -304,11 +307,13 @@ for _ in range(most):
     end = min(end for end in ends if end > sp)
     chain = []
     while frame is not None and frame.is_valid():
-        if frame.type() in (gdb.NORMAL_FRAME, gdb.SIGTRAMP_FRAME):       # tail calls and inlined ones have no frame
+        # tail calls and inlined ones have no frame
+        if frame.type() in (gdb.NORMAL_FRAME, gdb.SIGTRAMP_FRAME):
             chain.append(frame.pc())
         frame = frame.older()
     copy = process.read_memory(sp, min(16384, end - sp)).tobytes()
-    out.write(json.dumps({"registers": registers, "stack": copy.hex(), "chain": chain, "maps": maps}) + "\n")
+    record = {"registers": registers, "stack": copy.hex(), "chain": chain, "maps": maps}
+    out.write(json.dumps(record) + "\n")
     gdb.execute("continue %d" % every if every else "continue")
 out.close()
 gdb.execute("kill")
