@@ -6,6 +6,7 @@ made-up machine.
 import errno
 import os
 import signal
+import subprocess
 import time
 import types
 
@@ -460,3 +461,61 @@ def test_time_of_day(run):
         cli.out(f"{cli.timestamp()} {cli.iso_time()} {cli.iso_time(1.9996)}\n")
 
     assert run(main).out == "14:00:00 2026-03-29T14:00:00.000+0200 1970-01-01T02:00:01.999+0200\n"
+
+
+def test_a_wait_longer_than_poll_takes(monkeypatch):
+    reader, writer = os.pipe()
+    try:
+        os.write(writer, b"x")
+        for seconds in 1e9, 2147484, None:
+            assert cli.wait(seconds, [reader]) == [reader]
+        os.read(reader, 1)
+        monkeypatch.setattr(cli, "_POLL_LIMIT", 0.01)  # the limit is reached several times
+        begin = time.monotonic()
+        assert cli.wait(0.1, [reader]) == [] and 0.1 <= time.monotonic() - begin < 5
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_the_end_of_processes():
+    with subprocess.Popen(["sleep", "100"]) as one, subprocess.Popen(["sleep", "100"]) as other:
+        ends = cli.Ends([one.pid, other.pid])
+        try:
+            assert cli.wait(0, ends.fds) == [] and not ends.over
+            one.kill()
+            ready = cli.wait(10, ends.fds)
+            assert len(ready) == 1 and not ends.ended(ready) and ends.gone == {one.pid}
+            other.kill()
+            assert ends.ended(cli.wait(10, ends.fds)) and ends.over and ends.fds == ()
+        finally:
+            one.kill()
+            other.kill()
+    assert cli.Ends([one.pid]).over  # has ended before
+    assert not cli.Ends().over
+
+
+def test_ticks_end_with_the_last_process():
+    with subprocess.Popen(["sleep", "0.3"]) as child:
+        begin = time.monotonic()
+        found = list(cli.ticks(100, ends=cli.Ends([child.pid], quiet=True)))
+        assert (
+            len(found) == 1
+            and 0.2 < found[0] < 50
+            and abs(found[0] - (time.monotonic() - begin)) < 0.5
+        )
+
+
+def test_a_reader_takes_files_and_fifos(tmp_path):
+    (tmp_path / "file").write_bytes(b"a\nb\n" * 50000)
+    with cli.reader(str(tmp_path / "file")) as stream:
+        assert stream.readline() == b"a\n" and len(stream.read()) == 199998
+    os.mkfifo(tmp_path / "fifo")
+    with subprocess.Popen(["sh", "-c", f"sleep .2; (echo a; sleep .2; echo b) >{tmp_path}/fifo"]):
+        with cli.reader(str(tmp_path / "fifo")) as stream:
+            assert list(stream) == [b"a\n", b"b\n"]
+    with pytest.raises(FileNotFoundError):
+        cli.reader(str(tmp_path / "none"))
+    with pytest.raises(IsADirectoryError) as caught, cli.reader(str(tmp_path)) as stream:
+        stream.read(1)
+    assert caught.value.filename == str(tmp_path)

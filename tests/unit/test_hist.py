@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 import random
+import shutil
+import subprocess
 from types import SimpleNamespace
 
 import pytest
 
 from crisis import hist
+from crisis.bpf import source
 
 
 @pytest.mark.parametrize("shift", range(7))
@@ -129,3 +132,45 @@ def test_a_histogram_of_nothing_has_no_figures():
         == "p50 = None, p90 = None, p99 = None, p99.9 = None, max = None, avg = None usecs, "
         "count: 0\n"
     )
+
+
+def test_bucket_arithmetic_of_the_kernel_side(tmp_path):
+    """LOG_LINEAR, fixed_us and fixed_ms, compiled for this machine, against hist.bucket and true
+    division.
+    """
+    if not shutil.which("cc"):
+        pytest.skip("no C compiler")
+    values = [v for k in range(63) for v in (2**k - 1, 2**k, 2**k + 1, 2**k * 3 // 2) if v < 2**63]
+    times = [
+        v
+        for k in range(46)
+        for v in (2**k, *(2**k * unit + d for unit in (1000, 10**6) for d in (-1, 0, 1)))
+        if v < 2**56
+    ]
+    text = source.program_text("hist.bpf.h")
+    program = f"""
+#include <stdio.h>
+typedef unsigned long long u64;
+#undef __always_inline
+#define __always_inline inline
+{text}
+int main(void)
+{{
+	u64 v[] = {{ {",".join(f"{v}ULL" for v in values)} }};
+	u64 t[] = {{ {",".join(f"{v}ULL" for v in times)} }};
+
+	for (u64 s = 0; s < 7; s++)
+		for (int i = 0; i < {len(values)}; i++)
+			printf("%llu\\n", LOG_LINEAR(v[i], s));
+	for (int i = 0; i < {len(times)}; i++)
+		printf("%llu %llu\\n", fixed_us(t[i]), fixed_ms(t[i]));
+}}
+"""
+    (tmp_path / "t.c").write_text(program)
+    subprocess.check_call(["cc", "-o", str(tmp_path / "t"), str(tmp_path / "t.c")])
+    found = list(map(int, subprocess.check_output([str(tmp_path / "t")]).split()))
+    buckets = [hist.bucket(v, shift) for shift in range(7) for v in values]
+    assert found[: len(buckets)] == buckets
+    for ns, us, ms in zip(times, found[len(buckets) :: 2], found[len(buckets) + 1 :: 2]):
+        assert us >> hist.FRACTION == ns // 1000 and ms >> hist.FRACTION == ns // 10**6
+        assert 0 <= us - (ns << hist.FRACTION) // 1000 <= 1 and ms == (ns << hist.FRACTION) // 10**6

@@ -62,8 +62,8 @@ RUST = {
     "_RINvMCs6xxl1lAjzDf_1aINtB3_1WKj2bc_Kce9_Kb0_E2goTlEEB3_": "<a::W<700, '\xe9', "
     "false>>::go::<(i32,)>",
     "_RNSNvYNCNvCs6xxl1lAjzDf_1a4main0INtNtNtCsgEmfK2I1SDS_4core3ops8function6FnOnceTReAhj3_EE9call_"
-    "once6vtableB8_": "<a::main::{closure#0} as core::ops::function::FnOnce<(&str, [u8; 3])>>::call_once"
-    "::{shim:vtable#0}",
+    "once6vtableB8_": "<a::main::{closure#0} as core::ops::function::FnOnce<(&str, [u8; 3])>>::"
+    "call_once::{shim:vtable#0}",
     "_RNvXse_NtCsgEmfK2I1SDS_4core5arrayAhj1_INtNtNtB7_3ops5index8IndexMutNtNtBG_5range9RangeFullE9index"
     "_mutCs6xxl1lAjzDf_1a": "<[u8; 1] as "
     "core::ops::index::IndexMut<core::ops::range::RangeFull>>::index_mut",
