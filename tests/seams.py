@@ -381,6 +381,58 @@ def since(world, events):
     return new
 
 
+def runqslower(world, module, data):
+    """data: {"waits": [{"at", "us", "pid", "tid", "comm", "cpu", "prev_pid", "prev_tid",
+    "prev_comm", "prev_us"}], "slices": [{"at", "pid", "tid", "comm", "cpu", "off_us", "wait_us",
+    "us", "runnable", "preempted"}], "losses": [...]}."""
+    if data is None:
+        return
+
+    def wait(entry):
+        return program.layouts["event"].pack(
+            world_ns(entry["at"]),
+            int(entry["us"] * 1000),
+            int(entry["prev_us"] * 1000),
+            entry["pid"],
+            entry["tid"],
+            entry["prev_pid"],
+            entry["prev_tid"],
+            entry["cpu"],
+            text(entry["comm"]),
+            text(entry["prev_comm"]),
+        )
+
+    def piece(entry):
+        return program.layouts["slice"].pack(
+            world_ns(entry["at"]),
+            int(entry["off_us"] * 1000),
+            int(entry["wait_us"] * 1000),
+            int(entry["us"] * 1000),
+            entry["pid"],
+            entry["tid"],
+            entry["cpu"],
+            entry.get("runnable", False),
+            entry.get("preempted", False),
+            text(entry["comm"]),
+        )
+
+    class Events(Ring):
+        """Those that the program sends: the waits, or the slices."""
+
+        def read(self):
+            wanted = "slice" if program.params["timehist"] else "event"
+            return [raw for raw in super().read() if len(raw) == program.layouts[wanted].size]
+
+    maps = {
+        "events": Events(
+            world,
+            [(entry["at"], lambda entry=entry: wait(entry)) for entry in data["waits"]]
+            + [(entry["at"], lambda entry=entry: piece(entry)) for entry in data["slices"]],
+        )
+    }
+    program = Program(world, module, maps, losses(data))
+
+
 def drsnoop(world, module, data):
     """data: {"reclaims": [{"at" (of its end), "kind", "comm", "pid", "tid", "uid", "ms",
     "reclaimed", "scanned", "free" (pages, or null), "order", "gfp", "cgroup", "kswapd", "stack"

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from crisis.bpf import program
-from crisis.sched import run_queue
+from crisis.sched import programs
 from helpers import ROOT, load
 
 
@@ -57,7 +57,7 @@ def test_a_program_for_processes_declares_its_probes():
 )
 def test_task_storage_under_the_run_queues_lock(machine, safe):
     """kmalloc_nolock() needs an instruction like cmpxchg16b; bpf_mem_alloc serves everywhere."""
-    members = run_queue.storage_requirements(machine)
+    members = programs.storage_requirements(machine)
     assert members[0] == "bpf_local_storage_map.selem_ma"
     assert set(members[1:]) == (
         {"bpf_local_storage_map.use_kmalloc_nolock", "bpf_local_storage.mem_charge"}

@@ -2,22 +2,14 @@
 /*
  * The time that tasks wait on a run queue, from sched_wakeup, sched_wakeup_new and sched_switch.
  *
- * TYPED: attached by BTF, where the verifier knows the types of the arguments.  STORAGE: the start
- * of a wait is kept in task storage, else in a hash.
+ * TYPED and STORAGE: see run_queue.bpf.h.
  */
 #include "crisis.bpf.h"
 #include "hist.bpf.h"
 #include <linux/nsproxy.h>
 #include <linux/pid_namespace.h>
 
-#ifdef TYPED /* plain loads */
-#define LOAD(pointer, member) ((pointer)->member)
-#define LOAD_COMM(to, task) __builtin_memcpy(to, (task)->comm, 16)
-#else
-#define LOAD(pointer, member) PROBE(pointer, member)
-#define LOAD_COMM(to, task) bpf_probe_read_kernel_str(to, 16, &(task)->comm)
-#endif
-#include "task.bpf.h"
+#include "run_queue.bpf.h"
 
 #define MAX_SLOTS 2752 /* hist.slots(6, BITS) */
 
@@ -64,18 +56,6 @@ static __always_inline u64 pid_namespace(struct task_struct *p)
 
 	bpf_probe_read_kernel(&ns, sizeof(ns), &pid->numbers[level].ns);
 	return PROBE(ns, ns.inum);
-}
-
-/* Filter on the task that waited, not on its waker nor on the task that it replaces. */
-static __always_inline int wanted(struct task_struct *p)
-{
-	if (PARAM(tgid) && (u32)LOAD(p, tgid) != PARAM(tgid))
-		return 0;
-	if (PARAM(tid) && (u32)LOAD(p, pid) != PARAM(tid))
-		return 0;
-	if (PARAM(cgroup) && !in_cgroup(p))
-		return 0;
-	return 1;
 }
 
 static __always_inline struct hist *key_hist(struct task_struct *p, u64 current_bank)
@@ -212,74 +192,6 @@ static __always_inline void record(struct task_struct *p, struct task_struct *fr
 		h->max = ns;
 }
 
-/* When each waiting task was queued, in ns; 0 while it is not waiting. */
-#ifdef STORAGE
-#define CREATE 1 /* BPF_LOCAL_STORAGE_GET_F_CREATE */
-TASK_STORAGE(start, u64);
-
-static __always_inline void enqueued(struct task_struct *p, int again)
-{
-	u64 *since = start.sk_storage_get(p, 0, CREATE);
-
-	if (!since)
-		COUNT(untracked);
-	else if (again || !*since) /* one that waits already has its start */
-		*since = bpf_ktime_get_ns();
-}
-
-static __always_inline u64 dequeued(struct task_struct *p)
-{
-	u64 *since = start.sk_storage_get(p, 0, 0), then;
-
-	if (!since)
-		return 0;
-	then = *since;
-	*since = 0;
-	return then;
-}
-#else
-BPF_TABLE("lru_hash", u32, u64, start, 1);
-
-static __always_inline void enqueued(struct task_struct *p, int again)
-{
-	u32 tid = LOAD(p, pid);
-	u64 *since = start.lookup(&tid), now;
-
-	if (since && *since && !again)
-		return;
-	now = bpf_ktime_get_ns();
-	if (since)
-		*since = now;
-	else
-		start.update(&tid, &now);
-}
-
-static __always_inline u64 dequeued(struct task_struct *p)
-{
-	u32 tid = LOAD(p, pid);
-	u64 *since = start.lookup(&tid), then;
-
-	if (!since)
-		return 0;
-	then = *since;
-	*since = 0;
-	return then;
-}
-#endif
-
-int on_wakeup(u64 *ctx)
-{
-	struct task_struct *p = (struct task_struct *)ctx[0];
-
-#ifdef HAVE_ON_CPU
-	if (LOAD(p, on_cpu)) /* woken before it had left the CPU: not a wait */
-		return 0;
-#endif
-	if (wanted(p))
-		enqueued(p, 0);
-	return 0;
-}
-
 int on_switch(u64 *ctx)
 {
 	struct task_struct *prev = (struct task_struct *)ctx[1];
@@ -288,16 +200,8 @@ int on_switch(u64 *ctx)
 
 	if (PARAM(top))
 		add_run(prev);
-	/* A task preempted on its way to sleep stays queued whatever its state says. */
-	if (((u8)ctx[0] || LOAD(prev, STATE) == 0) && LOAD(prev, pid) && wanted(prev))
-		enqueued(prev, 1);
-	if (!LOAD(next, pid) || !wanted(next))
-		return 0;
-	since = dequeued(next);
-	if (!since) {
-		COUNT(unseen);
-		return 0;
-	}
-	record(next, prev, since);
+	since = waited_since(ctx);
+	if (since)
+		record(next, prev, since);
 	return 0;
 }

@@ -6,73 +6,29 @@ The programs are those of progs/runqlat.bpf.c.
 
 from __future__ import annotations
 
-import os
-
 from .. import bpf, cli, hist, table
 from ..bpf import task
 from ..errors import Unavailable
 from ..kernel import proc
+from . import programs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Sequence
     from typing import Any
 
-__all__ = ["SOURCES", "Group", "Interval", "Tracer", "storage_requirements"]
+__all__ = ["SOURCES", "Group", "Interval", "Tracer"]
 
 _KEYS = {"pid": 1, "tid": 2, "pidns": 3, "cgroup": 4, "comm": 5}
 _BITS = 38 + hist.FRACTION  # the last bucket also takes what is longer than 2**38 us, three days
 
 
-def storage_requirements(machine: str) -> tuple[str, ...]:
-    """Of these members the kernel must have one, so that task storage may be allocated.
-
-    machine: uname(2)'s.  Before Linux 6.4 task storage is allocated by kmalloc(), which may wake
-    kswapd and so must not be called under the run queue's lock; there a preallocated hash keeps the
-    starts.  Since 6.4 it comes from BPF's own allocator (selem_ma), since 6.19 from
-    kmalloc_nolock(), which always fails on machines without a compare-and-exchange of 16 bytes.  Of
-    7.2 that is known by mem_charge.
-    """
-    found: tuple[str, ...] = ("bpf_local_storage_map.selem_ma",)
-    if machine in ("x86_64", "aarch64", "s390x"):
-        found += ("bpf_local_storage_map.use_kmalloc_nolock", "bpf_local_storage.mem_charge")
-    return found
-
-
-def _source(
-    variant: str, kind: str, requires: Sequence[str | Sequence[str]] = (), **defines: int
-) -> bpf.Source:
-    return bpf.Source(
-        f"runqlat.{variant}",
-        "runqlat.bpf.c",
-        # sched_switch first: a task woken and run before it is attached would keep that start until
-        # its next wait.
-        (
-            (f"{kind}/sched_switch:on_switch",),
-            (f"{kind}/sched_wakeup:on_wakeup",),
-            (f"{kind}/sched_wakeup_new:on_wakeup",),
-        ),
-        (*task.PARAMS, "key", "key_subsys", "milliseconds", "shift", "slots", "cpus", "top"),
-        ("histograms_full", "waiters_full", "untracked", "unseen"),
-        {
-            **task.DEFINES,
-            **{f"KEY_{name.upper()}": number for name, number in _KEYS.items()},
-            **defines,
-        },
-        {**task.HAS, "HAVE_ON_CPU": ("task_struct.on_cpu", "2.6")},
-        requires,
-        task.CONSTANTS,
-    )
-
-
-SOURCES = {
-    "storage": _source(
-        "storage", "tp_btf", (storage_requirements(os.uname().machine),), TYPED=1, STORAGE=1
-    ),
-    "hash": _source("hash", "tp_btf", ("task_struct",), TYPED=1),
-    "raw": _source("raw", "raw_tp"),
-}
+SOURCES = programs.sources(
+    "runqlat",
+    ("key", "key_subsys", "milliseconds", "shift", "slots", "cpus", "top"),
+    ("histograms_full", "waiters_full"),
+    {f"KEY_{name.upper()}": number for name, number in _KEYS.items()},
+)
 
 
 class Group:
