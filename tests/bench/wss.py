@@ -18,6 +18,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 OURS = os.path.join(ROOT, "bin/wss")
 RUNS = 9
+GROWTH = 15000, 30000, 60000  # mappings
 PAGE = mmap.PAGESIZE
 
 MANY = r"""
@@ -65,7 +66,7 @@ class Target:
 
 
 def measured(command):
-    """(CPU ms, wall ms, the last Ref(MB) printed) of one run."""
+    """(CPU ms, wall ms, Ref(MB) of the first row) of one run."""
     begin = time.monotonic()
     read, write = os.pipe()
     pid = os.posix_spawn(
@@ -87,66 +88,81 @@ def measured(command):
     return (
         (usage.ru_utime + usage.ru_stime) * 1e3,
         wall * 1e3,
-        float(text.splitlines()[-1].split()[3]),
+        float(text.splitlines()[2].split()[3]),
     )
 
 
+def described(values, digits=1):
+    """The median and the range."""
+    found = (statistics.median(values), min(values), max(values))
+    middle, low, high = (f"{value:.{digits}f}" for value in found)
+    return f"{middle} ({low}–{high})"
+
+
 def table(title, rows, base):
-    print(f"\n| {title} | median (range) | ÷ wss.pl |\n|---|---|---|")
+    print(f"\n| {title} | median (range) | ÷ {base} |\n|---|---|---|")
     for name, values in rows.items():
-        ratio = (
-            "%.3f" % (statistics.median(values) / statistics.median(rows[base]))
-            if base in rows
-            else "-"
-        )
-        print(
-            f"| {name} | {statistics.median(values):.1f} ({min(values):.1f}–{max(values):.1f}) "
-            f"| {ratio} |"
-        )
+        ratio = "-"
+        if base in rows:
+            ratio = f"{statistics.median(values) / statistics.median(rows[base]):.3f}"
+        print(f"| {name} | {described(values)} | {ratio} |")
 
 
 def compare(commands, title, pid, interval):
     cpu, wall = {name: [] for name in commands}, {name: [] for name in commands}
     for _ in range(RUNS):
         for name, command in commands.items():
-            spent, took, _ = measured(command + [str(pid), str(interval)])
+            spent, took, _ = measured([*command, str(pid), str(interval)])
             cpu[name].append(spent)
             wall[name].append(took - interval * 1e3)
     table(f"{title}, {interval:g} s: CPU, ms", cpu, "wss.pl")
     table(f"{title}, {interval:g} s: wall beyond the interval, ms", wall, "wss.pl")
 
 
-def main():
-    commands, peer = {"wss": [OURS]}, os.environ.get("WSS_PL")
-    if peer and shutil.which("perl"):
-        commands["wss.pl"] = [shutil.which("perl"), peer]
-    else:
-        print("left out: wss.pl (%s)" % ("no perl" if peer else "WSS_PL does not name it"))
-    print(f"{os.uname().release}, {os.cpu_count()} CPUs, {RUNS} paired runs")
-    measured(commands["wss"] + [str(os.getpid()), "0.01"])
-    with Target(MANY, PAGE, 60000) as pid:
-        for interval in 0.01, 1:
-            compare(commands, "60,000 mappings", pid, interval)
-    with Target(FEW) as pid:
-        compare(commands, "few mappings", pid, 0.1)
-    print(
-        "\n| truth, interval | "
-        + " | ".join(f"{name}: Ref − truth, MB" for name in commands)
-        + " |"
-    )
+def growth(commands):
+    """CPU time by the number of mappings.  Less than 2 for each doubling is less than linear."""
+    for name, command in commands.items():
+        rows = {}
+        for mappings in GROWTH:
+            with Target(MANY, PAGE, mappings) as pid:
+                runs = [measured([*command, str(pid), "0.01"])[0] for _ in range(RUNS)]
+                rows[f"{mappings:,} mappings"] = runs
+        table(f"{name}: CPU, ms", rows, f"{GROWTH[0]:,} mappings")
+
+
+def truth(commands):
+    """How far Ref is from the memory that the target touches."""
+    names = " | ".join(f"{name}: Ref − truth, MB" for name in commands)
+    print(f"\n| truth, interval | {names} |")
     print("|---" * (len(commands) + 1) + "|")
     for pages, interval in (256, 0.01), (1536, 0.01), (256, 0.1), (16384, 0.1), (131072, 1):
-        with Target(TOUCH, PAGE, pages) as pid:
-            found = {
-                name: [measured(command + [str(pid), str(interval)])[2] for _ in range(5)]
-                for name, command in commands.items()
-            }
-        truth = pages * PAGE / (1 << 20)
+        size = pages * PAGE / (1 << 20)
         cells = []
-        for values in found.values():
-            median, low, high = (f(values) - truth for f in (statistics.median, min, max))
-            cells.append(f"{median:+.2f} ({low:+.2f}–{high:+.2f})")
-        print(f"| {truth:.1f} MB, {interval:g} s | {' | '.join(cells)} |")
+        with Target(TOUCH, PAGE, pages) as pid:
+            for command in commands.values():
+                runs = [measured([*command, str(pid), str(interval)])[2] for _ in range(5)]
+                cells.append(described([found - size for found in runs], 2))
+        print(f"| {size:.1f} MB, {interval:g} s | {' | '.join(cells)} |")
+
+
+def main():
+    commands = {"wss": [OURS]}
+    mapped = {"wss --map": [OURS, "--map"]}
+    peer = {}
+    if os.environ.get("WSS_PL") and shutil.which("perl"):
+        peer["wss.pl"] = [shutil.which("perl"), os.environ["WSS_PL"]]
+    else:
+        why = "no perl" if os.environ.get("WSS_PL") else "WSS_PL does not name it"
+        print(f"left out: wss.pl ({why})")
+    print(f"{os.uname().release}, {os.cpu_count()} CPUs, {RUNS} paired runs")
+    measured([*commands["wss"], str(os.getpid()), "0.01"])
+    with Target(MANY, PAGE, 60000) as pid:
+        for interval in 0.01, 1:
+            compare({**commands, **mapped, **peer}, "60,000 mappings", pid, interval)
+    with Target(FEW) as pid:
+        compare({**commands, **mapped, **peer}, "few mappings", pid, 0.1)
+    growth({**mapped, **peer})
+    truth({**commands, **peer})
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ class Mapping:
     __slots__ = "key", "process", "anonymous", "start", "end", "ref", "shared"
 
     def __init__(self, process: int, mapping: MappingTuple) -> None:
-        """mapping: one of process.mappings()."""
+        """mapping: one of smaps.parse()."""
         self.start, self.end, _, name, _, _, self.ref, self.shared, file = mapping
         self.process, self.anonymous = process, file.endswith(b" 0")
         # A child has its anonymous memory where its parent has it; a stack grows at its start.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     Phase = tuple[int, int]  # begin and end, in ns
-    # start, end, permissions, name, Rss, Pss, Referenced, Shared, file: see mappings()
+    # start, end, permissions, name, Rss, Pss, Referenced, Shared, file: see smaps.parse()
     MappingTuple = tuple[int, int, str, bytes, int, int, int, int, bytes]
 
 __all__ = [
@@ -31,8 +31,6 @@ __all__ = [
     "HUGETLB",
     "WINDOW_FIELDS",
     "Process",
-    "mappings",
-    "sum_mappings",
     "flush_is_free",
     "descendants",
     "reclaim_scanned",
@@ -45,18 +43,6 @@ HUGETLB = ("Shared_Hugetlb", "Private_Hugetlb")
 WINDOW_FIELDS = FIELDS + HUGE + HUGETLB
 _PFN = (1 << 55) - 1
 _ZEROS = bytes(1 << 19)  # as much of pagemap is read at once
-_FIELDS = rb"(?:[A-Z]\w*:.*\n)*?"
-_MAPPING = (
-    rb"^([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ (\S+ \d+) *(.*)\n"
-    + _FIELDS
-    + rb"Rss: +(\d+) kB\n"
-    + _FIELDS
-    + rb"Pss: +(\d+) kB\n"
-    + _FIELDS
-    + rb"Shared_Clean: +(\d+) kB\nShared_Dirty: +(\d+) kB\n"
-    + _FIELDS
-    + rb"Referenced: +(\d+) kB\n"
-)
 
 
 class Process:
@@ -220,8 +206,10 @@ class Process:
         try:
             raw = self.read_memory("smaps_rollup")
         except FileNotFoundError:
+            from .smaps import parse
+
             smaps, begin, end = self.smaps()
-            return sum_mappings(smaps), begin, end
+            return parse(smaps, touched=True)[0], begin, end
         end = time.monotonic_ns()
         found = dict.fromkeys(WINDOW_FIELDS, 0)
         for line in raw.splitlines():
@@ -255,44 +243,6 @@ def _no_page_monitor(name: str) -> Unavailable:
     return Unavailable(
         f"this kernel has no /proc/PID/{name}: it was built without CONFIG_PROC_PAGE_MONITOR"
     )
-
-
-def mappings(raw: bytes) -> list[MappingTuple]:
-    """[(start, end, permissions, name, Rss, Pss, Referenced, Shared, file)] of the text of smaps.
-
-    name: bytes, b"" for none.  Shared: of the pages that other mappings map, too.
-    file: the device and inode, b"00:00 0" for anonymous memory.
-    """
-    import re
-
-    return [
-        (
-            int(start, 16),
-            int(end, 16),
-            perms.decode(),
-            name,
-            int(rss) * 1024,
-            int(pss) * 1024,
-            int(ref) * 1024,
-            (int(clean) + int(dirty)) * 1024,
-            file,
-        )
-        for start, end, perms, file, name, rss, pss, clean, dirty, ref in re.findall(
-            _MAPPING, raw, re.M
-        )
-    ]
-
-
-def sum_mappings(raw: bytes) -> dict[str, int]:
-    """{field of WINDOW_FIELDS: bytes} of the text of smaps."""
-    import re
-
-    found = {}
-    for field in WINDOW_FIELDS:
-        found[field] = 1024 * sum(
-            map(int, re.findall(rb"^%s: +(\d+) kB$" % field.encode(), raw, re.M))
-        )
-    return found
 
 
 def flush_is_free(root: str = "/") -> bool:

@@ -3,7 +3,7 @@
 
 A row is a dict: pid, comm; mark and read, each the (begin, end) of a phase in
 ns of CLOCK_MONOTONIC; newborn, true where mark is the process' birth; rss,
-pss, ref, huge and hugetlb in bytes; maps, the mappings as process.mappings
+pss, ref, huge and hugetlb in bytes; maps, the mappings as smaps.parse
 gives them; touched, the frames of the pages that were touched, by idle page
 tracking alone.  A total has also ref_min and ref_max, between which the truth
 lies, and unweighted, the sum of ref.

@@ -12,7 +12,8 @@ import time
 from .. import cli
 from ..errors import Error, NotPermitted, Unavailable
 from . import PAGE
-from .process import Process, flush_is_free, mappings, sum_mappings
+from .process import Process, flush_is_free
+from .smaps import parse
 from .working_set_row import measures, until
 
 TYPE_CHECKING = False
@@ -54,7 +55,7 @@ class ClearRefs:
             found, begin, end = process.rollup()
             return begin, end, b"", lambda _: (found, [])
         raw, begin, end = process.smaps()
-        return begin, end, raw, lambda raw: (sum_mappings(raw), mappings(raw))
+        return begin, end, raw, lambda raw: parse(raw, touched=True)
 
 
 class Idle:
@@ -81,10 +82,13 @@ class Idle:
         touched, begin, end = self.pages.touched(
             [frame for mapping in resident for frame in mapping[4]]
         )
-        raw = process.smaps()[0] if by_mapping else b""
         found: dict[str, Any] = {}
-        found.update(sum_mappings(raw) if by_mapping else process.rollup()[0])
-        sizes = {m[0]: m for m in mappings(raw)}
+        if by_mapping:
+            sums, all_mappings = parse(process.smaps()[0])
+        else:
+            sums, all_mappings = process.rollup()[0], []
+        found.update(sums)
+        sizes = {m[0]: m for m in all_mappings}
         maps: list[MappingTuple] = []
         for start, last, perms, name, frames in resident:
             referenced = PAGE * sum(touched[frame] is True for frame in frames)
