@@ -132,7 +132,7 @@ def test_truth_of_huge_pages():
         assert within(found, line) == 128 * MB  # 64 bytes were touched
         # the interpreter itself: 5 MB
         assert found[0]["ref_bytes"] == pytest.approx(128 * MB, rel=0.06)
-        assert "192.00 MB are mapped by huge pages" in result.stderr
+        assert "192.00 MB are huge pages" in result.stderr
 
 
 def test_rss_and_pss_agree_with_smaps():

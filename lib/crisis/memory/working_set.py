@@ -361,6 +361,7 @@ def _sampled(
 
 
 def _announce(args: Namespace, watch: Watch, interval: float | None) -> None:
+    """Print the first line, in the words of the classic wss.pl."""
     pids = list(watch.processes)
     what = f"PID {pids[0]}" if len(pids) == 1 else f"{len(pids)} processes"
     if interval is None:
@@ -370,7 +371,10 @@ def _announce(args: Namespace, watch: Watch, interval: float | None) -> None:
     elif args.cumulative:
         how = f"grow, output every {interval:g} seconds"
     elif args.snapshot:
-        how = f"for {interval:g} seconds, once every {args.snapshot:g} seconds"
+        pause = f"repeating after {args.snapshot:g} second pauses"
+        how = f"for {interval:g} seconds, {pause}"
+    elif args.snapshot is not None:
+        how = f"for every {interval:g} seconds"
     else:
         how = f"during {interval:g} seconds"
     cli.out(f"Watching {what} page references {how}...\n")

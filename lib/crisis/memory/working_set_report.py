@@ -192,17 +192,11 @@ def remarks(report: Report, first: bool) -> Iterator[str]:
             yield "the TLBs were not flushed: Ref may be too small. Try --flush-tlb"
         huge, hugetlb = sum(r["huge"] for r in rows), sum(r["hugetlb"] for r in rows)
         if huge:
-            yield (
-                f"{huge / MB:.2f} MB are mapped by huge pages: one touched byte there counts as a "
-                f"whole huge page"
-            )
+            yield f"{huge / MB:.2f} MB are huge pages: one touched byte counts as a whole one"
         if hugetlb:
             yield f"{hugetlb / MB:.2f} MB of hugetlb pages are in none of the columns"
     if scanned:
-        yield (
-            f"reclaim scanned {scanned} pages meanwhile, and cleared referenced bits: Ref may be "
-            f"too small"
-        )
+        yield f"reclaim scanned {scanned} pages meanwhile: Ref may be too small"
     if watch.denied:
         yield f"{len(watch.denied)} processes are missing: {next(iter(watch.denied.values()))}"
     if watch.joined:

@@ -182,7 +182,7 @@ def choose(pids: Sequence[int], args: Namespace) -> ClearRefs | Idle:
     flush = args.flush_tlb or flush_is_free()
     cli.verbose(
         "TLB flush after clearing: "
-        + ("yes" if flush else "no, it would write-protect pages; --flush-tlb does it")
+        + ("yes" if flush else "no, it write-protects pages. Try --flush-tlb")
     )
     if args.source == "clear_refs":
         return ClearRefs(flush)
