@@ -970,8 +970,14 @@ class Pages:
         return self.files[os.fstat(fd).st_ino]
 
     def advise(self, fd, offset, length, advice):
-        if advice == os.POSIX_FADV_DONTNEED:
-            self.of(fd)[:] = ["e" if page in "OD" else page for page in self.of(fd)]
+        if advice != os.POSIX_FADV_DONTNEED:
+            return
+        # A page that is only in part in the range stays, but for the last one of the file.
+        pages, size = self.of(fd), os.fstat(fd).st_size
+        end = offset + length
+        last = len(pages) if not length or end >= size else end // 4096
+        for page in range(-(-offset // 4096), last):
+            pages[page] = "e" if pages[page] in "OD" else pages[page]
 
     def read(self, fd, buffers, offset):
         count = min(sum(map(len, buffers)), max(os.fstat(fd).st_size - offset, 0))
@@ -1004,6 +1010,9 @@ def pagecache(world, module, data):
 
         def measure(self, fd, st, size):
             return self.range(fd, 0, size)
+
+        def measure_range(self, fd, st, start, end):
+            return self.range(fd, start, end - start)
 
         def range(self, fd, offset, length):
             pages = cache.of(fd)[offset // 4096 : (offset + length + 4095) // 4096]

@@ -108,6 +108,7 @@ def test_own_files_without_root(tmp_path):
         "evicted_pages",
         "recently_evicted",
         "recently_evicted_pages",
+        "percent",
     } == set(document[0])
     assert json.loads(run("fincore", "-J", "--exclude", "*", str(tmp_path)).stdout) == {
         "fincore": []

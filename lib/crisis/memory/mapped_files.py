@@ -13,7 +13,23 @@ import stat
 from ..errors import Error, NotPermitted
 from ..table import decode
 
-__all__ = ["process_files", "mappers"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["files_of", "process_files", "mappers"]
+
+
+def files_of(pids: Iterable[int], root: str = "/") -> tuple[list[tuple[str, str]], int]:
+    """process_files() of several processes, each name once."""
+    paths: dict[str, str] = {}
+    unreachable = 0
+    for pid in pids:
+        found, missed = process_files(pid, root)
+        unreachable += missed
+        for name, path in found:
+            paths.setdefault(name, path)
+    return list(paths.items()), unreachable
 
 
 def process_files(pid: int, root: str = "/") -> tuple[list[tuple[str, str]], int]:

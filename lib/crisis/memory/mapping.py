@@ -121,15 +121,20 @@ def populate(address: int, length: int) -> None:
 
 
 def lock_file(
-    fd: int, size: int, ranges: Iterable[tuple[int, int]], advance: Callable[[int], None]
+    fd: int,
+    begin: int,
+    size: int,
+    ranges: Iterable[tuple[int, int]],
+    advance: Callable[[int], None],
 ) -> None:
-    """Map a file for good, lock it, and fault the (offset, end) ranges in.  Raises OSError.
+    """Map `size` bytes of a file for good, lock them, and fault the (offset, end) ranges in.
 
+    begin: the first of the bytes; it begins a page.  ranges: within these bytes, from their first.
     advance: called with the bytes done after each piece; what it raises unmaps the file.
     Pages are locked as they come (MLOCK_ONFAULT): the holes stay holes, and a
-    file that is cut short meanwhile is an end and no SIGBUS.
+    file that is cut short meanwhile is an end and no SIGBUS.  Raises OSError.
     """
-    address = map_file(fd, 0, size, PROT_READ)
+    address = map_file(fd, begin, size, PROT_READ)
     try:
         if _mlock2(address, size, _MLOCK_ONFAULT):
             raise_errno()

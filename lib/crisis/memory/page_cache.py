@@ -14,6 +14,7 @@ from .. import table
 from ..errors import Error, NotPermitted, Unavailable
 from ..kernel import proc
 from . import PAGE
+from .file_arguments import span
 from .mapped_files import mappers
 from .mapping import lock_file, pages_of
 from .residency import Residency, data_ranges, runs
@@ -22,13 +23,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from .file_arguments import Range
+    from .residency import Counts
+
 __all__ = ["Cache", "Result", "Stopped"]
 
 _BLOCK = 1 << 20  # bytes read at a time
 _AHEAD = 8 << 20  # bytes that the kernel is asked to read meanwhile
 _CAP_IPC_LOCK = 14
 _NAMED = 5  # processes that a reason names
-_HIDDEN = "%s, but not verified: the kernel tells only who owns a file or may write it"
+_HIDDEN = "%s, but not verified: the file is neither owned nor writable"
 
 
 class Stopped(Exception):
@@ -38,7 +42,7 @@ class Stopped(Exception):
 class Result:
     """What an action did to a file.
 
-    size: bytes.  before, after: resident pages, None where they are unknown.
+    size: bytes of the file.  before, after: resident pages, None where they are unknown.
     missing: pages that were to be in memory and are not, or None.
     why: reasons for what was not achieved.  mapped_by: [(pid, comm)].
     stopped: a stop arrived in the middle of it.
@@ -60,6 +64,7 @@ class Cache:
     force: read more than the memory available.
     begin(bytes): called before a file is read.  advance(bytes): called after each piece.
     stopping(): True ends the reading.
+    part: of each file, None for the whole.
     Every method raises OSError for what the kernel refuses.
     """
 
@@ -69,8 +74,10 @@ class Cache:
         begin: Callable[[int], None],
         advance: Callable[[int], None],
         stopping: Callable[[], bool],
+        part: Range | None = None,
     ) -> None:
         self.residency = Residency()
+        self._part = part
         self._force, self._begin, self._stopping = force, begin, stopping
         self._advanced = advance
         self._buffer: memoryview | None = None
@@ -78,11 +85,20 @@ class Cache:
 
     def _measure(self, fd: int, st: os.stat_result, size: int) -> tuple[int | None, int | None]:
         """(resident pages or None, dirty and under writeback or None)."""
-        counts = self.residency.measure(fd, st, size)
+        counts = self._counts(fd, st, size)
         if counts is None:
             return None, None
         resident, dirty, writeback, _, _ = counts
         return resident, None if dirty is None or writeback is None else dirty + writeback
+
+    def _counts(self, fd: int, st: os.stat_result, size: int) -> Counts | None:
+        if self._part is None:
+            return self.residency.measure(fd, st, size)
+        return self.residency.measure_range(fd, st, *span(self._part, size))
+
+    def _data(self, fd: int, size: int) -> list[tuple[int, int]]:
+        """[(offset, end)] of the data in the part of a file."""
+        return within(data_ranges(fd, size), *span(self._part, size))
 
     def evict(self, name: str, fd: int, st: os.stat_result, size: int) -> Result:
         """Write a file back and drop its pages."""
@@ -93,7 +109,10 @@ class Cache:
                 os.fdatasync(fd)
             except OSError as exc:
                 why.append(f"cannot be written back: {exc.strerror}")
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        start, end = span(self._part, size)
+        # 0 is up to the end of the file.  The kernel keeps a page of which a part is not meant.
+        length = 0 if end >= size else end - start
+        os.posix_fadvise(fd, start, length, os.POSIX_FADV_DONTNEED)
         result = Result(max(size, os.fstat(fd).st_size), before, None)
         result.why = why
         result.after, dirty = self._measure(fd, st, result.size)
@@ -142,7 +161,8 @@ class Cache:
         ranges: Iterable[tuple[int, int]] | None = None,
     ) -> Result:
         """Read those pages of the [(offset, end)] that are missing; by default the file's data."""
-        ranges = list(data_ranges(fd, size) if ranges is None else ranges)
+        chosen = data_ranges(fd, size) if ranges is None else ranges
+        ranges = within(chosen, *span(self._part, size))
         before, _ = self._measure(fd, st, size)
         needed = sum(end - start for start, end in self._missing(fd, size, ranges))
         if needed and not self._force and needed > _available():
@@ -223,15 +243,17 @@ class Cache:
 
     def needed(self, fd: int, size: int) -> int:
         """Bytes of a file's data that are not in memory."""
-        return sum(end - start for start, end in self._missing(fd, size, data_ranges(fd, size)))
+        return sum(end - start for start, end in self._missing(fd, size, self._data(fd, size)))
 
     def lock(self, fd: int, st: os.stat_result, size: int) -> Result:
         """Map a file for good, lock it, and fault its data in.  Raises Stopped."""
         before, _ = self._measure(fd, st, size)
-        ranges = list(data_ranges(fd, size))
-        if size:
+        ranges = self._data(fd, size)
+        first, last = span(self._part, size)
+        if first < last:
             self._begin(sum(end - start for start, end in ranges))
-            lock_file(fd, size, ranges, self._advance)
+            inside = [(start - first, end - first) for start, end in ranges]
+            lock_file(fd, first, last - first, inside, self._advance)
         result = self._verify(fd, st, size, ranges, before, "locked")
         if result.missing:
             result.why.append(f"{result.missing} pages are not in memory")
@@ -241,6 +263,11 @@ class Cache:
         self._advanced(count)
         if self._stopping():
             raise Stopped
+
+    def locked_pages(self, size: int) -> int:
+        """The number of pages that lock() maps of a file of that size."""
+        start, end = span(self._part, size)
+        return pages_of(end - start)
 
     def check_lock(self, files: int, pages: int, needed: int) -> None:
         """Raise Error before anything is locked, when not all can be; raises RLIMIT_MEMLOCK.
@@ -274,16 +301,23 @@ class Cache:
 
         Raises PermissionError where the kernel hides them.
         """
-        counts = self.residency.measure(fd, st, size)
+        counts = self._counts(fd, st, size)
         if counts is not None and not counts[0]:
             return None
         found: list[tuple[int, int]] = []
-        for offset, vector in self.residency.vectors(fd, size) if counts else [(0, None)]:
+        part = [span(self._part, size)]
+        for offset, vector in self.residency.vectors(fd, size, part) if counts else [(0, None)]:
             if vector is None:
-                raise PermissionError(1, "the kernel tells only who owns a file or may write it")
+                raise PermissionError(1, "the file is neither owned nor writable")
             first = offset // PAGE
             found += [(first + at, count) for at, count in runs(vector, 1)]
         return found
+
+
+def within(ranges: Iterable[tuple[int, int]], first: int, last: int) -> list[tuple[int, int]]:
+    """What lies between first and last of the ranges [(start, end)]."""
+    cut = [(max(start, first), min(end, last)) for start, end in ranges]
+    return [(start, end) for start, end in cut if start < end]
 
 
 def _capable(capability: int) -> bool:

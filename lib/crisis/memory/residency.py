@@ -125,6 +125,19 @@ class Residency:
                 return self._refused()
         return tuple(map(sum, zip(*results)))  # type: ignore[return-value]
 
+    def measure_range(self, fd: int, st: os.stat_result, start: int, end: int) -> Counts | None:
+        """measure() of the bytes from start, which begins a page, to end."""
+        if start >= end:
+            return NOTHING
+        if self.counts_ranges(fd, st):
+            return self.range(fd, start, end - start)
+        if self.force or self.is_hugetlb(fd, st):
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        size = os.lseek(fd, 0, os.SEEK_END)
+        vectors = [vector for _, vector in self.vectors(fd, size, [(start, end)])]
+        counts = [vector.count(1) for vector in vectors if vector is not None]
+        return (sum(counts), None, None, None, None) if len(counts) == len(vectors) else None
+
     def range(self, fd: int, offset: int, length: int) -> Counts | None:
         """The same five for a range of bytes, by cachestat alone."""
         self._range[0], self._range[1] = offset, length

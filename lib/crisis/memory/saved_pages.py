@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 
-from .. import table
+from .. import cli, table
+from ..errors import Error
 from . import PAGE
 
 TYPE_CHECKING = False
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import NoReturn
 
-__all__ = ["MOST_LINE", "Saved", "lines", "parse"]
+__all__ = ["MOST_LINE", "Saved", "lines", "parse", "read"]
 
 MOST_LINE = 32 << 20  # bytes of a line
 _MOST_RANGES = 1 << 20  # of a line; a file with more has several
@@ -50,6 +51,24 @@ def lines(
         }
         # Not table.json_line: a name that is not UTF-8 must come back as it was.
         yield json.dumps(record, separators=(",", ":")) + "\n"
+
+
+def read(path: str) -> Iterator[Saved]:
+    """Yield the Saved of each line of a list, until a stop; "-" is standard input.
+
+    Raises Error, naming the line, and OSError.
+    """
+    with cli.reader(path) as f:
+        number = 0
+        while not cli.stopping():
+            line, number = f.readline(MOST_LINE + 1), number + 1
+            if not line or cli.stopping():  # a stop may cut a line short
+                break
+            try:
+                saved = parse(line)
+            except ValueError as exc:
+                raise Error(f"{path}, line {number}: not a line of pagecache save: {exc}") from None
+            yield saved
 
 
 def parse(line: bytes) -> Saved:

@@ -7,10 +7,10 @@ import os
 
 from .. import cli
 from . import PAGE
+from .file_arguments import note_left_out, span, walk
 from .mapping import pages_of
-from .record import CHANGE, COLUMNS, FILE, PAGES
+from .record import CHANGE, COLUMNS, FILE, PAGES, percent
 from .residency import Residency
-from .walk import Walk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from .residency import Counts
     from .survey_printer import Printer
 
-    # files, those whose pages are unknown, bytes, resident pages, the other counts
-    _State = tuple[int, int, int, int, list[int | None]]
+    # files, those whose pages are unknown, bytes, resident pages, pages, the other counts
+    _State = tuple[int, int, int, int, int, list[int | None]]
 
 __all__ = ["CELLS", "MANY", "Sums", "Survey", "bar", "many"]
 
@@ -38,10 +38,11 @@ class Sums:
     """
 
     def __init__(self) -> None:
-        self.files = self.unknown = self.size = self.pages = 0
+        self.files = self.unknown = self.size = self.pages = self.extent = 0
         self.rest: list[int | None] = [0, 0, 0, 0]
 
-    def add(self, size: int, counts: Counts | None) -> None:
+    def add(self, size: int, counts: Counts | None, extent: int) -> None:
+        """Add a file.  extent: pages, in memory or not."""
         self.files += 1
         self.size += size
         if counts is None:
@@ -49,21 +50,23 @@ class Sums:
             return
         pages, dirty, writeback, evicted, recent = counts
         self.pages += pages
+        self.extent += extent
         if dirty is None:
             self.rest = [None] * 4
         elif (dirty or writeback or evicted or recent) and self.rest[0] is not None:
             self.rest = _sum(self.rest, counts[1:])
 
     def merge(self, state: _State) -> None:
-        files, unknown, size, pages, rest = state
+        files, unknown, size, pages, extent, rest = state
         self.files += files
         self.unknown += unknown
         self.size += size
         self.pages += pages
+        self.extent += extent
         self.rest = _sum(self.rest, rest)
 
     def state(self) -> _State:
-        return self.files, self.unknown, self.size, self.pages, self.rest
+        return self.files, self.unknown, self.size, self.pages, self.extent, self.rest
 
     def record(self, name: str | None) -> Record:
         nothing = self.files == self.unknown and self.files
@@ -75,6 +78,7 @@ class Sums:
             None,
             None,
             (self.files, self.unknown),
+            self.extent,
         )
 
 
@@ -89,13 +93,12 @@ class Survey:
     def __init__(self, args: Namespace, printer: Printer, share: tuple[int, int] = (0, 1)) -> None:
         self.args, self.printer = args, printer
         self.residency = Residency(args.cachestat)
-        self.walk = Walk(
-            args.exclude, args.one_file_system, args.dereference, share, self.failed, cli.stopping
-        )
-        self.failures = 0
-        self.total = Sums()
         # Records that wait for the end, where they are to be sorted.
         self.rows: list[Record] | None = [] if args.sort or args.top or args.watch else None
+        ordered = not (args.summarize or args.sort or args.top or share[1] > 1)
+        self.walk = walk(args, share, on_error=self.failed, ordered=ordered)
+        self.failures = 0
+        self.total = Sums()
         self.sums: dict[int, _State] = {}  # of the arguments by their index, with several processes
         self._field = COLUMNS[args.sort or "RES"][0]
         # {name: pages} of this report and of the one before, with --watch.
@@ -109,22 +112,33 @@ class Survey:
 
     def run(self, paths: Iterable[tuple[str, str]]) -> None:
         """Measure all paths: (name shown, path opened) pairs."""
-        measure, with_map = self.residency.measure, self.args.map
+        with_map = self.args.map
         for index, (shown, path) in enumerate(paths):
             if self.args.summarize:
                 self._summarize(index, shown, path)
                 continue
             for prefix, name, fd, st, size, again in self.walk.files((path,)):
                 try:
-                    counts = measure(fd, st, size)
-                    where = bar(self.residency, fd, st, size) if with_map and counts else None
+                    counts, extent = self._measure(fd, st, size)
+                    where = self._bar(fd, st, size) if with_map and counts else None
                 except OSError as exc:
                     self.failed(prefix + name, "measure", exc)
                     continue
                 if not again:
-                    self.total.add(size, counts)
+                    self.total.add(size, counts, extent)
                 shown_as = prefix + name if prefix else shown
-                self.record((shown_as, size) + (counts or (None,) * 5) + (where, None, None))
+                found = counts or (None,) * 5
+                self.record((shown_as, size, *found, where, None, None, extent))
+
+    def _measure(self, fd: int, st: os.stat_result, size: int) -> tuple[Counts | None, int]:
+        """(what is in memory of the file or of its part, the number of pages in it)."""
+        if self.args.range is None:
+            return self.residency.measure(fd, st, size), (size + PAGE - 1) // PAGE
+        start, end = span(self.args.range, size)
+        return self.residency.measure_range(fd, st, start, end), pages_of(end - start)
+
+    def _bar(self, fd: int, st: os.stat_result, size: int) -> str | None:
+        return bar(self.residency, fd, st, size, *span(self.args.range, size))
 
     def _summarize(self, index: int, shown: str, path: str) -> None:
         """One record for all files of an argument."""
@@ -132,7 +146,7 @@ class Survey:
         for prefix, name, fd, st, size, seen in self.walk.files((path,)):
             again = seen
             try:
-                sums.add(size, self.residency.measure(fd, st, size))
+                sums.add(size, *self._measure(fd, st, size))
             except OSError as exc:
                 self.failed(prefix + name, "measure", exc)
         if sums.files and not again:
@@ -169,10 +183,10 @@ class Survey:
 
     def _key(self, record: Record) -> Any:
         """The key by which records are sorted: names ascending, others descending."""
-        value = record[self._field]
+        value = percent(record) if self.args.sort == "PERCENT" else record[self._field]
         if self._field == FILE:
             return value or ""
-        return -(value if isinstance(value, int) else -1 << 62), record[FILE]
+        return -(value if isinstance(value, (int, float)) else -1 << 62), record[FILE]
 
     def trim(self) -> None:
         """Sort the records that wait, and drop those below the top."""
@@ -202,22 +216,27 @@ class Survey:
             cli.note("interrupted: not all files have been counted")
         if self.walk.vanished:
             cli.verbose(f"{self.walk.vanished} files went away before they could be opened")
+        note_left_out(self.args, self.walk)
         if self.total.unknown:
             cli.note(
-                f"{self.total.unknown} of {self.total.files} files are not counted: the kernel "
-                f"tells only who owns a file or may write it. Run as its owner or as root"
+                f"{self.total.unknown} of {self.total.files} files not counted: neither owned nor "
+                f"writable. Run as root"
             )
         return 1 if self.failures or self.total.unknown else 0
 
     def state(self) -> tuple[Any, ...]:
         """What merge() takes, of marshal's types."""
-        return (self.failures, self.walk.vanished, self.total.state(), self.rows, self.sums)
+        walk = self.walk
+        missed = walk.vanished, walk.too_small, walk.too_large
+        return (self.failures, missed, self.total.state(), self.rows, self.sums)
 
     def merge(self, state: tuple[Any, ...]) -> None:
         """Add what another process has found."""
-        failures, vanished, total, rows, sums = state
+        failures, (vanished, too_small, too_large), total, rows, sums = state
         self.failures += failures
         self.walk.vanished += vanished
+        self.walk.too_small += too_small
+        self.walk.too_large += too_large
         self.total.merge(total)
         if rows and self.rows is not None:
             self.rows += rows
@@ -228,21 +247,26 @@ class Survey:
             self.sums[index] = merged.state()
 
 
-def bar(residency: Residency, fd: int, st: os.stat_result, size: int) -> str | None:
-    """The residency map: at most CELLS characters, each for an equal part of the file."""
-    pages = pages_of(size)
+def bar(
+    residency: Residency, fd: int, st: os.stat_result, size: int, start: int, end: int
+) -> str | None:
+    """The residency map: at most CELLS characters, each for an equal part of start to end.
+
+    size: of the file, all in bytes.
+    """
+    begin, pages = start // PAGE, pages_of(end - start)
     cells = min(CELLS, pages)
-    edges = [pages * i // cells for i in range(cells + 1)] if cells else []
+    edges = [begin + pages * i // cells for i in range(cells + 1)] if cells else []
     spans = list(zip(edges, edges[1:]))
     counts: list[Counts | None]
     if residency.counts_ranges(fd, st):
         counts = [
-            residency.range(fd, low * PAGE, min(high * PAGE, size) - low * PAGE)
+            residency.range(fd, low * PAGE, min(high * PAGE, end) - low * PAGE)
             for low, high in spans
         ]
     elif not residency.is_hugetlb(fd, st):
         resident = [0] * cells
-        for offset, vector in residency.vectors(fd, size):
+        for offset, vector in residency.vectors(fd, size, [(start, end)]):
             if vector is None:
                 return None
             first = offset // PAGE

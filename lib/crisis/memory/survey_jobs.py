@@ -57,7 +57,7 @@ def _measure(
     state: Any = None
     try:
         printer = Printer(args, columns, lock)
-        printer.time = now
+        printer.time, printer.first = now, False
         printer.fix_widths()
         survey = Survey(args, printer, share)
         try:

@@ -10,12 +10,13 @@ import time
 
 from .. import cli, table
 from . import PAGE
-from .record import COLUMNS, FILE, FILES
+from .record import COLUMNS, FILE, FILES, percent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable, Sequence
+    from typing import Any
 
     from .record import Record
 
@@ -30,6 +31,10 @@ def _raw(text: str) -> str:
         chr(b) if 0x20 < b < 0x7F and b != 0x5C else f"\\x{b:02x}"
         for b in text.encode("utf-8", "surrogateescape")
     )
+
+
+def _value(record: Record, field: int, unit: str) -> Any:
+    return percent(record) if unit == "percent" else record[field]
 
 
 class Printer:
@@ -63,28 +68,36 @@ class Printer:
         """Columns as wide as numbers in general are, for lines printed before the last is known."""
         self.widths = [
             max(
-                len(name), {"pages": 8, "name": 0, "map": 0}.get(unit, 13 if self.args.bytes else 6)
+                len(name),
+                {"pages": 8, "percent": 7, "name": 0, "map": 0}.get(
+                    unit, 13 if self.args.bytes else 6
+                ),
             )
             for name, _, unit in self.fields
         ]
         self.held = None
 
     def begin(self, time: str | None) -> None:
-        """Print the heading of a report.  time: that of JSON records."""
+        """Begin a report.  time: that of JSON records."""
         self.time, self.first = time, True
-        if self.args.json:
-            return
         if self.args.document:
             self._text('{\n   "fincore": [')
-        elif not self.args.noheadings:
-            titles = [name for name, _, _ in self.fields]
-            if self.held is not None:
-                self.held.append(titles)
-            else:
-                self._text(" ".join(titles) + "\n" if self.args.raw else self._align(titles))
+
+    def print_heading(self) -> None:
+        """Print the titles: before the first record; there are none over no record."""
+        self.first = False
+        if self.args.json or self.args.document or self.args.noheadings:
+            return
+        titles = [name for name, _, _ in self.fields]
+        if self.held is not None:
+            self.held.append(titles)
+        else:
+            self._text(" ".join(titles) + "\n" if self.args.raw else self._align(titles))
 
     def add(self, record: Record) -> None:
         """Print a record, at once or when the widths are known."""
+        if self.first and not self.args.document:
+            self.print_heading()
         if self.held is None:
             self._text(self.line(record))
         else:
@@ -168,9 +181,11 @@ class Printer:
         in_bytes, raw = self.args.bytes, self.args.raw
         found = []
         for _, field, unit in self.fields:
-            value = record[field]
+            value = _value(record, field, unit)
             if value is None:
                 cell = "-"
+            elif unit == "percent":
+                cell = f"{value:.3f}"
             elif unit == "name":
                 cell = value if raw else table.escape(value)
             elif unit in ("map", "pages"):
@@ -195,7 +210,7 @@ class Printer:
                 interrupted=cli.stopping(),
             )
         for name, field, unit in self.fields:
-            value = record[field]
+            value = _value(record, field, unit)
             if unit == "bytes" and value is not None:
                 value *= PAGE
             values[name.lower() + ("_bytes" if unit in ("bytes", "size") else "")] = value
@@ -204,7 +219,7 @@ class Printer:
     def _json_item(self, record: Record) -> str:
         lines = []
         for name, field, unit in self.fields:
-            value = record[field]
+            value = _value(record, field, unit)
             if value is not None and unit in ("bytes", "size"):
                 value = value if unit == "size" else value * PAGE
                 value = value if self.args.bytes else table.size(value)

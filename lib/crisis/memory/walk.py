@@ -16,17 +16,22 @@ if TYPE_CHECKING:
     # seen before.
     _File = tuple[str, str, int, os.stat_result, int, bool]
     _OnError = Callable[[str, str, Any], None]
+    _Match = Callable[[str, str], object]
 
 __all__ = ["Walk"]
 
 _KINDS = {stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket", stat.S_IFCHR: "character device"}
+_SORTED = 1 << 16  # entries of a directory that are sorted at a time, to bound the memory
 _HASH = 0x9E3779B1  # Knuth's multiplicative hash, of inode numbers to shares
 
 
 class Walk:
     """The files below the arguments, each inode once.
 
-    exclude: shell patterns; a file or directory whose name or path matches is left out.
+    exclude: shell patterns of files and directories to leave out; include: of files to give, [] for
+    all.  A pattern is one of names, or of paths if it has a slash.
+    sizes: (smallest, largest) in bytes of the files to give.
+    ordered: give the files of each directory by name, then those of its directories.
     one_file_system: do not enter a directory on another file system than its argument's.
     follow: follow symbolic links inside directories too; each directory is entered once.
     share: (k, n): only the k-th of n parts; links to one inode are in the same part.
@@ -42,12 +47,19 @@ class Walk:
         share: tuple[int, int] = (0, 1),
         on_error: _OnError = lambda path, what, why: None,
         stopping: Callable[[], bool] = lambda: False,
+        include: Sequence[str] = (),
+        sizes: tuple[int, int] = (0, 1 << 63),
+        ordered: bool = True,
     ) -> None:
         self.excluded = _matcher(exclude)
+        self._unwanted = _unwanted(self.excluded, _matcher(include))
+        self._smallest, self._largest = sizes
+        self._ordered = ordered
         self.one_file_system, self.follow, self.share = one_file_system, follow, share
         self.on_error, self.stopping = on_error, stopping
         # Files that went between the directory's reading and the opening.
         self.vanished = 0
+        self.too_small = self.too_large = 0  # files that `sizes` has left out
         self._seen: set[tuple[int, int]] = set()  # (dev, ino) of files with several links
         self._directories: set[tuple[int, int]] = set()  # the same of directories, when following
         self._noatime = os.O_NOATIME
@@ -72,9 +84,11 @@ class Walk:
             if first:
                 self.on_error(path, "open", exc)
             return
-        if self.excluded and self.excluded(os.path.basename(path.rstrip("/")), path):
+        directory = kind == stat.S_IFDIR
+        refuses = self.excluded if directory else self._unwanted
+        if refuses and refuses(os.path.basename(path.rstrip("/")), path):
             return
-        if kind == stat.S_IFDIR:
+        if directory:
             yield from self._tree(path)
         elif kind not in (stat.S_IFREG, stat.S_IFBLK):
             if first:
@@ -89,6 +103,9 @@ class Walk:
                 st = os.fstat(fd)
                 block = stat.S_ISBLK(st.st_mode)
                 size = os.lseek(fd, 0, os.SEEK_END) if block else st.st_size
+                if not self._smallest <= size <= self._largest:
+                    self._left_out(size)
+                    return
                 again = False
                 if not block and (st.st_nlink > 1 or self.follow):
                     again = (st.st_dev, st.st_ino) in self._seen
@@ -192,25 +209,27 @@ class Walk:
 
     def _list(self, directory: int, prefix: str, pending: list[str]) -> Iterator[_File]:
         """The files in a directory; the directories in it are added to `pending`."""
-        follow, excluded, seen = self.follow, self.excluded, self._seen
+        follow, excluded, unwanted, seen = self.follow, self.excluded, self._unwanted, self._seen
+        smallest, largest = self._smallest, self._largest
         number, parts = self.share
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
         if not follow:
             flags |= os.O_NOFOLLOW
         os_open, fstat, close, is_regular = os.open, os.fstat, os.close, stat.S_ISREG
+        directories: list[str] = []
         with os.scandir(directory) as entries:
-            for entry in entries:
+            for entry in _by_name(entries) if self._ordered else entries:
                 name = entry.name
                 try:
                     if not entry.is_file(follow_symlinks=follow):
                         if entry.is_dir(follow_symlinks=follow) and not (
                             excluded and excluded(name, prefix + name)
                         ):
-                            pending.append(prefix + name)
+                            directories.append(prefix + name)
                         continue
                     if parts > 1 and (entry.inode() * _HASH >> 16) % parts != number:
                         continue
-                    if excluded and excluded(name, prefix + name):
+                    if unwanted and unwanted(name, prefix + name):
                         continue
                     try:
                         fd = os_open(name, flags | self._noatime, dir_fd=directory)
@@ -223,6 +242,9 @@ class Walk:
                     st = fstat(fd)
                     if not is_regular(st.st_mode):
                         continue
+                    if not smallest <= st.st_size <= largest:
+                        self._left_out(st.st_size)
+                        continue
                     if st.st_nlink > 1 or follow:
                         key = st.st_dev, st.st_ino
                         if key in seen:
@@ -233,6 +255,13 @@ class Walk:
                     close(fd)
                 if self.stopping():
                     return
+        pending.extend(reversed(directories))
+
+    def _left_out(self, size: int) -> None:
+        if size > self._largest:
+            self.too_large += 1
+        else:
+            self.too_small += 1
 
     def _failed(self, path: str, exc: OSError) -> None:
         if exc.errno == errno.ENOENT:
@@ -241,15 +270,38 @@ class Walk:
             self.on_error(path, "open", exc)
 
 
-def _matcher(patterns: Sequence[str]) -> Callable[[str, str], object] | None:
-    """A function of (name, path) that is true where a shell pattern matches.
+def _by_name(entries: Iterable[os.DirEntry[str]]) -> Iterator[os.DirEntry[str]]:
+    """The entries of a directory, by name; of a very large one, in sorted parts."""
+    from itertools import islice
+    from operator import attrgetter
 
-    None for no patterns.
+    entries, name = iter(entries), attrgetter("name")
+    while part := sorted(islice(entries, _SORTED), key=name):
+        yield from part
+
+
+def _matcher(patterns: Sequence[str]) -> _Match | None:
+    """A function of (name, path) that is true where a shell pattern matches; None for no patterns.
+
+    As vmtouch, fnmatch(3) of the name; of the path for a pattern with a slash.
     """
     if not patterns:
         return None
     import fnmatch
     import re
 
-    match = re.compile("|".join(fnmatch.translate(pattern) for pattern in patterns)).match
-    return lambda name, path: match(name) or match(path)
+    def compiled(chosen: list[str]) -> Callable[[str], object]:
+        return re.compile("|".join(map(fnmatch.translate, chosen)) or r"(?!)").match
+
+    of_name = compiled([pattern for pattern in patterns if "/" not in pattern])
+    of_path = compiled([pattern for pattern in patterns if "/" in pattern])
+    return lambda name, path: of_name(name) or of_path(path)
+
+
+def _unwanted(excluded: _Match | None, included: _Match | None) -> _Match | None:
+    """A function of (name, path) that is true for a file to leave out; None for no such file."""
+    if included is None:
+        return excluded
+    if excluded is None:
+        return lambda name, path: not included(name, path)
+    return lambda name, path: excluded(name, path) or not included(name, path)
