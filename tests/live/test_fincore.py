@@ -78,15 +78,201 @@ def test_agrees_with_util_linux(place):
         pytest.skip("util-linux's fincore is not installed")
     paths = [write(f"{place}/{name.replace(' ', '_')}", *PATTERNS[name][:2]) for name in PATTERNS]
     files = [Resident(path, PATTERNS[name][2]) for path, name in zip(paths, PATTERNS)]
-    for options in ["-b"], ["-r"], ["-n", "-r"], ["-J"], ["-J", "-b"], ["-r", "-o", "FILE,SIZE"]:
+    calls = [
+        [],
+        ["-n"],
+        ["-o", "+SIZE"],
+        ["-b"],
+        ["-r"],
+        ["-n", "-r"],
+        ["-J"],
+        ["-J", "-b"],
+        ["-r", "-o", "FILE,SIZE"],
+    ]
+    known = subprocess.check_output([theirs, "--help"], universal_newlines=True)
+    if "--total" in known:  # 2.42
+        calls += [["-c", "-r"], ["-c", "-b"]]
+    if "--output-all" in known:  # 2.40
+        # Theirs, then PERCENT.
+        full = run("fincore", "--output-all", "-r", *paths).stdout.splitlines()
+        other = subprocess.check_output([theirs, "--output-all", "-r", *paths], text=True)
+        assert [line.rpartition(" ")[0] for line in full] == other.splitlines()
+    for options in calls:
         ours = run("fincore", *options, *paths).stdout
         other = subprocess.check_output([theirs, *options, *paths], universal_newlines=True)
-        if "-r" in options or "-J" in options:
-            assert ours == other
-        else:
-            assert ours.split() == other.split()
+        if options == ["-n"]:  # before 2.40, columns have room for the titles that are not printed
+            ours, other = ours.split(), other.split()
+        assert ours == other
     for file in files:
         file.__exit__()
+
+
+@pytest.fixture()
+def known_files(place):
+    """A directory with files of which known pages are in memory: (path, {name: vector})."""
+    top, held, truth = place + "/top", [], {}
+    os.makedirs(top + "/sub")
+    for index, (pattern, (count, tail, resident)) in enumerate(PATTERNS.items()):
+        name = ("sub/" if index % 2 else "") + pattern.replace(" ", "_")
+        file = Resident(write(f"{top}/{name}", count, tail), resident)
+        held.append(file)
+        truth[name] = file.vector()
+        assert truth[name] == bytes(i in resident for i in range(len(truth[name])))
+    yield top, truth
+    for file in held:
+        file.__exit__()
+
+
+def share(vectors):
+    """(pages in memory, percent or None) of vectors together."""
+    inside, pages = sum(vector.count(1) for vector in vectors), sum(map(len, vectors))
+    return inside, None if not pages else pytest.approx(100 * inside / pages, abs=1e-6)
+
+
+RANGES = {  # of bytes: the first page, the page after the last one
+    "4k-50k": (4096 // PAGE, -(-50 * 1024 // PAGE)),
+    "100k": (0, -(-100 * 1024 // PAGE)),
+    "300001-": (300001 // PAGE, None),
+    "-": (0, None),
+    "0.25m-0.5M": ((1 << 18) // PAGE, (1 << 19) // PAGE),
+    "1-2": (0, 1),
+}
+
+
+@pytest.mark.guest
+def test_percent(known_files):
+    top, truth = known_files
+    *files, total = records("-c", top)
+    assert {os.path.relpath(r["file"], top): (r["pages"], r["percent"]) for r in files} == {
+        name: share([vector]) for name, vector in truth.items()
+    }
+    (summed,) = records("-s", top)
+    for record in total, summed:
+        assert (record["pages"], record["percent"]) == share(truth.values())
+    lines = run("fincore", "-n", "-r", "-o", "PERCENT,FILE", top).stdout.splitlines()
+    texts = {os.path.relpath(name, top): text for text, name in map(str.split, lines)}
+    for name, vector in truth.items():
+        expected = f"{100 * vector.count(1) / len(vector):.3f}" if vector else "-"
+        assert texts[name] == expected
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("part", RANGES)
+@pytest.mark.parametrize("cachestat", [True, False])
+def test_a_range(known_files, part, cachestat):
+    top, truth = known_files
+    first, last = RANGES[part]
+    filtered = {} if cachestat else {"preexec_fn": lambda: without_cachestat(errno.ENOSYS)}
+    result = run("fincore", "-j", "-c", "--map", "--range", part, top, **filtered)
+    *files, total = map(json.loads, result.stdout.splitlines())
+    inside = {
+        name: vector[first:last]
+        for name, vector in truth.items()
+        if not first or os.path.getsize(f"{top}/{name}") > first * PAGE
+    }
+    assert {os.path.relpath(r["file"], top): (r["pages"], r["percent"]) for r in files} == {
+        name: share([vector]) for name, vector in inside.items()
+    }
+    assert (total["pages"], total["percent"]) == share(inside.values())
+    left_out = len(truth) - len(inside)
+    assert (f"left out: {left_out} file" in result.stderr) == bool(left_out)
+    for record in files:
+        assert record["size_bytes"] == os.path.getsize(record["file"])
+        assert len(record["map"]) <= 32 and ("O" in record["map"] or "o" in record["map"]) == (
+            record["pages"] > 0
+        )
+
+
+CHOICES = [  # the same for vmtouch and for ours
+    [],
+    ["-m", "300k"],
+    ["-m", "0"],
+    ["-m", "0.5M"],
+    ["-I", "*l*"],
+    ["-I", "half", "-I", "one*"],
+    ["-i", "half"],
+    ["-i", "sub"],
+    ["-I", "[a-n]*", "-i", "*t*", "-m", "1.5G"],
+    ["-f"],
+    ["-F"],
+]
+
+
+@pytest.mark.parametrize(
+    "options",
+    CHOICES + [["-p", part] for part in RANGES] + [["-p", "-50k"], ["-m", "1M", "-p", "8k-"]],
+    ids=" ".join,
+)
+def test_agrees_with_vmtouch(known_files, options):
+    if not shutil.which("vmtouch"):
+        pytest.skip("vmtouch is not installed")
+    top, truth = known_files
+    os.symlink("../top", top + "/loop")
+    paths = [top] + [f"{top}/{name}" for name in truth if "-p" in options]
+    ours = list(options)
+    if "-p" in ours:
+        at = ours.index("-p")
+        ours[at : at + 2] = ["--range=" + ours[at + 1]]
+    for path in paths:
+        theirs = subprocess.run(["vmtouch", *options, path], capture_output=True, text=True)
+        assert theirs.returncode == 0, theirs.stderr
+        pattern = r"Resident Pages: (\d+)/(\d+) .*?  ([\d.e+]+%)?$"
+        resident, pages, percent = re.search(pattern, theirs.stdout, re.M).groups()
+        *_, found = records("-c", *ours, path)
+        assert found["pages"] == int(resident)
+        if int(pages):
+            assert found["percent"] == pytest.approx(100 * int(resident) / int(pages), abs=1e-6)
+            assert f"{found['percent']:.3g}%" == percent
+        else:
+            assert found["percent"] is None
+
+
+def test_percent_is_a_default_column_on_a_terminal(place):
+    path = write(place + "/file", 8)
+    with Resident(path, (0, 1)):
+        for options, titles in (
+            ([], "RES PAGES SIZE PERCENT FILE"),
+            (["-o", "+DIRTY"], "RES PAGES SIZE PERCENT FILE DIRTY"),
+            (["-r"], "RES PAGES SIZE FILE"),
+            (["-o", "FILE"], "FILE"),
+        ):
+            master, slave = os.openpty()
+            try:
+                subprocess.check_call([tool("fincore"), *options, path], stdout=slave)
+                lines = os.read(master, 10000).decode().splitlines()
+            finally:
+                os.close(master)
+                os.close(slave)
+            assert lines[0].split() == titles.split()
+            assert "PERCENT" not in titles or lines[1].split()[3] == "25.000"
+            piped = run("fincore", *options, path).stdout.splitlines()
+            assert piped[0].split() == titles.replace("PERCENT ", "").split()
+
+
+def test_directories_by_name(place):
+    names = [f"{i * 7919 % 1000:03}" for i in range(300)]
+    for name in names:
+        os.makedirs(f"{place}/{name[0]}/{name[1]}", exist_ok=True)
+        for path in f"{place}/{name}.x", f"{place}/{name[0]}/{name[1]}/{name}":
+            with open(path, "wb") as f:
+                f.write(b"x")
+    found = [os.path.relpath(r["file"], place) for r in records("--jobs", "1", place)]
+    expected = []
+    for directory, below, files in os.walk(place):
+        below.sort()
+        expected += [os.path.relpath(f"{directory}/{name}", place) for name in sorted(files)]
+    assert found == expected and len(found) == 600
+    evicted = run("pagecache", "-j", "evict", place).stdout.splitlines()
+    assert [os.path.relpath(json.loads(line)["file"], place) for line in evicted] == expected
+
+
+def test_no_heading_over_no_line(place):
+    empty = place + "/empty"
+    os.mkdir(empty)
+    for options in [], ["-r"], ["-o", "FILE"], ["-s"]:
+        assert run("fincore", *options, "/no/such/file").stdout == ""
+        assert run("fincore", *options, "-m", "0", write(place + "/file", 1)).stdout == ""
+    assert run("fincore", empty).stdout == "" and run("fincore", "-c", empty).stdout != ""
 
 
 @pytest.mark.guest

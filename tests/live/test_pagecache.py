@@ -104,6 +104,58 @@ def test_touch_reads_only_what_is_missing(place):
     )
 
 
+PARTS = {  # of bytes, for 64 pages: the first page, the page after the last one
+    "4k-50k": (4096 // PAGE, -(-50 * 1024 // PAGE)),
+    "30001": (0, -(-30001 // PAGE)),
+    "100k-": (100 * 1024 // PAGE, 64),
+}
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("part", PARTS)
+def test_a_range_of_a_file(place, part):
+    first, last = PARTS[part]
+    path, short = write(place + "/file", 64), write(place + "/short", 0, 10)
+    (record,) = act("touch", "-p", part, path)
+    assert (record["before_pages"], record["missing_pages"]) == (0, 0)
+    assert record["after_pages"] == last - first and record["size_bytes"] == 64 * PAGE
+    assert set(mincore_of(path)[first:last]) == {1}
+    with Resident(path, range(64)):
+        saved = json.loads(run("pagecache", "save", "-p", part, path).stdout)
+        assert saved["ranges"] == [[first, last - first]]
+    assert act("touch", path)[0]["after_pages"] == 64
+    (record,) = act("evict", "-p", part, path)
+    assert (record["before_pages"], record["after_pages"]) == (last - first, 0)
+    assert mincore_of(path) == bytes(not first <= page < last for page in range(64))
+    evict(path)
+    child = subprocess.Popen(
+        [tool("pagecache"), "-j", "lock", "-p", part, path], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        record = json.loads(child.stdout.readline())
+        assert record["after_pages"] == last - first and record["missing_pages"] == 0
+        assert locked_bytes(child.pid, path) == (last - first) * PAGE
+    finally:
+        child.send_signal(signal.SIGINT)
+        child.communicate()
+    assert child.returncode == 0
+    if first:
+        result = run("pagecache", "touch", "-p", part, short)
+        assert result.returncode == 0 and "left out: 1 file too short" in result.stderr
+
+
+def test_choices_of_files(place):
+    for name, pages in ("a.idx", 4), ("b.idx", 40), ("c.dat", 4):
+        write(f"{place}/{name}", pages)
+    result = run("pagecache", "-j", "touch", "-I", "*.idx", "-m", "100k", place)
+    assert [os.path.basename(json.loads(line)["file"]) for line in result.stdout.splitlines()] == [
+        "a.idx"
+    ]
+    assert result.returncode == 0 and "left out: 1 file larger than 100K" in result.stderr
+    assert mincore_of(place + "/a.idx") == b"\1" * 4 and mincore_of(place + "/b.idx") == bytes(40)
+    assert mincore_of(place + "/c.dat") == bytes(4)
+
+
 @pytest.mark.guest
 def test_touch_leaves_holes(place):
     path = place + "/sparse"
@@ -403,9 +455,10 @@ def test_restore_takes_no_nonsense(tmp_path, line):
 def test_restore_names_the_bad_line_of_a_list(place):
     path = write(place + "/file", 8)
     good = json.dumps(dict(GOOD, file=path, ranges=[[0, 8]]))
+    bad = good.replace("4096", '"a"')
     lines = place + "/list"
     with open(lines, "w") as f:
-        f.write("%s\n%s\n%s\n" % (good, good.replace("4096", '"a"'), good))
+        f.write(f"{good}\n{bad}\n{good}\n")
     result = run("pagecache", "restore", lines)
     assert result.returncode == 1 and "/list, line 2: not a line" in result.stderr
     assert result.stdout.count(path) == 1 and mincore_of(path) == b"\1" * 8

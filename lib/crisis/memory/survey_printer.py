@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["HELD", "CHUNK", "Printer"]
 
 HELD = 1000  # rows that wait for the widths of columns; later rows get the same widths
+_LEAST = {"bytes": 5, "size": 5, "name": 4}  # widths of columns by unit, as in util-linux
 CHUNK = 1 << 15  # bytes of text written at a time
 
 
@@ -153,8 +154,8 @@ class Printer:
     def _release(self) -> None:
         rows, self.held = self.held or [], None
         self.widths = [
-            max(len(name), max([len(row[i]) for row in rows] or [0]))
-            for i, (name, _, _) in enumerate(self.fields)
+            max([_LEAST.get(unit, 1)] + [len(row[i]) for row in rows])
+            for i, (_, _, unit) in enumerate(self.fields)
         ]
         for row in rows:
             self._text(self._align(row))
