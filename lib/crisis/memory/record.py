@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from . import PAGE
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -29,12 +31,12 @@ FILE, SIZE, PAGES, DIRTY, WRITEBACK, EVICTED, RECENTLY_EVICTED, MAP, CHANGE, FIL
 )
 # (name, bytes, pages or None for each of PAGES ... RECENTLY_EVICTED, map, change in pages,
 # None or (number of files, number of those whose pages are unknown),
-# pages in memory or not).
+# bytes of the file, or of the part of it, in which PAGES are counted).
 
 
 def percent(record: Record) -> float | None:
     """The pages in memory, in percent; None where they are unknown and where there are none."""
-    pages, extent = record[PAGES], record[EXTENT]
+    pages, extent = record[PAGES], (record[EXTENT] + PAGE - 1) // PAGE
     return None if pages is None or not extent else 100 * pages / extent
 
 

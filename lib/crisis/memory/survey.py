@@ -42,7 +42,7 @@ class Sums:
         self.rest: list[int | None] = [0, 0, 0, 0]
 
     def add(self, size: int, counts: Counts | None, extent: int) -> None:
-        """Add a file.  extent: pages, in memory or not."""
+        """Add a file.  extent: bytes in which pages are counted."""
         self.files += 1
         self.size += size
         if counts is None:
@@ -50,7 +50,7 @@ class Sums:
             return
         pages, dirty, writeback, evicted, recent = counts
         self.pages += pages
-        self.extent += extent
+        self.extent += (extent + PAGE - 1) // PAGE
         if dirty is None:
             self.rest = [None] * 4
         elif (dirty or writeback or evicted or recent) and self.rest[0] is not None:
@@ -78,7 +78,7 @@ class Sums:
             None,
             None,
             (self.files, self.unknown),
-            self.extent,
+            self.extent * PAGE,
         )
 
 
@@ -93,6 +93,8 @@ class Survey:
     def __init__(self, args: Namespace, printer: Printer, share: tuple[int, int] = (0, 1)) -> None:
         self.args, self.printer = args, printer
         self.residency = Residency(args.cachestat)
+        self._part = args.range
+        self._measure = self.residency.measure if args.range is None else self._measure_part
         # Records that wait for the end, where they are to be sorted.
         self.rows: list[Record] | None = [] if args.sort or args.top or args.watch else None
         ordered = not (args.summarize or args.sort or args.top or share[1] > 1)
@@ -112,41 +114,44 @@ class Survey:
 
     def run(self, paths: Iterable[tuple[str, str]]) -> None:
         """Measure all paths: (name shown, path opened) pairs."""
-        with_map = self.args.map
+        measure, whole, with_map = self._measure, self._part is None, self.args.map
         for index, (shown, path) in enumerate(paths):
             if self.args.summarize:
                 self._summarize(index, shown, path)
                 continue
             for prefix, name, fd, st, size, again in self.walk.files((path,)):
                 try:
-                    counts, extent = self._measure(fd, st, size)
+                    counts = measure(fd, st, size)
                     where = self._bar(fd, st, size) if with_map and counts else None
                 except OSError as exc:
                     self.failed(prefix + name, "measure", exc)
                     continue
+                extent = size if whole else self._extent(size)
                 if not again:
                     self.total.add(size, counts, extent)
                 shown_as = prefix + name if prefix else shown
                 found = counts or (None,) * 5
                 self.record((shown_as, size, *found, where, None, None, extent))
 
-    def _measure(self, fd: int, st: os.stat_result, size: int) -> tuple[Counts | None, int]:
-        """(what is in memory of the file or of its part, the number of pages in it)."""
-        if self.args.range is None:
-            return self.residency.measure(fd, st, size), (size + PAGE - 1) // PAGE
-        start, end = span(self.args.range, size)
-        return self.residency.measure_range(fd, st, start, end), pages_of(end - start)
+    def _measure_part(self, fd: int, st: os.stat_result, size: int) -> Counts | None:
+        return self.residency.measure_range(fd, st, *span(self._part, size))
+
+    def _extent(self, size: int) -> int:
+        """The bytes of a file that are looked at."""
+        start, end = span(self._part, size)
+        return end - start
 
     def _bar(self, fd: int, st: os.stat_result, size: int) -> str | None:
-        return bar(self.residency, fd, st, size, *span(self.args.range, size))
+        return bar(self.residency, fd, st, size, *span(self._part, size))
 
     def _summarize(self, index: int, shown: str, path: str) -> None:
         """One record for all files of an argument."""
+        measure, whole = self._measure, self._part is None
         sums, again = Sums(), False
         for prefix, name, fd, st, size, seen in self.walk.files((path,)):
             again = seen
             try:
-                sums.add(size, *self._measure(fd, st, size))
+                sums.add(size, measure(fd, st, size), size if whole else self._extent(size))
             except OSError as exc:
                 self.failed(prefix + name, "measure", exc)
         if sums.files and not again:

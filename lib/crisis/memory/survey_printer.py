@@ -34,10 +34,6 @@ def _raw(text: str) -> str:
     )
 
 
-def _value(record: Record, field: int, unit: str) -> Any:
-    return percent(record) if unit == "percent" else record[field]
-
-
 class Printer:
     """Prints records.
 
@@ -48,6 +44,10 @@ class Printer:
     def __init__(self, args: Namespace, columns: Sequence[str], lock: int | None = None) -> None:
         self.args, self.lock = args, lock
         self.fields = [(name,) + COLUMNS[name][:2] for name in columns]
+        self._keys = [
+            name.lower() + ("_bytes" if unit in ("bytes", "size") else "")
+            for name, _, unit in self.fields
+        ]
         self.parts: list[str] = []
         self.length = 0
         # Rows that wait for the widths of the columns.
@@ -182,7 +182,7 @@ class Printer:
         in_bytes, raw = self.args.bytes, self.args.raw
         found = []
         for _, field, unit in self.fields:
-            value = _value(record, field, unit)
+            value: Any = percent(record) if unit == "percent" else record[field]
             if value is None:
                 cell = "-"
             elif unit == "percent":
@@ -210,17 +210,17 @@ class Printer:
                 unknown=record[FILES][1],
                 interrupted=cli.stopping(),
             )
-        for name, field, unit in self.fields:
-            value = _value(record, field, unit)
+        for key, (_, field, unit) in zip(self._keys, self.fields):
+            value: Any = percent(record) if unit == "percent" else record[field]
             if unit == "bytes" and value is not None:
                 value *= PAGE
-            values[name.lower() + ("_bytes" if unit in ("bytes", "size") else "")] = value
+            values[key] = value
         return table.json_line(values)
 
     def _json_item(self, record: Record) -> str:
         lines = []
         for name, field, unit in self.fields:
-            value = _value(record, field, unit)
+            value: Any = percent(record) if unit == "percent" else record[field]
             if value is not None and unit in ("bytes", "size"):
                 value = value if unit == "size" else value * PAGE
                 value = value if self.args.bytes else table.size(value)
