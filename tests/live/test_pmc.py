@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The PMC commands: on a machine without a PMU, and with software events in the place of the CPU's."""
+"""The PMC commands: without a PMU, and with software events in place of the CPU's."""
 
 import json
 import os
@@ -188,9 +188,10 @@ def test_unprivileged_user_counts_user_mode_of_its_own_and_nothing_else():
         assert "perf_event_paranoid at 2" in refused.stderr and "CAP_PERFMON" in refused.stderr
 
 
-def test_ctrl_c_prints_the_interval_and_the_total():
+@pytest.mark.parametrize("options", [[], ["--total"]], ids=["rows", "total"])
+def test_ctrl_c_prints_the_interval_and_a_total_that_is_asked_for(options):
     process = subprocess.Popen(
-        [*SOFT, "pmcarch", "1"],
+        [*SOFT, "pmcarch", *options, "1"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         universal_newlines=True,
@@ -199,7 +200,21 @@ def test_ctrl_c_prints_the_interval_and_the_total():
     time.sleep(0.3)  # into the second interval
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20 * SLOW)
-    assert process.returncode == 0 and err == "" and "Total of" in out
+    assert process.returncode == 0 and err == ""
+    lines = out.splitlines()
+    if options:
+        assert lines[1] == "" and lines[2].startswith("Total of ") and len(lines) == 5
+    else:
+        assert len(lines) == 1 and len(lines[0].split()) == 9
+
+
+def test_lines_before_the_first_row_are_those_of_the_classic():
+    """tail -n +2 of pmcarch, tail -n +3 of the commands with a title: the rows and nothing else."""
+    for name, skipped in ("pmcarch", 2), ("tlbstat", 2), ("cpucache", 3), ("icache", 3):
+        result = soft(name, ".1", ".2", wrap=("sh", "-c", f'"$@" | tail -n +{skipped}', "sh"))
+        rows = result.stdout.splitlines()
+        assert result.returncode == 0 and result.stderr == "" and len(rows) == 2, name
+        assert all(row.split()[0].isdigit() for row in rows)
 
 
 def test_pipes():

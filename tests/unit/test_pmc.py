@@ -27,11 +27,11 @@ class Counted:
 FULL = 10**9, 10**9
 
 
-def printed(monkeypatch, name, reports, **arguments):
+def printed(monkeypatch, name, reports, total=False):
     written = []
     monkeypatch.setattr(cli, "out", written.append)
     printer = columns.Printer(
-        argparse.Namespace(json=False, per=None, **arguments), Counted(), load(name).COLUMNS
+        argparse.Namespace(json=False, per=None, total=total), Counted(), load(name).COLUMNS
     )
     for row in reports:
         printer.report(1.0, {(None, None): row})
@@ -81,9 +81,30 @@ def test_unknown_counts_are_dashes_and_multiplexing_is_shown(monkeypatch):
 def test_total_adds_counts_and_not_ratios(monkeypatch):
     one = {"cycles": (1000,) + FULL, "instructions": (1000,) + FULL}
     two = {"cycles": (3000,) + FULL, "instructions": (1000,) + FULL}
-    lines = printed(monkeypatch, "tlbstat", [one, two]).splitlines()
+    lines = printed(monkeypatch, "tlbstat", [one, two], total=True).splitlines()
     assert lines[3:5] == ["", "Total of 2.0 s:"] and lines[6].split()[:3] == ["4", "2", "0.50"]
-    assert len(printed(monkeypatch, "tlbstat", [one]).splitlines()) == 2
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_total_of_several_rows_on_a_terminal_only(monkeypatch, terminal):
+    """A script reads what follows the header as rows of intervals, as the classic prints them."""
+    row = {"cycles": (1000,) + FULL, "instructions": (1000,) + FULL}
+    monkeypatch.setattr(os, "isatty", lambda fd: terminal)
+    assert ("Total" in printed(monkeypatch, "tlbstat", [row, row])) == terminal
+    assert len(printed(monkeypatch, "tlbstat", [row]).splitlines()) == 2
+    assert "Total of 1.0 s:" in printed(monkeypatch, "tlbstat", [row], total=True)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_header_above_each_25th_row_as_the_classic_has_it(monkeypatch, terminal):
+    """As the awk program of pmc-cloud-tools counts: the second header above row 25, the third
+    above row 50.
+    """
+    row = {"cycles": (1000,) + FULL, "instructions": (1000,) + FULL}
+    monkeypatch.setattr(os, "isatty", lambda fd: terminal)
+    lines = printed(monkeypatch, "tlbstat", [row] * 60).splitlines()[:63]
+    headers = [number for number, line in enumerate(lines) if line.startswith("K_CYCLES")]
+    assert headers == [0, 25, 51]
 
 
 def test_resstalls_sums_what_the_cpu_has(monkeypatch):

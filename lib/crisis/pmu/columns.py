@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Column", "count", "ratio", "percent", "hit", "Printer"]
 
-_HEADER_EVERY = 25  # rows on a terminal, as the classic tools did
+_HEADER_EVERY = 25  # the header stands above each row whose number is a multiple, as the classic's
 
 
 class Column:
@@ -106,8 +106,8 @@ class Printer:
             ]
         )
         self.with_run = any(len(source.counters.groups) > 1 for source in session.sources)
-        self.since_header: int | None = None
-        self.terminal = os.isatty(1)
+        self.headed = False
+        self.rows = 0
         self.totals: dict[Label, Row] = {}
         self.seconds, self.reports = 0.0, 0
 
@@ -126,7 +126,13 @@ class Printer:
         cli.out(self._render("interval", seconds, rows))
 
     def finish(self) -> None:
-        if self.reports > 1:
+        """Print the total where it is wanted.
+
+        A JSON record names itself "total".  In text it needs --total or a terminal: a script that
+        reads the classic tool's rows would take it for one.
+        """
+        several = self.reports > 1 and (self.args.json or os.isatty(1))
+        if several or self.args.total and self.reports:
             cli.out(self._render("total", self.seconds, self.totals))
 
     def _render(self, record: str, seconds: float, rows: dict[Label, Row]) -> str:
@@ -160,12 +166,13 @@ class Printer:
         lines = []
         shares = [_run_ratio(row) for _, row in rows]
         if not self.with_run and any(share is not None and share < 0.995 for share in shares):
-            self.with_run, self.since_header = True, None
+            self.with_run, self.headed = True, False
         if record == "total":
             lines.append(f"\nTotal of {seconds:.1f} s:\n")
-            self.since_header = None
+            self.headed, self.rows = False, 0
         for ((pmu, unit), row), share in zip(rows, shares):
-            if self.since_header is None or self.terminal and self.since_header >= _HEADER_EVERY:
+            self.rows += 1
+            if not self.headed or self.rows % _HEADER_EVERY == 0:
                 lines.append(
                     self._line(
                         [_like(column.form, column.title) for column in self.columns],
@@ -174,7 +181,7 @@ class Printer:
                         "%RUN",
                     )
                 )
-                self.since_header = 0
+                self.headed = True
             counts = {name: value[0] for name, value in row.items()}
             lines.append(
                 self._line(
@@ -184,7 +191,6 @@ class Printer:
                     "-" if share is None else f"{100 * share:.1f}",
                 )
             )
-            self.since_header += 1
         return "".join(lines)
 
     def _line(self, cells: list[str], pmu: str | None, unit: object, share: str) -> str:

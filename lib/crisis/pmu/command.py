@@ -72,6 +72,11 @@ def parser(description: str, epilog: str) -> ArgumentParser:
         const="core",
         help="a row for each core, the sum of its hardware threads",
     )
+    p.add_argument(
+        "--total",
+        action="store_true",
+        help="print the total at the end; on a terminal, it follows several reports anyway",
+    )
     return p
 
 
@@ -84,14 +89,14 @@ def run(
     """Count and print until the end; the exit status.
 
     clusters: lists of counter names; a list is counted at the same instants where the PMU can.
-    title: a line for the terminal before the first header.
+    title: the classic tool's line above the first header, or None.
     """
     if args.command is not None and os.path.isdir(args.command):
         raise Usage("-c takes a command; a cgroup goes with -G")
     session = Session(args, clusters)
     printer = Printer(args, session, columns)
     if title and not args.json:
-        cli.title(title)
+        cli.out(title + "\n")
     session.release()
     for seconds in cli.ticks(args.interval, None, args.duration, session.ends):
         printer.report(seconds, session.read())
