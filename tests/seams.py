@@ -1124,9 +1124,12 @@ def wss(world, module, data):
 
 
 def showboost(world, module, data):
-    """data: {"registers": [{"at", "CPU": {"0x10": value}}], "rates": {"PMU/EVENT/": a second}}:
-    what /dev/cpu/CPU/msr has, and what the events of the msr and cstate PMUs count."""
-    if data is None:
+    """data: {"registers": [{"at", "CPU": {"0x10": value}}], "rates": {"PMU/EVENT/": a second},
+    "loop": {"tsc_mhz", "translated", "CPU": [MHz or null of each measurement]}}: what
+    /dev/cpu/CPU/msr has, what the events of the msr and cstate PMUs count, and what the timed loop
+    measures; without "loop", memory must not become executable."""
+    _time_loop(world, (data or {}).get("loop"))
+    if data is None or set(data) == {"loop"}:
         return
 
     registers, cpus, real = data.get("registers", []), {}, (os.open, os.pread)
@@ -1161,6 +1164,30 @@ def showboost(world, module, data):
 
 
 cputemp = cpuhot = showboost
+
+
+def _time_loop(world, script):
+    """Let the timed loop of showboost measure what a script has."""
+    from crisis.cpu import loop
+    from crisis.errors import Unavailable
+
+    class Timer:
+        def __init__(self):
+            if script is None:
+                raise Unavailable("memory must not become executable (Permission denied)")
+            self.translated = script.get("translated", False)
+            self.has_tsc = "tsc_mhz" in script
+            self._values = {
+                int(cpu): iter(values) for cpu, values in script.items() if cpu.isdigit()
+            }
+
+        def instant(self):
+            return world.now, world.now * script["tsc_mhz"] // 1000 if self.has_tsc else None
+
+        def measure(self, cpu, pairs):
+            return next(self._values[cpu])
+
+    loop.Timer = Timer
 
 
 def memleak(world, module, data):

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The cycle counters of CPUs, by whichever source this machine has.
 
-The sources are perf's msr PMU, the msr driver, ACPI CPPC and cpufreq.
+The sources are perf's msr PMU, the msr driver, ACPI CPPC, and without counters cpufreq and a timed
+loop.
 
 Each source reads a Sample of one CPU.  Follows arch/x86/events/msr.c,
 drivers/acpi/cppc_acpi.c and the Intel SDM volume 3, "Performance monitoring:
@@ -19,7 +20,7 @@ from ..kernel import rlimit, sysfs
 from ..perf.event import refusal
 from ..perf.event_source import named_event
 from ..perf.group import Group
-from . import freq, info, msr
+from . import freq, info, loop, msr
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,8 +31,10 @@ __all__ = ["SOURCES", "Sample", "Counters", "choose"]
 _DEVICES = "sys/bus/event_source/devices"
 
 
-SOURCES = "perf", "msr", "cppc", "cpufreq"
+SOURCES = "perf", "msr", "cppc", "cpufreq", "loop"
 _SPAN_NS = 50000000  # the rate of the TSC is measured over no less
+_LOOP_SHARE = 0.005  # of the time: what the loop may take of a CPU, or of one for each of several
+_LOOP_PAIRS = 16, 32  # fewer do not agree, and more add nothing
 _SLOW_NS = 200000  # three registers read in more time than this were not read together
 
 
@@ -39,7 +42,7 @@ class Sample:
     """The counters of a CPU at one instant.
 
     ns: of CLOCK_MONOTONIC.  tsc, mperf, aperf: counts, tsc None where it is not read.
-    mhz: the clock, by cpufreq alone.
+    mhz: the clock, by cpufreq and the loop alone.
 
     stepped: the TSC was set since the sample before.
     """
@@ -63,12 +66,16 @@ class Counters:
 
     name: of SOURCES.  tsc: samples have the TSC.  known_rate: the share of time
     in C0 follows from MPERF's rate even without it.  instead: why not a better source.
+    clock: what the MHz of samples are, of a source that has no counts.
+    unknown: why a CPU has no rate.
     """
 
     name = ""
     tsc = True
     known_rate = False
     instead = ""
+    clock = ""
+    unknown = "offline or new, or its counters did not count"
 
     def __init__(self) -> None:
         # The first and last Sample of the CPU by which the rate of the TSC is measured.
@@ -266,6 +273,7 @@ class _Cpufreq(Counters):
 
     name = "cpufreq"
     tsc = False
+    clock = "only what the cpufreq driver says at the moment of the report"
 
     def __init__(self, cpus: Sequence[int], root: str) -> None:
         super().__init__()
@@ -281,11 +289,43 @@ class _Cpufreq(Counters):
         return None
 
 
+class _Loop(Counters):
+    """No cycles: the clock that the CPU has now while it runs a loop of known length."""
+
+    name = "loop"
+    clock = "the clock of a busy core, by a timed loop"
+
+    def __init__(self, cpus: Sequence[int], root: str) -> None:
+        super().__init__()
+        if root != "/":
+            raise Unavailable("a loop measures the CPUs of the machine that it runs on")
+        self._timer = loop.Timer()
+        self.tsc = self._timer.has_tsc
+        self._cpus = len(cpus)
+        self._ended: dict[int, int] = {}  # CPU -> ns at the end of its last measurement
+        if self._timer.translated:
+            self.unknown = "it is emulated, and has no clock"
+        else:
+            self.unknown = "offline, or the runs of the loop disagree, as on an overcommitted host"
+
+    def _read(self, cpu: int) -> Sample | None:
+        now, tsc = self._timer.instant()
+        budget = _LOOP_SHARE * (now - self._ended.get(cpu, now - 10**9)) / self._cpus
+        pairs = min(max(int(budget / loop.PAIR_NS), _LOOP_PAIRS[0]), _LOOP_PAIRS[1])
+        mhz = self._timer.measure(cpu, pairs)
+        self._ended[cpu] = time.monotonic_ns()
+        return Sample(now, tsc, mhz=mhz)
+
+    def rate(self, base: float | None, cpu: int) -> float | None:
+        return None
+
+
 _CLASSES: dict[str, Callable[[Sequence[int], str], Counters]] = {
     "perf": _Perf,
     "msr": _Registers,
     "cppc": _Cppc,
     "cpufreq": _Cpufreq,
+    "loop": _Loop,
 }
 
 
@@ -302,52 +342,66 @@ def choose(
     Raises NotPermitted when privileges were all that a source lacked, else Unavailable; both with
     the reason.
     """
-    reasons: list[Unavailable] = []
+    reasons: dict[str, Unavailable] = {}
     forbidden: NotPermitted | None = None
     for name in (only,) if only else SOURCES:
         try:
             found = _CLASSES[name](cpus, root)
-            if name != "cpufreq":
+            if not found.clock:
                 silent = [cpu for cpu in cpus if not _counts(found.read(cpu))]
                 if len(silent) == len(cpus):
                     raise Unavailable(f"APERF and MPERF of CPU {sysfs.cpu_ranges(silent)} read 0")
             log(f"source {name}")
-            found.instead = str(forbidden or (reasons and _diagnosis(reasons, root)) or "")
+            found.instead = str(forbidden or (reasons and _diagnosis(reasons, root)[0]) or "")
             return found
         except NotPermitted as exc:
             forbidden = forbidden or exc
             log(f"not {name}: {exc}")
         except Unavailable as exc:
-            reasons.append(exc)
+            reasons[name] = exc
             log(f"not {name}: {exc}")
     if forbidden:
         text = str(forbidden)
         raise NotPermitted(
             text if text.startswith("cannot") else "cannot read the cycle counters: " + text
         ) from None
-    raise Unavailable(f"cannot measure the clock: {_diagnosis(reasons, root)}")
+    raise Unavailable(f"cannot measure the clock: {_refusal(reasons, root)}")
 
 
-def _diagnosis(reasons: list[Unavailable], root: str) -> str:
-    """Why there are no counters, by the source that came closest, and what would help."""
+def _refusal(reasons: dict[str, Unavailable], root: str) -> str:
+    """Why nothing measures the clock; reasons as _diagnosis() takes them."""
+    loopless = reasons.pop("loop", None)
+    if not reasons:
+        return str(loopless)
+    texts = [text for text in _diagnosis(reasons, root) if text]
+    if loopless:
+        texts.append(f"No timed loop either: {loopless}")
+    return ". ".join(texts)
+
+
+def _diagnosis(reasons: dict[str, Unavailable], root: str) -> tuple[str, str]:
+    """(Why there are no counters, by the source that came closest; what would help, or "").
+
+    reasons: {name of a source: why it is not available}.
+    """
+    every = list(reasons.values())
     reason = next(
-        (r for r in reasons if "read 0" in str(r) or "has no APERF" in str(r)),
-        next((r for r in reasons if "/dev/cpu" in str(r)), reasons[0]),
+        (r for r in every if "read 0" in str(r) or "has no APERF" in str(r)),
+        next((r for r in every if "/dev/cpu" in str(r)), every[0]),
     )
     processor = info.identify(root)
     if processor.virtual and "aperfmperf" not in processor.flags:
         return (
-            f"no APERF and MPERF counters ({without_remedy(reason)}). The hypervisor of this "
-            "virtual machine hides them; bare-metal and some of the largest instance sizes of "
-            "clouds have them"
+            f"the hypervisor hides APERF and MPERF ({without_remedy(reason)})",
+            "Bare-metal and some of the largest instance sizes of clouds have them",
         )
     if processor.vendor.startswith("0x"):
-        last = reasons[-1] if len(reasons) == 1 else reasons[-2]
         return (
-            f"{last}. On ARM it takes ACPI CPPC with activity monitors, or a cpufreq driver; "
-            "most virtual machines have neither"
+            str(reasons.get("cppc", every[0])),
+            "On ARM it takes ACPI CPPC with activity monitors, or a cpufreq driver; most virtual "
+            "machines have neither",
         )
-    return str(reason)
+    return str(reason), ""
 
 
 def _counts(sample: Sample | None) -> bool:

@@ -57,7 +57,8 @@ def between(
 ) -> Rate:
     """The Rate of a CPU between two samples.
 
-    Nothing is known if one is missing or a counter went back.
+    Nothing is known if one is missing or a counter went back; of a sample that has the clock
+    itself, the later is enough.
 
     A CPU that was idle throughout has a util of 0 and no clock.
     base: MHz of the base clock, or None.  rate: MHz at which MPERF counts, or None.
@@ -65,10 +66,10 @@ def between(
     idle: whether the kernel counted it as idle throughout; otherwise counters
     that did not count are taken to be none.
     """
-    if before is None or after is None:
-        return Rate(cpu)
-    if after.mhz is not None:
+    if after is not None and after.mhz is not None:
         return Rate(cpu, mhz=after.mhz, ratio=after.mhz / base if base else None)
+    if before is None or after is None or after.mperf is None:
+        return Rate(cpu)
     mcyc, acyc = _growth(before.mperf, after.mperf), _growth(before.aperf, after.aperf)
     if mcyc == acyc == 0 and idle:
         return Rate(cpu, 0, 0, 0.0)

@@ -44,7 +44,7 @@ def test_clock_by_cppc_on_zen(zen4):
     machine = base_clock.Clocks(0, counters, print, zen4)
     assert (machine.base, machine.boost, machine.turbo_clocks()) == (3250, True, [3800])
     assert load("showboost").render_machine(machine) == (
-        "Base CPU MHz : 3250\nSet CPU MHz  : 3742\nTurbo MHz(s) : 3800\nTurbo Ratios : 116%\n\n"
+        "Base CPU MHz : 3250\nSet CPU MHz  : 3742\nTurbo MHz(s) : 3800\nTurbo Ratios : 116%\n"
     )
     before = counters.read(0)
     set_counters(zen4, 0, 10**12 + 650 * 10**6, 12 * 10**11 + 748 * 10**6)
