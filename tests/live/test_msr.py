@@ -257,7 +257,7 @@ def test_simulated_temperatures():
     }
     assert record["avg_celsius"] == 59.5 and record["max_celsius"] == 60
     result = simulated(INTEL, tool("cputemp"))
-    assert [line.split() for line in result.stdout.splitlines()] == [["CPU0", "CPU1"], ["60", "59"]]
+    assert [line.split() for line in result.stdout.splitlines()] == [["CPU1", "CPU2"], ["60", "59"]]
 
 
 def test_a_reading_that_is_not_valid_is_none():
@@ -284,6 +284,8 @@ def test_simulated_flags():
         (1, 100, 59, 2),
     ]
     assert rows[1]["why"] == ["thermal_log"] and rows[0]["core_throttle_count"] is None
+    classic = simulated(INTEL, tool("cpuhot"))
+    assert classic.stdout == "- CPU1 CPU2\nPROCHOT 100 100\nCelsius 60 59\nFlags 0x0 0x2\n"
     hot = simulated(INTEL, tool("cpuhot"), "--hot").stdout.splitlines()
     assert [line.split()[0] for line in hot] == ["CPU", "1"]
     cool = simulated(changed(INTEL, r19c=1 << 31 | 40 << 16), tool("cpuhot"), "--hot")

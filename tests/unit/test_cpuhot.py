@@ -10,7 +10,7 @@ def test_cpuhot_since_boot_and_between(hybrid):
     probe = command.Probe(hybrid)
     before = probe.read()
     assert command.why(before[0]) == ["core_throttle", "package_throttle"]
-    args = command.get_parser().parse_args([])
+    args = command.get_parser().parse_args(["--rows"])
     text = command.render_text(args, None, before).splitlines()
     assert text[0].split() == [
         "CPU",
@@ -47,6 +47,19 @@ def test_cpuhot_since_boot_and_between(hybrid):
     assert delta[0]["core_throttle_count"] == 0 and delta[0]["core_power_limit_count"] is None
     hot = command.render_text(command.get_parser().parse_args(["--hot"]), 1.0, delta).splitlines()
     assert [line.split()[0] for line in hot[2:] if line] == ["2"]
+
+
+def test_the_four_lines_of_the_classic():
+    """As cpuhot of msr-cloud-tools prints them: single spaces, and CPUs from 1."""
+    command = load("cpuhot")
+    values = {
+        0: {"prochot": 95, "celsius": 77, "flags": 0},
+        1: {"prochot": 95, "celsius": 75.4, "flags": 0x803},
+        3: {"prochot": None, "celsius": None, "flags": None},
+    }
+    assert command.render_lines(values) == (
+        "- CPU1 CPU2 CPU4\nPROCHOT 95 95 -\nCelsius 77 75 -\nFlags 0x0 0x803 -\n"
+    )
 
 
 def test_a_cpu_that_came_has_no_difference(hybrid):

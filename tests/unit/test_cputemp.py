@@ -17,7 +17,7 @@ def write(path, text):
 
 
 @pytest.mark.parametrize(
-    "online, titles", [("0", ["CPU0"]), ("0-1", ["CPU0", "CPU1"]), ("5", ["CPU5"])]
+    "online, titles", [("0", ["CPU1"]), ("0-1", ["CPU1", "CPU2"]), ("5", ["CPU6"])]
 )
 def test_cputemp_columns_of_one_core_online(hybrid, online, titles):
     """One CPU, both threads of a core, and not the first CPU: a column for each CPU, as with more
@@ -38,7 +38,7 @@ def test_cputemp_columns_of_one_cpu_with_a_zone_of_its_own(tmp_path):
     }.items():
         os.makedirs(os.path.dirname(root + name), exist_ok=True)
         write(root + name, text + "\n")
-    assert load("cputemp").Reading(thermal.sensors(root), [0]).columns == [("CPU0", 43)]
+    assert load("cputemp").Reading(thermal.sensors(root), [0]).columns == [("CPU1", 43)]
 
 
 def test_cputemp_columns_of_one_cpu_of_a_package_with_one_sensor(zen4):
@@ -52,7 +52,7 @@ def test_a_sensor_without_a_value(hybrid):
     os.remove(hybrid + "sys/class/hwmon/hwmon2/temp10_input")
     os.symlink("/nonexistent", hybrid + "sys/class/hwmon/hwmon2/temp10_input")
     reading = load("cputemp").Reading(thermal.sensors(hybrid), range(8))
-    assert dict(reading.columns)["CPU4"] is None and dict(reading.columns)["CPU5"] == 58
+    assert dict(reading.columns)["CPU5"] is None and dict(reading.columns)["CPU6"] == 58
     assert (
         reading.average == pytest.approx((71 + 71 + 64 + 64 + 58 + 57 + 59) / 7)
         and reading.most == 71
@@ -64,7 +64,7 @@ def test_cputemp_columns_of_cores(hybrid):
     args = command.get_parser().parse_args([])
     reading = command.Reading(thermal.sensors(hybrid), range(8))
     assert command.cells(args, None, reading) == [
-        (f"CPU{cpu}", f"{value}") for cpu, value in enumerate((71, 71, 64, 64, 58, 58, 57, 59))
+        (f"CPU{n}", f"{value}") for n, value in enumerate((71, 71, 64, 64, 58, 58, 57, 59), 1)
     ]
     assert "Core_4" not in dict(reading.columns)
 
