@@ -15,7 +15,7 @@ import errno
 import os
 import time
 
-from ..errors import NotPermitted, Unavailable, without_remedy
+from ..errors import NotPermitted, Unavailable
 from ..kernel import rlimit, sysfs
 from ..perf.event import refusal
 from ..perf.event_source import named_event
@@ -66,7 +66,7 @@ class Counters:
 
     name: of SOURCES.  tsc: samples have the TSC.  known_rate: the share of time
     in C0 follows from MPERF's rate even without it.  instead: why not a better source.
-    clock: what the MHz of samples are, of a source that has no counts.
+    counts: whether samples have counts of cycles, and not only the clock.  caveat: of its MHz.
     unknown: why a CPU has no rate.
     """
 
@@ -74,7 +74,8 @@ class Counters:
     tsc = True
     known_rate = False
     instead = ""
-    clock = ""
+    counts = True
+    caveat = ""
     unknown = "offline or new, or its counters did not count"
 
     def __init__(self) -> None:
@@ -273,7 +274,8 @@ class _Cpufreq(Counters):
 
     name = "cpufreq"
     tsc = False
-    clock = "only what the cpufreq driver says at the moment of the report"
+    counts = False
+    caveat = "MHz is only what the cpufreq driver says at the moment of the report"
 
     def __init__(self, cpus: Sequence[int], root: str) -> None:
         super().__init__()
@@ -293,7 +295,7 @@ class _Loop(Counters):
     """No cycles: the clock that the CPU has now while it runs a loop of known length."""
 
     name = "loop"
-    clock = "the clock of a busy core, by a timed loop"
+    counts = False
 
     def __init__(self, cpus: Sequence[int], root: str) -> None:
         super().__init__()
@@ -306,7 +308,7 @@ class _Loop(Counters):
         if self._timer.translated:
             self.unknown = "it is emulated, and has no clock"
         else:
-            self.unknown = "offline, or the runs of the loop disagree, as on an overcommitted host"
+            self.unknown = "offline, or the runs of the loop disagree (a busy host)"
 
     def _read(self, cpu: int) -> Sample | None:
         now, tsc = self._timer.instant()
@@ -347,7 +349,7 @@ def choose(
     for name in (only,) if only else SOURCES:
         try:
             found = _CLASSES[name](cpus, root)
-            if not found.clock:
+            if found.counts:
                 silent = [cpu for cpu in cpus if not _counts(found.read(cpu))]
                 if len(silent) == len(cpus):
                     raise Unavailable(f"APERF and MPERF of CPU {sysfs.cpu_ranges(silent)} read 0")
@@ -384,23 +386,23 @@ def _diagnosis(reasons: dict[str, Unavailable], root: str) -> tuple[str, str]:
 
     reasons: {name of a source: why it is not available}.
     """
-    every = list(reasons.values())
-    reason = next(
-        (r for r in every if "read 0" in str(r) or "has no APERF" in str(r)),
-        next((r for r in every if "/dev/cpu" in str(r)), every[0]),
-    )
     processor = info.identify(root)
     if processor.virtual and "aperfmperf" not in processor.flags:
         return (
-            f"the hypervisor hides APERF and MPERF ({without_remedy(reason)})",
+            "the hypervisor hides APERF and MPERF",
             "Bare-metal and some of the largest instance sizes of clouds have them",
         )
+    every = list(reasons.values())
     if processor.vendor.startswith("0x"):
         return (
             str(reasons.get("cppc", every[0])),
             "On ARM it takes ACPI CPPC with activity monitors, or a cpufreq driver; most virtual "
             "machines have neither",
         )
+    reason = next(
+        (r for r in every if "read 0" in str(r) or "has no APERF" in str(r)),
+        next((r for r in every if "/dev/cpu" in str(r)), every[0]),
+    )
     return str(reason), ""
 
 
