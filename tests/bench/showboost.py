@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """showboost, cputemp and cpuhot against the originals on simulated registers; the cost of many
-CPUs.
+CPUs, and of the timed loop.
 
 Needs root and python3-fusepy.  For the originals put the directory of
 msr-cloud-tools in MSR_CLOUD_TOOLS and install msr-tools; they are left out
@@ -79,14 +79,40 @@ def compare():
     print("| whole process less its sleep | median (range) ms |\n|---|---|")
     for name, values in times.items():
         print(f"| {name} | {statistics.median(values):.1f} ({min(values):.1f}–{max(values):.1f}) |")
-    truth = ", ".join(f"{name} {value:.0f}" for name, value in TRUTH.items())
+    truth = ", ".join(f"{key} {value}" for key, value in TRUTH.items())
     print(f"\n| simulated: {truth} | {' | '.join(TRUTH)} |\n|---|{'---|' * len(TRUTH)}")
     for name, rows in shown.items():
         cells = []
         for key in TRUTH:
             values = [row[key] for row in rows]
-            cells.append(f"{statistics.median(values):.0f} ({min(values):.0f}–{max(values):.0f})")
+            cells.append(f"{statistics.median(values):.0f} ({min(values)}–{max(values)})")
         print(f"| {name} | {' | '.join(cells)} |")
+
+
+def timed_loop():
+    """CPU time of the whole command with the timed loop, less that of its start."""
+    from crisis.kernel import sysfs
+
+    command = [os.path.join(ROOT, "bin/showboost"), "--source", "loop"]
+
+    def used(*arguments):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(
+            [*command, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    print("\n| timed loop | ms of CPU time an interval | % of a CPU |\n|---|---|---|")
+    cpus = len(sysfs.online_cpus())
+    for what, options in ("one CPU", []), (f"all {cpus} CPUs", ["--all"]):
+        for interval in 1, 0.2:
+            costs = [
+                (used(*options, str(interval), "11") - used(*options, str(interval), "1")) * 100
+                for _ in range(3)
+            ]
+            cost = statistics.median(costs)
+            print(f"| {what}, {interval} s | {cost:.2f} | {cost / interval / 10:.2f} |")
 
 
 def many_cpus(sets=512):
@@ -122,6 +148,7 @@ def main():
     print(f"{os.uname().release}, {os.cpu_count()} CPUs, {RUNS} runs")
     compare()
     many_cpus()
+    timed_loop()
 
 
 if __name__ == "__main__":

@@ -270,12 +270,12 @@ class _Cppc(Counters):
 
 
 class _Cpufreq(Counters):
-    """No cycles: the clock that the cpufreq driver says the CPU has now."""
+    """No cycles: the clock that the cpufreq driver reports for the CPU now."""
 
     name = "cpufreq"
     tsc = False
     counts = False
-    caveat = "MHz is only what the cpufreq driver says at the moment of the report"
+    caveat = "MHz is only what the cpufreq driver reports at that moment"
 
     def __init__(self, cpus: Sequence[int], root: str) -> None:
         super().__init__()

@@ -56,7 +56,8 @@ class CStates:
         columns = _residencies(root)
         if not columns:
             raise Unavailable(
-                "cannot tell idle states: this kernel or CPU has no cstate_core and cstate_pkg PMU"
+                "cannot measure idle states: this kernel or CPU has no cstate_core and cstate_pkg "
+                "PMU"
             )
         # The group that counts a state on a CPU, and the CPU that is read for another one.
         self._groups: dict[tuple[int, str], Group | None] = {}

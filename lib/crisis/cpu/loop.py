@@ -172,7 +172,7 @@ class Timer:
         self.translated = translated(lambda: Routine(code).time(1))
 
     def measure(self, cpu: int, pairs: int) -> float | None:
-        """MHz of a CPU now, by short and long runs; None where it cannot be told.
+        """MHz of a CPU now, by short and long runs; None where it is not known.
 
         That is also where this process may not run on the CPU: it is offline, or outside of the
         cpuset.  pairs: how many of each.

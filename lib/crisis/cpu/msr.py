@@ -73,7 +73,7 @@ class Registers:
     def read(self, cpu: int, register: int) -> int | None:
         """The 64-bit value; None where this CPU refuses the register, or has gone offline.
 
-        Raises Unavailable without the device, NotPermitted without the right to open it.
+        Raises Unavailable without the device, NotPermitted where it may not be opened.
         """
         fd = self._fds.get(cpu)
         if fd is None:

@@ -289,7 +289,7 @@ def registers(source: msr.Registers, root: str = "/") -> list[Sensor]:
 
     Empty for other makers.
 
-    source: a msr.Registers.  A core's register says whether its reading is valid.
+    source: a msr.Registers.  A core's register has a bit that is set while its reading is valid.
     Raises Unavailable, NotPermitted.
     """
     if identify(root).vendor != "GenuineIntel":

@@ -108,7 +108,7 @@ class Plan:
 
 # The fields that the codes of codes.py use.
 _TERMS = ("event", "umask", "cmask", "frontend")
-# Intel's architectural events: the kernel hides those of which CPUID says that they do not count.
+# Intel's architectural events: the kernel hides those that CPUID marks as not counting.
 _WITNESSES = {
     "cycles": "cpu-cycles",
     "instructions": "instructions",

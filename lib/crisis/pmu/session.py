@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""All that the arguments of a PMC command ask for, opened and read.
+"""All that the arguments of a PMC command select, opened and read.
 
 CPUs, a process, a command or a cgroup.
 """
@@ -35,7 +35,7 @@ _DEAD_PMU = (
 
 
 class Session:
-    """All sources that the arguments ask for."""
+    """All sources that the arguments select."""
 
     def __init__(self, args: Namespace, clusters: Sequence[Sequence[str]]) -> None:
         self.args, self.whole = args, args.pid is None and args.command is None
