@@ -333,9 +333,10 @@ class RingBuffer:
         self.fd, self._size, self._layout = map_.fd, map_.max_entries, layout
         page = mmap.PAGESIZE
         self._mine = mmap.mmap(map_.fd, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-        # The data follows the producer's page and is mapped twice, so that a record never wraps.
+        # The data follows the producer's page.  The kernel offers to map it twice in a row, so that
+        # a record never wraps; but all that is mapped counts as resident memory.
         self._theirs = mmap.mmap(
-            map_.fd, page + 2 * self._size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page
+            map_.fd, page + self._size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page
         )
         self._consumer = memoryview(self._mine).cast("Q")
         self._producer = memoryview(self._theirs)[:8].cast("Q")
@@ -353,22 +354,33 @@ class RingBuffer:
     def read(self) -> list[bytes]:
         """The list of all complete records."""
         found = []
+        headers, mask = self._headers, self._size - 1
         position, end = self._consumer[0], self._producer[0]
         self._barrier()
         while position < end:
-            at = position & self._size - 1
-            header = self._headers[at // 4]
+            at = position & mask
+            header = headers[at >> 2]
             if header & self._BUSY:
                 break
             length = header & ~(self._BUSY | self._DISCARD)
             if not header & self._DISCARD:
-                found.append((at + 8, length))
+                found.append((at + 8, at + 8 + length))
             position += length + 8 + 7 & ~7
         self._barrier()
-        records = [bytes(self._data[at : at + length]) for at, length in found]
+        data, size = self._data, self._size
+        records = [
+            bytes(data[start:stop]) if stop <= size else self._wrapped(start, stop)
+            for start, stop in found
+        ]
         self._barrier()
         self._consumer[0] = position
         return records
+
+    def _wrapped(self, start: int, stop: int) -> bytes:
+        """A record that goes on at the beginning of the data."""
+        if start == self._size:
+            return bytes(self._data[: stop - start])
+        return bytes(self._data[start:]) + bytes(self._data[: stop - self._size])
 
     def records(self) -> list[Any]:
         """The list of all complete records, as the layout has them."""
