@@ -46,6 +46,10 @@ class FakeMap(dict):
     def remove(self, key):
         return self.delete(self._key(key))
 
+    def remove_all(self, keys):
+        for key in keys:
+            self.remove(key)
+
     def records(self):
         return [
             (self.key_layout.unpack(key), self.value_layout.unpack(value))
@@ -774,7 +778,7 @@ def cachesnoop(world, module, data):
                 file = data["files"][name]
                 maps["files"].update(
                     struct.pack("=QQQQ", file["inode"], file["ino"], number_of[name], bank),
-                    struct.pack("=QQQQ", added, evicted, added + evicted, device_of(file)),
+                    struct.pack("=QQQ", added, evicted, device_of(file)),
                 )
         else:
             for entry in found:

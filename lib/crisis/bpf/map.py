@@ -17,6 +17,7 @@ from .syscall import (
     BTF_LOAD,
     MAP_CREATE,
     MAP_DELETE,
+    MAP_DELETE_BATCH,
     MAP_LOOKUP,
     MAP_LOOKUP_BATCH,
     MAP_NEXT_KEY,
@@ -29,7 +30,7 @@ from .syscall import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
     from .program import Program
@@ -167,6 +168,28 @@ class Map:
     def remove(self, key: Any) -> bool:
         """Remove a key; False when it was not there."""
         return self.delete(self._key(key))
+
+    def remove_all(self, keys: Iterable[Any]) -> None:
+        """Remove these keys of a hash map: in one call (Linux 5.6), else one by one."""
+        left = [self._key(key) for key in keys]
+        while left:
+            names = ctypes.create_string_buffer(b"".join(left))
+            attr = ctypes.create_string_buffer(
+                struct.pack(
+                    "=QQQQIIQQ", 0, 0, syscalls.address(names), 0, len(left), self.fd, 0, 0
+                ),
+                144,
+            )
+            try:
+                syscalls.call("bpf", MAP_DELETE_BATCH, attr, len(attr))
+                return
+            except OSError as exc:
+                if exc.errno != errno.ENOENT:  # the kernel has no such command for this map
+                    for name in left:
+                        self.delete(name)
+                    return
+            # The call ends at a key that is not there.
+            del left[: struct.unpack_from("=I", attr, 32)[0] + 1]
 
     def records(self) -> list[tuple[Any, Any]]:
         """[(key, value)] of a hash or array map, not of a per-CPU map."""
@@ -427,6 +450,5 @@ class Banks:
         map_ = self._maps[name]
         found = [(key, value) for key, value in map_.records() if key.bank == self._old]
         if not self._final:
-            for key, _ in found:
-                map_.remove(key)
+            map_.remove_all(key for key, _ in found)
         return found

@@ -96,12 +96,12 @@ class Mounts:
 
         Empty when they cannot be read.
         """
-        try:
-            namespace: str | None = os.readlink(os.path.join(self.root, f"proc/{pid}/ns/mnt"))
-        except OSError:
-            if pid != "self":
+        namespace = None  # ours
+        if pid != "self":
+            try:
+                namespace = os.readlink(os.path.join(self.root, f"proc/{pid}/ns/mnt"))
+            except OSError:
                 return {}
-            namespace = None
         if namespace not in self._tables:
             found: _Table = {}
             try:
@@ -163,23 +163,28 @@ class Mounts:
             return self.block_device(file.dev)
         if file.path is None:
             return None
-        name, key = file.path, device(file.dev)
-        for table_ in (self._table(), self._table(pid) if pid else {}):
-            best: tuple[str, str] | None = None
-            for top, point, _, _ in table_.get(key, ()):
-                if (name + "/").startswith(top.rstrip("/") + "/") and (
-                    best is None or (len(top), len(point)) < (len(best[0]), len(best[1]))
-                ):
-                    best = top, point
-            if best is not None:
-                rest = name[len(best[0].rstrip("/")) :]
-                whole = best[1].rstrip("/") + rest or "/"
-                break
-        else:
-            whole = f"[{key}]{name}"
+        name = file.path
+        whole = self._mounted(name, file.dev, "self")
+        if whole is None and pid:
+            whole = self._mounted(name, file.dev, pid)
+        if whole is None:
+            whole = f"[{device(file.dev)}]{name}"
         if file.cut:
             whole = "..." + name
         return whole + " (deleted)" if file.deleted else whole
+
+    def _mounted(self, name: str, dev: int, pid: int | str) -> str | None:
+        """The path, in a process' mount namespace, of a name in a file system; None without one."""
+        best: tuple[str, str] | None = None
+        for top, point, _, _ in self._table(pid).get(device(dev), ()):
+            if (name + "/").startswith(top.rstrip("/") + "/") and (
+                best is None or (len(top), len(point)) < (len(best[0]), len(best[1]))
+            ):
+                best = top, point
+        if best is None:
+            return None
+        rest = name[len(best[0].rstrip("/")) :]
+        return best[1].rstrip("/") + rest or "/"
 
     def _top(self, dev: int) -> tuple[str, str] | None:
         """(what is mounted, where) for the root of a file system, or what is nearest to it.

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import time
 
-from .. import cli
-from .file_names import File, Mounts, Search, device
+from .. import bpf, cli
+from ..bpf import page, task
+from ..kernel import proc
+from .file_names import File, Mounts, Search
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from argparse import Namespace
     from collections.abc import Iterator
     from typing import Any
 
@@ -37,11 +40,37 @@ KINDS = ("add", "evict")
 PERIOD = 0.25  # seconds for which neighbouring pages are collected into one run
 BATCH = 8192  # runs that are sorted and printed at a time
 _PAUSE = 0.05  # seconds between two readings of the ring buffers
+EVENTS_SIZE = 8 << 20  # bytes of the ring buffer: 95,000 runs
+NAMES_SIZE = 2 << 20  # of that of names with --summary: 17,000 files, read 20 times a second
+FILES = 1 << 17  # of --summary, in both banks
 NAMED = 16384  # files whose names the kernel has sent and does not send again
 KEPT = 65536  # names remembered here: those, and all the files of an interval of --summary
 RETRY = 1  # seconds until a name that was not found is looked up again
 _REGULAR = (0, 0o100000)
 _TYPE = 0o170000  # S_IFMT
+
+
+def _source(variant: str, kind: str, requires: tuple[str, ...] = ()) -> bpf.Source:
+    return bpf.Source(
+        f"cachesnoop.{variant}",
+        "cachesnoop.bpf.c",
+        (
+            (f"{kind}/mm_filemap_add_to_page_cache:on_added",),
+            (f"{kind}/mm_filemap_delete_from_page_cache:on_removed",),
+        ),
+        (*task.PARAMS, "evictions", "summary"),
+        ("names_lost", "events_lost"),
+        {**task.DEFINES, **bpf.enumeration("EVENT", KINDS)},
+        page.HAS,
+        requires,
+        task.CONSTANTS,
+    )
+
+
+SOURCES = {
+    "tracepoint": _source("tracepoint", "tp_btf", ("folio",)),
+    "raw": _source("raw", "raw_tp"),
+}
 
 
 class FileNames:
@@ -144,11 +173,13 @@ class Stamps:
 class FileSums:
     """A file of --summary: path (None: unknown), dev, ino, and the pages added and evicted."""
 
-    __slots__ = "path", "dev", "ino", "added", "evicted"
+    __slots__ = "key", "path", "dev", "ino", "added", "evicted"
 
-    def __init__(self, path: str | None, dev: str, ino: int) -> None:
-        self.path, self.dev, self.ino = path, dev, ino
-        self.added = self.evicted = 0
+    def __init__(self, key: Any, sums: Any) -> None:
+        """key, sums: of the map `files`."""
+        self.key, self.dev, self.ino = key, sums.dev, key.ino
+        self.added, self.evicted = sums.added, sums.evicted
+        self.path: str | None = None
 
 
 class Batch:
@@ -168,22 +199,20 @@ class Batch:
 
 
 class Summary:
-    """The sums of an interval: seconds; files: [FileSums], largest first; lost: {what: number}."""
+    """The sums of an interval.
 
-    __slots__ = "seconds", "files", "lost"
+    seconds; number of files; added, evicted: pages; files: [FileSums], largest first, as many as
+    are to be shown; lost: {what: number}.
+    """
+
+    __slots__ = "seconds", "number", "added", "evicted", "files", "lost"
 
     def __init__(self, seconds: float, files: list[FileSums], lost: dict[str, int]) -> None:
-        self.seconds, self.files, self.lost = seconds, files, lost
-
-    @property
-    def added(self) -> int:
-        """Pages that were added."""
-        return sum(file.added for file in self.files)
-
-    @property
-    def evicted(self) -> int:
-        """Pages that were evicted."""
-        return sum(file.evicted for file in self.files)
+        """files: all of them."""
+        self.seconds, self.number, self.lost = seconds, len(files), lost
+        self.added = sum(file.added for file in files)
+        self.evicted = sum(file.evicted for file in files)
+        self.files = files
 
 
 class Totals:
@@ -207,13 +236,24 @@ class Totals:
 
 
 class Tracer:
-    """What the program finds."""
+    """The programs, filtered and sized as the command's arguments say, and what they find."""
 
-    def __init__(self, program: Any, names: Any, events: Any, banks: Any) -> None:
-        """program: bpf.Program; names, events: its RingBuffers; banks: its Banks."""
-        self._program, self._events, self._banks = program, events, banks
-        self.names = FileNames(names)
-        self._pages_lost = 0
+    def __init__(self, args: Namespace) -> None:
+        """Raises as bpf.load."""
+        sizes = {
+            "runs": {"max_entries": 1 if args.summary else max(16384, 4 * proc.thread_count())},
+            "named": {"max_entries": NAMED},
+            "files": {"max_entries": FILES if args.summary else 1},
+            "names": {"max_entries": NAMES_SIZE if args.summary else page.NAMES_SIZE // 2},
+            "events": {"max_entries": page.PAGE if args.summary else EVENTS_SIZE},
+        }
+        params = {"evictions": args.evictions, "summary": args.summary}
+        program = self._program = bpf.load(SOURCES, args, params, sizes)
+        task.warn_of_foreign_pids(cli.note)
+        maps, layouts = program.maps, program.layouts
+        self.names = FileNames(bpf.RingBuffer(maps["names"], layouts["name_record"]))
+        self._events = None if args.summary else bpf.RingBuffer(maps["events"], layouts["run"])
+        self._banks, self._pages_lost, self._top = bpf.Banks(program), 0, args.top
 
     def lost(self) -> dict[str, int]:
         """{what: number} lost since the last call."""
@@ -222,7 +262,10 @@ class Tracer:
         return lost
 
     def batches(self, schedule: Schedule, ends: cli.Ends) -> Iterator[Batch]:
-        """Yield what happens, until the schedule or the last process of `ends` ends or a stop."""
+        """Yield what happens, without --summary.
+
+        Ends at a stop, and with the schedule or the last process of `ends`.
+        """
         last, flush = False, time.monotonic() + PERIOD
         while not last:
             raw, pending = self._gather(flush, schedule, ends), []
@@ -231,7 +274,7 @@ class Tracer:
                 # The runs that have not ended, whose threads may never add a page again.
                 self._banks.switch(last)
                 pending = [run for _, run in self._banks.hash("runs")]
-                raw += self._events.read()
+                raw += self._read()
                 flush = time.monotonic() + PERIOD
             self.names.read()
             while len(raw) > BATCH:
@@ -239,12 +282,16 @@ class Tracer:
                 del raw[:BATCH]
             yield Batch(self._rows(raw, pending), self.lost(), schedule.elapsed(last))
 
+    def _read(self) -> list[bytes]:
+        assert self._events is not None, "--summary has no events"
+        return self._events.read()
+
     def _gather(self, flush: float, schedule: Schedule, ends: cli.Ends) -> list[bytes]:
         """The runs that end until `flush`, the end of an interval, or a whole batch."""
         raw: list[bytes] = []
         while True:
             self.names.read()
-            raw += self._events.read()
+            raw += self._read()
             left = min(flush - time.monotonic(), schedule.left(PERIOD))
             if len(raw) >= BATCH or left <= 0 or cli.stopping() or ends.over:
                 return raw
@@ -265,42 +312,60 @@ class Tracer:
         return rows
 
     def summaries(self, schedule: Schedule, ends: cli.Ends) -> Iterator[Summary]:
-        """Yield the sums of each interval, until the end as for batches()."""
+        """Yield the sums of each interval, with --summary.  Ends as batches()."""
         last = False
         while not last:
             ends.ended(cli.wait(schedule.left(_PAUSE), ends.fds))
             self.names.read()
             last = cli.stopping() or ends.over or schedule.over()
             seconds = schedule.elapsed(last)
-            if seconds is not None:
-                yield Summary(seconds, self._sums(last), self.lost())
+            if seconds is None:
+                continue
+            self._banks.switch(last)
+            self.names.read()
+            self.names.mounts.refresh()
+            found = Summary(seconds, self._merged(self._banks.hash("files")), self.lost())
+            found.files = self._largest(found.files)
+            yield found
 
-    def _sums(self, final: bool) -> list[FileSums]:
-        """The sums of each file since the last call, largest first.
+    def _merged(self, entries: list[tuple[Any, Any]]) -> list[FileSums]:
+        """The files of the map's entries.
 
-        final: this is the last call.
+        A file that was freed and read again has several; different files have the same inode number
+        when one was deleted meanwhile.
         """
-        self._banks.switch(final)
-        self.names.read()
-        self.names.mounts.refresh()
-        entries = self._banks.hash("files")
-        paths = [self._path(key, sums) for key, sums in entries]
-        if None in paths:
+        found: dict[tuple[int, int], FileSums] = {}
+        others: dict[tuple[int, int, str | None], FileSums] = {}
+        for key, sums in entries:
+            file = FileSums(key, sums)
+            first = found.setdefault((file.dev, file.ino), file)
+            if first is file:
+                continue
+            if not first.path:
+                first.path = self._path(first)
+                others[first.dev, first.ino, first.path] = first
+            file.path = self._path(file)
+            same = others.setdefault((file.dev, file.ino, file.path), file)
+            if same is not file:
+                same.added += file.added
+                same.evicted += file.evicted
+        more = [file for file in others.values() if file is not found[file.dev, file.ino]]
+        return [*found.values(), *more]
+
+    def _largest(self, files: list[FileSums]) -> list[FileSums]:
+        """The files to be shown, with their paths: only these are looked up."""
+        files.sort(key=lambda file: -file.added - file.evicted)
+        shown = files[: self._top]
+        for file in shown:
+            file.path = self._path(file)
+        missing = [file for file in shown if file.path is None]
+        if missing:
             self.names.wait(2)
-            paths = [path or self._path(*entry) for path, entry in zip(paths, entries)]
-        found: dict[tuple[str | None, int, int], FileSums] = {}
-        for (key, sums), path in zip(entries, paths):
-            name = path, sums.dev, key.ino
-            file = found.get(name)
-            if file is None:
-                file = found[name] = FileSums(path, device(sums.dev), key.ino)
-            file.added += sums.pages[0]
-            file.evicted += sums.pages[1]
-        return sorted(found.values(), key=_order)
+            for file in missing:
+                file.path = self._path(file)
+        shown.sort(key=lambda file: (-file.added - file.evicted, file.path or ""))
+        return shown
 
-    def _path(self, key: Any, sums: Any) -> str | None:
-        return self.names.path((key.inode, key.name, key.ino), sums.dev, None)
-
-
-def _order(file: FileSums) -> tuple[int, str]:
-    return -file.added - file.evicted, file.path or ""
+    def _path(self, file: FileSums) -> str | None:
+        key = file.key
+        return self.names.path((key.inode, key.name, key.ino), file.dev, None)

@@ -25,9 +25,9 @@ struct run {
 	char comm[16];
 };
 
-/* The pages of a file in an interval, by kind. */
+/* The pages of a file in an interval. */
 struct sums {
-	u64 pages[2], events, dev;
+	u64 added, evicted, dev;
 };
 
 /* Two banks: one is written while user space reads and clears the other. */
@@ -92,8 +92,10 @@ static __always_inline int moved(FOLIO *folio, u32 kind)
 			lose(pages);
 			return 0;
 		}
-		__sync_fetch_and_add(&s->pages[kind], pages);
-		__sync_fetch_and_add(&s->events, 1);
+		if (kind == EVENT_ADD)
+			__sync_fetch_and_add(&s->added, pages);
+		else
+			__sync_fetch_and_add(&s->evicted, pages);
 		return 0;
 	}
 	r = runs.lookup(&key);
