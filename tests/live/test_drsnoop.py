@@ -14,14 +14,15 @@ import time
 
 import pytest
 
-from crisis.kernel import cgroup
+from crisis.kernel import cgroup, sysfs
+from crisis.memory.reclaim import Reclaim
+from crisis.memory.reclaim_tracer import SOURCES
 from helpers import (
     GUEST,
     ROOT,
     SLOW,
     as_nobody,
     fails_to_write,
-    load,
     memory_cgroup,
     remove_cgroup,
     run,
@@ -29,7 +30,6 @@ from helpers import (
     until,
 )
 
-SOURCES = ("typed", "format")
 LIMIT = 32 << 20
 # Reads a file that is not cached, in the cgroup: NAME DIRECTORY FILE [ROUNDS [UID]]
 READER = """
@@ -160,7 +160,7 @@ def same_as_trace(records, truth):
 
 
 @pytest.mark.guest
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", tuple(SOURCES))
 def test_memcg_reclaim_is_exactly_what_the_kernel_traces(source, file, tmp_path):
     with memory_cgroup(LIMIT) as directory:
         with captured(tmp_path, "memcg") as truth:
@@ -181,7 +181,7 @@ def test_memcg_reclaim_is_exactly_what_the_kernel_traces(source, file, tmp_path)
         if "pgscan_direct" in stat:
             assert sum(r["scanned_pages"] for r in mine) == stat["pgscan_direct"]
     else:
-        assert load("drsnoop").proc.lru_gen()
+        assert sysfs.lru_gen()
     for r in mine:
         assert r["kswapd"] is None or re.fullmatch("[RSD?]+", r["kswapd"])
         assert r["free_kb"] > 0
@@ -325,8 +325,8 @@ def test_process_and_thread_filters(file, second_file):
             for c in children:
                 c.kill()
                 c.wait()
-    assert header.split() == ["TIME(s)", "UID", "COMM", "TID", "LAT(ms)", "PAGES"]
-    assert re.match(rf"0\.000000000 +0 +drs-0 +{pid} +[\d.]+ +\d+\n", text)
+    assert header.split() == ["TIME", "UID", "COMM", "TID", "LAT(ms)", "PAGES", "KIND"]
+    assert re.match(rf"\d\d:\d\d:\d\d 0 +drs-0 +{pid} +[\d.]+ +\d+ memcg\n", text)
 
 
 def test_text_is_bccs(file):
@@ -335,9 +335,9 @@ def test_text_is_bccs(file):
             assert reader("drs text", directory, file).wait() == 0
     # -v of both adds bcc's column.
     lines = plain.out.splitlines()
-    assert lines[0].split() == ["COMM", "PID", "LAT(ms)", "PAGES", "FREE(KB)"]
+    assert lines[0].split() == ["COMM", "PID", "LAT(ms)", "PAGES", "FREE(KB)", "KIND"]
     assert re.fullmatch(
-        r"drs text {8}\d+ +\d+\.\d\d +\d+ +\d+", [x for x in lines if "drs text" in x][0]
+        r"drs text {8}\d+ +\d+\.\d\d +\d+ +\d+ memcg", [x for x in lines if "drs text" in x][0]
     )
     lines = extended.out.splitlines()
     assert lines[0].split() == [
@@ -365,6 +365,52 @@ def test_text_is_bccs(file):
     ) and "vfs_read" in " ".join(frames)
 
 
+def test_a_cgroups_limit_is_not_the_systems(file):
+    """libbpf-tools' drsnoop, which traces only global reclaim, prints nothing in the same seconds
+    of a task whose reclaim ours marks as its cgroup's.
+    """
+    peer = "/usr/sbin/drsnoop"
+    if not os.access(peer, os.X_OK):
+        pytest.skip("drsnoop of libbpf-tools is not installed")
+    theirs = subprocess.Popen([peer, "-d", "4"], stdout=subprocess.PIPE, text=True)
+    time.sleep(1 * SLOW)
+    with memory_cgroup(LIMIT) as directory, tracing("drsnoop") as ours:
+        process = reader("drs-limit", directory, file)
+        assert process.wait() == 0
+    out = theirs.communicate(timeout=60 * SLOW)[0]
+    if theirs.returncode or "LAT(ms)" not in out:
+        pytest.skip(f"drsnoop of libbpf-tools does not work here: {out}")
+    kinds = {}
+    for line in ours.out.splitlines()[1:]:
+        kinds.setdefault(line.split()[-1], []).append(line)
+    mine = [line for line in kinds["memcg"] if f" {process.pid} " in line]
+    assert len(mine) >= 5 and set(kinds) <= {"memcg", "global"}
+    assert f" {process.pid} " not in out
+    assert max(map(len, ours.out.splitlines())) <= 80
+
+
+def test_interval_and_count(file):
+    """`drsnoop 1 3` ends after three seconds; its totals are those of its lines."""
+    with memory_cgroup(LIMIT) as directory:
+        process = reader("drs-totals", directory, file, rounds=1000)
+        try:
+            start = time.monotonic()
+            result = run("drsnoop", "-j", "-p", str(process.pid), "1", "3")
+            seconds = time.monotonic() - start
+        finally:
+            process.kill()
+            process.wait()
+    assert result.returncode == 0 and 3 <= seconds < 3 + 3 * SLOW
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    totals = [r for r in records if r["record"] == "total"]
+    assert len(totals) == 3 and records[-1] is totals[-1]
+    assert sum(r["seconds"] for r in totals) == pytest.approx(3, abs=0.2 * SLOW)
+    events = [r for r in records if r["record"] == "reclaim"]
+    assert len(events) >= 5
+    for total, event in ("reclaims", None), ("lat_ns", "lat_ns"), ("pages", "pages"):
+        assert sum(r[total] for r in totals) == sum(r[event] if event else 1 for r in events)
+
+
 def test_hostile_comm(file):
     name = b'\x1b[31m\n"\\\xff'.decode("utf-8", "surrogateescape")
     with memory_cgroup(LIMIT) as directory:
@@ -382,8 +428,8 @@ def test_hostile_comm(file):
 @pytest.mark.guest
 def test_a_full_ring_is_counted_and_said(file, tmp_path):
     code = (
-        "from helpers import load; m = load('drsnoop'); m.RING = 4096; m.cli.run(m.main, "
-        "m.get_parser)"
+        "from helpers import load; m = load('drsnoop'); from crisis.memory import reclaim_tracer; "
+        "reclaim_tracer.RING = 4096; m.cli.run(m.main, m.get_parser)"
     )
     with memory_cgroup(LIMIT) as directory, captured(tmp_path, "memcg") as truth:
         child = subprocess.Popen(
@@ -523,17 +569,11 @@ def test_global_reclaim_is_exactly_what_the_kernel_counts(tmp_path):
     stalls = sum(value for name, value in grown.items() if name.startswith("allocstall_"))
     count = len([r for r in records if r["kind"] == "global"])
     scanned = sum(r["scanned_pages"] or 0 for r in records if r["kind"] != "memcg")
+    reclaimed = sum(r["pages"] for r in records)
     print(
-        "global reclaims: %d, allocstall: %d; scanned: %d, pgscan_direct: %d; reclaimed: %d, "
-        "pgsteal_direct: %d"
-        % (
-            count,
-            stalls,
-            scanned,
-            grown["pgscan_direct"],
-            sum(r["pages"] for r in records),
-            grown["pgsteal_direct"],
-        )
+        f"global reclaims: {count}, allocstall: {stalls}; scanned: {scanned}, pgscan_direct: "
+        f"{grown['pgscan_direct']}; reclaimed: {reclaimed}, pgsteal_direct: "
+        f"{grown['pgsteal_direct']}"
     )
     # The kernel counts a stall once more when a reclaim starts over, having spared pages in vain.
     assert count <= stalls <= count * 1.1 + 3
@@ -551,16 +591,14 @@ def test_node_reclaim(tmp_path):
     records, truth, grown = filled(tmp_path, zone_reclaim_mode=1, min_unmapped_ratio=0)
     if not [kind for kind, *_ in truth if kind == "node"]:
         assert not [r for r in records if r["kind"] == "node"]
+        growth = {
+            name: value
+            for name, value in grown.items()
+            if value and name.startswith(("zone_rec", "allocstall"))
+        }
         pytest.skip(
-            "the kernel itself traced no node reclaim, of %d nodes: %s"
-            % (
-                len(load("drsnoop").sysfs.online_nodes()),
-                {
-                    name: value
-                    for name, value in grown.items()
-                    if value and name.startswith(("zone_rec", "allocstall"))
-                },
-            )
+            f"the kernel itself traced no node reclaim, of {len(sysfs.online_nodes())} nodes: "
+            f"{growth}"
         )
     same_as_trace(records, truth)
 
@@ -571,10 +609,10 @@ def test_kernel_headers_serve_where_there_is_no_btf(file):
 
     if not os.path.isdir(f"/lib/modules/{os.uname().release}/build"):
         pytest.skip(f"no headers of kernel {os.uname().release} are installed")
-    drsnoop = load("drsnoop")
-    obj = cache.build(drsnoop.SOURCES["format"], cache=False, headers="kernel")
-    params = dict.fromkeys(drsnoop.PARAMS, 0)
-    params.update(bpf.field_places(drsnoop.SOURCES["format"]), kinds=7, around=1, nodes=1, online=1)
+    source = SOURCES["format"]
+    obj = cache.build(source, cache=False, headers="kernel")
+    params = dict.fromkeys(source.params, 0)
+    params.update(bpf.field_places(source), kinds=7, around=1, nodes=1, online=1)
     program = bpf.Program(
         obj, params, {"starts": {"max_entries": 4096}, "events": {"max_entries": 1 << 20}}
     )
@@ -583,11 +621,11 @@ def test_kernel_headers_serve_where_there_is_no_btf(file):
     with memory_cgroup(LIMIT) as directory:
         process = reader("drs-headers", directory, file)
         assert process.wait() == 0
-    found = [r for r in map(drsnoop.Reclaim, ring.records()) if r.tid == process.pid]
+    found = [r for r in map(Reclaim, ring.records()) if r.tid == process.pid]
     program.close()
     assert len(found) >= 5 and {(r.kind, r.comm) for r in found} == {("memcg", "drs-headers")}
     assert all(r.free > 0 and re.fullmatch("[RSD?]", r.kswapd) for r in found)
-    assert cache.build(drsnoop.SOURCES["typed"], cache=False, headers="kernel").unusable.startswith(
+    assert cache.build(SOURCES["typed"], cache=False, headers="kernel").unusable.startswith(
         "this kernel has no BTF in "
     )
 

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 import pytest
 
 from crisis.errors import Error
+from crisis.memory.reclaim import Reclaim
 from crisis.memory.reclaim_summary import Summary
+from crisis.memory.reclaim_tracer import Batch, Totals, name_params
 from helpers import load, run
 
 drsnoop = load("drsnoop")
@@ -18,9 +20,9 @@ drsnoop = load("drsnoop")
         ["-u", "-1"],
         ["-u", "x"],
         ["-d", "0"],
-        ["1"],
+        ["0"],
         ["--kind", "x"],
-        ["--summary", "1", "-d", "1"],
+        ["--summary", "--relative"],
         ["--summary", "1", "0"],
         ["--summary", "-K"],
         ["--nonsense"],
@@ -48,11 +50,11 @@ def test_wrong_targets(arguments):
 
 
 def test_name_as_words_and_masks():
-    words = drsnoop._name_params("stress-ng")
+    words = name_params("stress-ng")
     assert struct.pack("=QQ", words["name0"], words["name1"]) == b"stress-ng\0\0\0\0\0\0\0"
     assert struct.pack("=QQ", words["name_mask0"], words["name_mask1"]) == b"\xff" * 9 + b"\0" * 7
     with pytest.raises(Error):
-        drsnoop._name_params("sixteen_bytes_ok")
+        name_params("sixteen_bytes_ok")
 
 
 def record(scanned=64, free=(1 << 64) - 1, stack=()):
@@ -77,7 +79,7 @@ def record(scanned=64, free=(1 << 64) - 1, stack=()):
 
 
 def test_record():
-    reclaim = drsnoop.Reclaim(record(stack=(1, 2)))
+    reclaim = Reclaim(record(stack=(1, 2)))
     assert (reclaim.kind, reclaim.order, reclaim.gfp, reclaim.tgid, reclaim.tid, reclaim.uid) == (
         "memcg",
         3,
@@ -93,8 +95,8 @@ def test_record():
         [1, 2],
     )
     # Nothing scanned is nothing known, where the multi-generational LRU does not tell.
-    assert drsnoop.Reclaim(record(0), lru_gen=True).scanned is None
-    assert drsnoop.Reclaim(record(0)).scanned == 0
+    assert Reclaim(record(0), lru_gen=True).scanned is None
+    assert Reclaim(record(0)).scanned == 0
 
 
 def test_text():
@@ -108,10 +110,10 @@ def test_text():
         def stack(self, addresses):
             return []
 
-    args = drsnoop.get_parser().parse_args(["-T", "-U", "-e"])
+    args = drsnoop.get_parser().parse_args(["--relative", "-U", "-e"])
     head = drsnoop.header(args).split()
     line = drsnoop.render_text(
-        args, drsnoop.Reclaim(record(free=1000), lru_gen=True), 4000000000, Names()
+        args, Reclaim(record(free=1000), lru_gen=True), 4000000000, 0, Names()
     )
     assert head == [
         "TIME(s)",
@@ -152,3 +154,11 @@ def test_summary_of_nothing():
     assert len(lines) == len(drsnoop.KINDS)
     for line in lines:
         assert '"count":0' in line and '"max_ns":null' in line and '"p99_us":null' in line
+
+
+def test_totals():
+    totals, events = Totals(), [Reclaim(record()), Reclaim(record())]
+    totals.add(Batch(events, {}, None))
+    totals.add(Batch(events[:1], {}, 2.5))
+    assert (totals.seconds, totals.count, totals.pages) == (2.5, 3, 96)
+    assert totals.ns == 3 * 1234567 and totals.kinds == {"global": 0, "memcg": 3, "node": 0}
