@@ -439,9 +439,7 @@ def test_an_overlay(tmp_path):
     for name in "low", "up", "work", "mount":
         (tmp_path / name).mkdir()
     low, point = make(tmp_path / "low/file"), str(tmp_path / "mount")
-    options = "lowerdir=%s,upperdir=%s,workdir=%s" % tuple(
-        tmp_path / name for name in ("low", "up", "work")
-    )
+    options = f"lowerdir={tmp_path}/low,upperdir={tmp_path}/up,workdir={tmp_path}/work"
     made = subprocess.run(
         ["mount", "-t", "overlay", "overlay", "-o", options, point],
         stderr=subprocess.PIPE,

@@ -17,6 +17,7 @@ import time
 
 import pytest
 
+from crisis.alloc import programs
 from helpers import ROOT, SLOW, as_nobody, load, needs_quiet_machine, peak_memory, run, tool, until
 
 AMOUNT = 30000
@@ -37,7 +38,11 @@ LEAKER = r"""
 static long amount;
 static void *keep[1 << 20];
 static unsigned long seed = 1;
-static unsigned long next(void) { return seed = seed * 6364136223846793005UL + 1442695040888963407UL, seed >> 33; }
+static unsigned long next(void)
+{
+	seed = seed * 6364136223846793005UL + 1442695040888963407UL;
+	return seed >> 33;
+}
 
 __attribute__((noinline)) static void *leak(const char *kind)
 {
@@ -53,7 +58,10 @@ __attribute__((noinline)) static void *leak(const char *kind)
 	if IS("pvalloc") p = pvalloc(amount);
 	if IS("aligned_alloc") p = aligned_alloc(512, amount);
 	if IS("mmap") p = mmap(0, amount, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if IS("mremap") p = mremap(mmap(0, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), 4096, amount, MREMAP_MAYMOVE);
+	if IS("mremap") {
+		p = mmap(0, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		p = mremap(p, 4096, amount, MREMAP_MAYMOVE);
+	}
 	if IS("munmap_part") {
 		p = mmap(0, amount + 8192, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		munmap(p, 8192);
@@ -68,7 +76,8 @@ __attribute__((noinline)) static void *leak(const char *kind)
 		p = malloc(amount);
 		q = malloc(1UL << 60); if (q) abort();
 		q = calloc(1UL << 40, 1UL << 20); if (q) abort();
-		q = mmap(0, 1UL << 60, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); if (q != MAP_FAILED) abort();
+		q = mmap(0, 1UL << 60, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (q != MAP_FAILED) abort();
 		void *r; if (!posix_memalign(&r, 512, 1UL << 60)) abort();
 	}
 	if IS("freed") {
@@ -84,7 +93,10 @@ __attribute__((noinline)) static void *leak(const char *kind)
 
 static void *many(void *unused)
 {
-	for (int i = 0; i < 1000; i++) { free(malloc(100 + i)); keep[i] = i % 10 ? keep[i] : malloc(50); }
+	for (int i = 0; i < 1000; i++) {
+		free(malloc(100 + i));
+		keep[i] = i % 10 ? keep[i] : malloc(50);
+	}
 	return 0;
 }
 
@@ -107,7 +119,8 @@ int main(int argc, char **argv)
 	if (argc > 3) prctl(PR_SET_NAME, "\x1b[31m\n\"\\\xff");
 	printf("%d\n", getpid());
 	if (read(0, &c, 1) < 0) return 1;
-	if IS("million") {              /* known bytes and blocks outstanding, of sizes from 16 to 4 K and some large */
+	if IS("million") {
+		/* known bytes and blocks outstanding, of sizes from 16 to 4 K and some large */
 		unsigned long bytes = 0, blocks = 0;
 		for (int i = 0; i < amount; i++) {
 			unsigned long n = next() % 1000 ? 16 + next() % 256 : 4096 + next() % 20000;
@@ -123,7 +136,10 @@ int main(int argc, char **argv)
 		printf("%d\n", 4 * 100 * 50);
 	} else if IS("fork") {
 		void *p = leak("malloc");
-		if (!fork()) { free(p); p = malloc(2 * amount); printf("%p\n", p); read(0, &c, 1); return 0; }
+		if (!fork()) {
+			free(p); p = malloc(2 * amount);
+			printf("%p\n", p); read(0, &c, 1); return 0;
+		}
 		read(0, &c, 1);
 		wait(0);
 	} else if IS("exec") {
@@ -153,7 +169,9 @@ __attribute__((noinline)) void *plain() { return ::operator new(30000); }
 __attribute__((noinline)) char *array() { return new char[20000]; }
 __attribute__((noinline)) char *quiet() { return new (std::nothrow) char[10000]; }
 __attribute__((noinline)) Wide *wide() { return new Wide[25]; }
-__attribute__((noinline)) void gone() { delete[] new char[77777]; delete new int; delete[] new Wide[9];
+__attribute__((noinline)) void gone()
+{
+	delete[] new char[77777]; delete new int; delete[] new Wide[9];
 	::operator delete(::operator new(55555), 55555UL);
 	try { asm volatile("" :: "r"(::operator new(1UL << 60))); } catch (std::bad_alloc &) { } }
 }
@@ -161,7 +179,7 @@ int main() {
 	char c;
 	if (read(0, &c, 1) < 0) return 1;
 	app::gone();
-	void *volatile a = app::plain(); void *volatile b = app::array(); void *volatile d = app::quiet();
+	void *volatile a = app::plain(), *volatile b = app::array(), *volatile d = app::quiet();
 	void *volatile e = app::wide();
 	app::gone();
 	printf("%p %p %p %p\n", a, b, d, e); fflush(stdout);
@@ -183,7 +201,8 @@ int main() {
 	struct rlimit limit = {1UL << 30, 1UL << 30};
 	setrlimit(RLIMIT_AS, &limit);
 	for (unsigned long size : {1UL << 60, 2UL << 30}) {
-		try { asm volatile("" :: "r"(::operator new(size))); } catch (std::bad_alloc &) { thrown++; }
+		try { asm volatile("" :: "r"(::operator new(size))); }
+		catch (std::bad_alloc &) { thrown++; }
 		try { asm volatile("" :: "r"(new char[size])); } catch (std::bad_alloc &) { thrown++; }
 	}
 	void *volatile a = kept(); void *volatile b = array();
@@ -240,7 +259,8 @@ int main() {
 JEMALLOC = r"""
 #include <stdio.h>
 #include <unistd.h>
-void *mallocx(size_t, int); void *rallocx(void *, size_t, int); size_t xallocx(void *, size_t, size_t, int);
+void *mallocx(size_t, int); void *rallocx(void *, size_t, int);
+size_t xallocx(void *, size_t, size_t, int);
 void dallocx(void *, int); void sdallocx(void *, size_t, int);
 int main() {
 	char c;
@@ -409,7 +429,7 @@ class Traced:
 
 
 def leaks(pid_or_program, *args, go=b"\n", answer=True):
-    """The records of a memleak over a program's one act: (stacks, total, what the program printed)."""
+    """The records of a memleak over a program's one act: (stacks, total, what it printed)."""
     child = pid_or_program
     traced = Traced("-v", "-j", "-o", "0", "-T", "1000", "-p", str(child.pid), *args, "100")
     child.stdin.write("\n")
@@ -616,7 +636,7 @@ def test_children_and_others_that_throw_live_on(built, name, source):
 @pytest.mark.guest
 @pytest.mark.skipif(os.uname().machine != "aarch64", reason="RETAA is an instruction of arm64")
 def test_returns_that_cannot_be_probed(built):
-    """Of an allocator's operator new that returns by RETAA, the malloc inside is what is counted."""
+    """Of an operator new that returns by RETAA, the malloc inside is what is counted."""
     path = built("retaa", OWN_NEW, "g++", "-march=armv8.3-a", "-mbranch-protection=pac-ret")
     with program(path, lines=0) as child:
         stacks, _, _ = leaks(child)
@@ -808,10 +828,10 @@ def test_threads(leaker, source):
 def test_nothing_is_kept_of_threads_that_ended(leaker):
     """In the source that has no task storage, which the kernel would free."""
     usable("functions")
-    memleak = load("memleak")
+    args = ["--source", "functions", "-p"]
     with program(leaker, "threads", "1") as child:
-        args = memleak.get_parser().parse_args(["--source", "functions", "-p", str(child.pid)])
-        tracer = memleak.start(args, True, False)
+        args = load("memleak").get_parser().parse_args([*args, str(child.pid)])
+        tracer = programs.start(args, True, False)
         tracer.add(child.pid)
         tracer.discover(child.pid)
         child.stdin.write("\n")
@@ -1198,7 +1218,8 @@ def test_kernel_mode_prints_who_calls():
         who = tuple(map(int, child.said[0].split()))
     for call in r"k\w+", r"free of k\w+":
         assert (
-            len(re.findall(r"^[\d:.]+ +%d +%d +pipes +%s +\d+ 0x" % (*who, call), text, re.M)) >= 20
+            len(re.findall(rf"^[\d:.]+ +{who[0]} +{who[1]} +pipes +{call} +\d+ 0x", text, re.M))
+            >= 20
         )
     assert not re.search(r"^[\d:.]+ +0 +[1-9]", text, re.M)
     made = [
@@ -1219,7 +1240,7 @@ ANYWHERE = r"""
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* A block from each position of the stack pointer in a page, up to 3 pages below the end of the stack. */
+/* A block from each position of the stack pointer in a page, up to 3 pages below its end. */
 __attribute__((noinline)) static void *innermost(long down)
 {
 	char *room = alloca(down);
@@ -1532,7 +1553,7 @@ def test_unwind_as_gdb(tmp_path):
 
 
 def test_unwind_through_compiled_code(tmp_path):
-    """node's JavaScript frames have no CFI; between native ones they are walked by frame pointer."""
+    """node's JavaScript frames have no CFI; between native ones the frame pointer is followed."""
     if not shutil.which("node"):
         pytest.skip("node is not installed")
     code = (
