@@ -56,6 +56,13 @@ class FakeMap(dict):
             for key, value in self.items()
         ]
 
+    def batches(self):
+        yield self.items()
+
+    def remove_all(self, keys):
+        for at in range(0, len(keys), self.key_layout.size):
+            self.delete(keys[at : at + self.key_layout.size])
+
     def _key(self, key):
         return self.key_layout.pack(*(key if isinstance(key, tuple) else (key,)))
 

@@ -16,12 +16,16 @@ histogram of whole units.  Counts are whole numbers.
 
 from __future__ import annotations
 
+from functools import lru_cache
+from itertools import compress
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterable, Sequence
     from typing import Any
 
     _Row = tuple[int, int, int]  # lowest and highest value of a bucket, count
+    _Filled = list[tuple[int, int]]  # index and count of the buckets that hold events, ascending
 
 __all__ = [
     "FRACTION",
@@ -73,6 +77,11 @@ def merge(*histograms: Sequence[int]) -> list[int]:
     return total
 
 
+def _filled(counts: Sequence[int]) -> _Filled:
+    """The buckets of a histogram that hold events."""
+    return [(index, counts[index]) for index in compress(range(len(counts)), counts)]
+
+
 def percentile(
     counts: Sequence[int], shift: int, q: float, maximum: float | None = None
 ) -> float | None:
@@ -82,46 +91,103 @@ def percentile(
     proportion to the rank; never above `maximum`, the largest value seen in
     units, when that is known.
     """
-    total = sum(counts)
-    if not total:
-        return None
-    rank = max(1, -int(-q * total // 1))  # ceil
-    below = 0
-    for index, count in enumerate(counts):
-        if below + count >= rank:
+    return _percentiles(_filled(counts), shift, (q,), maximum)[0]
+
+
+def _percentiles(
+    filled: _Filled, shift: int, quantiles: Iterable[float], maximum: float | None
+) -> list[float | None]:
+    """As percentile(), for shares in ascending order."""
+    if not filled:
+        return [None for _ in quantiles]
+    total = sum([count for _, count in filled])
+    found: list[float | None] = []
+    below, buckets = 0, iter(filled)
+    index, count = next(buckets)
+    low, high = bounds(index, shift)
+    for q in quantiles:
+        rank = -int(-q * total // 1)  # ceil
+        while below + count < rank:
+            below += count
+            index, count = next(buckets)
             low, high = bounds(index, shift)
-            value = (low + (high + 1 - low) * (rank - below) / count) / (1 << FRACTION)
-            return value if maximum is None else min(value, maximum)
-        below += count
-    raise AssertionError("rank beyond the total")
+        value = (low + (high + 1 - low) * (rank - below) / count) / (1 << FRACTION)
+        found.append(value if maximum is None or value < maximum else maximum)
+    return found
 
 
 def whole(counts: Sequence[int], shift: int) -> list[int]:
     """A fixed-point histogram as one of whole units with the same shift."""
-    result: list[int] = []
-    for index, count in enumerate(counts):
-        if count:
-            slot = bucket(bounds(index, shift)[0] >> FRACTION, shift)
-            result.extend([0] * (slot + 1 - len(result)))
-            result[slot] += count
+    slots = _whole(_filled(counts), shift)
+    result = [0] * (slots[-1][0] + 1 if slots else 0)
+    for slot, count in slots:
+        result[slot] = count
     return result
+
+
+def _whole(filled: _Filled, shift: int) -> _Filled:
+    """The same of the buckets that hold events."""
+    return _added([(_slot(index, shift), count) for index, count in filled])
+
+
+@lru_cache(1 << 13)
+def _slot(index: int, shift: int) -> int:
+    """The bucket of whole units that a fixed-point bucket lies in."""
+    return bucket(bounds(index, shift)[0] >> FRACTION, shift)
+
+
+@lru_cache(1 << 13)
+def _octave(index: int, shift: int) -> int:
+    """The octave that a bucket lies in; that of 0 and 1 is 0."""
+    return max(bounds(index, shift)[0].bit_length() - 1, 0)
+
+
+@lru_cache(1 << 13)
+def _whole_octave(index: int, shift: int) -> int:
+    """The octave of whole units that a fixed-point bucket lies in."""
+    return _octave(_slot(index, shift), shift)
+
+
+def _added(pairs: _Filled) -> _Filled:
+    """The sums of the counts with equal indexes, which follow each other."""
+    found: _Filled = []
+    last = -1
+    for index, count in pairs:
+        if index == last:
+            found[-1] = index, found[-1][1] + count
+        else:
+            found.append((index, count))
+            last = index
+    return found
 
 
 def rows(counts: Sequence[int], shift: int) -> list[_Row]:
     """[(low, high, count)] from the first bucket to the last one that holds an event."""
-    last = max((i for i, count in enumerate(counts) if count), default=-1)
-    return [(*bounds(i, shift), counts[i]) for i in range(last + 1)]
+    return _rows(_filled(counts), shift)
+
+
+def _rows(filled: _Filled, shift: int) -> list[_Row]:
+    """The same of the buckets that hold events."""
+    counts = dict(filled)
+    last = filled[-1][0] if filled else -1
+    return [(*bounds(i, shift), counts.get(i, 0)) for i in range(last + 1)]
 
 
 def log2_rows(counts: Sequence[int], shift: int) -> list[_Row]:
     """[(low, high, count)] by octaves, as bcc prints them: 0..1, 2..3, 4..7, ..."""
-    octaves: list[int] = []
-    for index, count in enumerate(counts):
-        if count:
-            octave = max(bounds(index, shift)[0].bit_length() - 1, 0)
-            octaves.extend([0] * (octave + 1 - len(octaves)))
-            octaves[octave] += count
-    return [((1 << i) if i else 0, (2 << i) - 1, count) for i, count in enumerate(octaves)]
+    return _log2_rows(_filled(counts), shift)
+
+
+def _log2_rows(filled: _Filled, shift: int) -> list[_Row]:
+    """The same of the buckets that hold events."""
+    return _octave_rows(_added([(_octave(index, shift), count) for index, count in filled]))
+
+
+def _octave_rows(octaves: Iterable[tuple[int, int]]) -> list[_Row]:
+    """The rows of (octave, count) pairs, in ascending order."""
+    counts = dict(octaves)
+    last = max(counts, default=-1)
+    return [((1 << i) if i else 0, (2 << i) - 1, counts.get(i, 0)) for i in range(last + 1)]
 
 
 def lines(table: Sequence[_Row], unit: str) -> str:
@@ -144,68 +210,90 @@ def lines(table: Sequence[_Row], unit: str) -> str:
     return "".join(result)
 
 
+@lru_cache(1 << 10)  # thousands of threads that waited a few times have few different histograms
+def _log2_lines(octaves: tuple[tuple[int, int], ...], unit: str) -> str:
+    """The classic histogram of (octave, count) pairs, in ascending order."""
+    return lines(_octave_rows(octaves), unit)
+
+
 def buckets(table: Sequence[_Row], unit: str) -> list[dict[str, int]]:
     """The JSON list of (low, high, count) rows that hold events."""
-    return [
-        {"lo_" + unit: low, "hi_" + unit: high, "count": count}
-        for low, high, count in table
-        if count
-    ]
+    lowest, highest = "lo_" + unit, "hi_" + unit
+    return [{lowest: low, highest: high, "count": count} for low, high, count in table if count]
+
+
+def _number(value: float | None) -> str:
+    """A figure in three digits or whole, so that a line of them fits into 80 columns."""
+    if value is None:
+        return "-"
+    if value >= 100 or not value:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 1 else f"{value:.3f}"
 
 
 class Histogram:
     """How long some events took: a fixed-point histogram, and their exact figures.
 
-    count; total, max: in nanoseconds; slots: the counts of the buckets, 2**shift an octave;
-    unit: "us" or "ms", of which the buckets are.
+    count; total, max: in nanoseconds; filled: (index, count) of the buckets that hold events,
+    ascending; shift: there are 2**shift buckets an octave; unit: "us" or "ms", of which they are.
     """
 
-    __slots__ = "count", "total", "max", "slots", "shift", "unit"
+    __slots__ = "count", "total", "max", "filled", "shift", "unit"
 
     def __init__(self, sums: Any, shift: int, unit: str = "us") -> None:
-        """sums: a record or Histogram with count, total, max and slots."""
-        self.count, self.total, self.max, self.slots = sums.count, sums.total, sums.max, sums.slots
+        """sums: a record with count, total, max and slots, the counts of the buckets."""
+        self.count, self.total, self.max = sums.count, sums.total, sums.max
+        self.filled = _filled(sums.slots)
         self.shift, self.unit = shift, unit
 
-    def add(self, other: Any) -> None:
+    def add(self, other: Histogram) -> None:
         """Take the events of another one, of the same shift and unit, too."""
         self.count += other.count
         self.total += other.total
         self.max = max(self.max, other.max)
-        self.slots = merge(self.slots, other.slots)
+        self.filled = _added(sorted(self.filled + other.filled))
 
     def figures(self) -> dict[str, float | None]:
         """{"p50": value, ..., "max", "avg"} in units; None where there are no events."""
         scale = _UNITS[self.unit][1]
-        found: dict[str, float | None] = {
-            label: percentile(self.slots, self.shift, q, self.max / scale)
-            for label, q in QUANTILES.items()
-        }
+        values = _percentiles(self.filled, self.shift, QUANTILES.values(), self.max / scale)
+        found = dict(zip(QUANTILES, values))
         found["max"] = self.max / scale if self.count else None
         found["avg"] = self.total / scale / self.count if self.count else None
         return found
 
-    def text(self, number: Callable[[Any], str], fine: bool = False) -> str:
-        """The classic histogram, and below it a line with the figures.
+    def text(self, fine: bool = False) -> str:
+        """The classic histogram, and below it two lines with the figures.
 
-        number: from a figure to its text; fine: a row for each bucket instead of each octave.
+        fine: a row for each bucket instead of each octave.
         """
-        units, name = whole(self.slots, self.shift), _UNITS[self.unit][0]
-        table = rows(units, self.shift) if fine else log2_rows(units, self.shift)
-        figures = [f"{label} = {number(value)}" for label, value in self.figures().items()]
-        return f"{lines(table, name)}{', '.join(figures)} {name}, count: {self.count}\n"
+        name, scale = _UNITS[self.unit]
+        if fine:
+            table = lines(_rows(_whole(self.filled, self.shift), self.shift), name)
+        else:
+            octaves = [(_whole_octave(index, self.shift), count) for index, count in self.filled]
+            table = _log2_lines(tuple(_added(octaves)), name)
+        p50, p90, p99, p999, most, average = map(_number, self.figures().values())
+        return (
+            f"{table}p50 = {p50}, p90 = {p90}, p99 = {p99}, p99.9 = {p999}, max = {most}\n"
+            f"avg = {average} {name}, total: {_number(self.total / scale)} {name}, "
+            f"count: {self.count}\n"
+        )
 
     def record(self) -> dict[str, Any]:
         """The members of a JSON record."""
-        figures = self.figures()
-        found: dict[str, Any] = {
+        p50, p90, p99, p999, _, average = self.figures().values()
+        unit, shift = self.unit, self.shift
+        whole_units = _whole(self.filled, shift)
+        return {
             "count": self.count,
             "total_ns": self.total,
             "max_ns": self.max if self.count else None,
-            "avg_" + self.unit: figures["avg"],
+            f"avg_{unit}": average,
+            f"p50_{unit}": p50,
+            f"p90_{unit}": p90,
+            f"p99_{unit}": p99,
+            f"p999_{unit}": p999,
+            "steps": 1 << shift,
+            "buckets": buckets([(*bounds(i, shift), count) for i, count in whole_units], unit),
         }
-        for label in QUANTILES:
-            found[f"{label.replace('.', '')}_{self.unit}"] = figures[label]
-        found["steps"] = 1 << self.shift
-        found["buckets"] = buckets(rows(whole(self.slots, self.shift), self.shift), self.unit)
-        return found

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     Cell = str | float | None
 
@@ -105,15 +107,25 @@ def json_line(record: dict[str, object]) -> str:
     A float is rounded to 6 places; a byte that was not UTF-8 reads \xNN.
     Raises ValueError for a float that is not finite.
     """
-    import json
+    return _encoder()(_plain(record)) + "\n"
 
-    return json.dumps(_plain(record), separators=(",", ":"), allow_nan=False) + "\n"
+
+@lru_cache(None)
+def _encoder() -> Callable[[object], str]:
+    """json.dumps() would make one for each record."""
+    from json import JSONEncoder
+
+    return JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 def _plain(value: object) -> object:
+    if value is None or isinstance(value, int):  # most values: first
+        return value
     if isinstance(value, float):
         return round(value, 6)
     if isinstance(value, str):
+        if value.isascii():
+            return value
         return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}

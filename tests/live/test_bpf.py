@@ -613,3 +613,38 @@ def test_without_btf():
         "this kernel has no BTF in /sys/kernel/btf/vmlinux, which the program needs. Boot a kernel "
         "with CONFIG_DEBUG_INFO_BTF=y"
     )
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("batches", [True, False])
+def test_keys_are_removed_by_one_call_or_one_by_one(monkeypatch, batches):
+    """Also those of which some are not there, first, last and in between."""
+    from crisis.bpf import map as map_module
+
+    table = bpf.Map("removed", 1, 4, 8, 10000)
+    keys = [struct.pack("=I", number) for number in range(9000)]
+    for key in keys:
+        table.update(key, bytes(8))
+    for number in 0, 17, 18, 4000, 8998:
+        assert table.delete(keys[number])
+    if not batches:
+        monkeypatch.setattr(map_module, "MAP_DELETE_BATCH", 9999)
+    table.remove_all(b"")
+    table.remove_all(b"".join(keys[:-1]))
+    assert table.items() == [(keys[-1], bytes(8))]
+    os.close(table.fd)
+
+
+@pytest.mark.guest
+def test_entries_may_be_removed_while_a_map_is_read():
+    table = bpf.Map("read", 1, 4, 2048, 5000)
+    keys = {struct.pack("=I", number) for number in range(3000)}
+    for key in keys:
+        table.update(key, key * 512)
+    found = []
+    for batch in table.batches():
+        assert all(value == key * 512 for key, value in batch)
+        found += [key for key, _ in batch]
+        table.remove_all(b"".join(key for key, _ in batch))
+    assert len(found) == 3000 and set(found) == keys and table.items() == []
+    os.close(table.fd)

@@ -107,30 +107,63 @@ def test_figures_of_a_histogram():
         assert sum(bucket["count"] for bucket in record["buckets"]) == 4
         assert all(bucket["lo_" + unit] <= bucket["hi_" + unit] for bucket in record["buckets"])
     found.add(found)
-    assert (found.count, found.total, found.max, sum(found.slots)) == (8, 2014000, 1000000, 8)
+    assert (found.count, found.total, found.max) == (8, 2014000, 1000000)
+    assert found.filled == [(index, 2 * count) for index, count in enumerate(slots) if count]
     assert found.figures()["avg"] == figures["avg"]
 
 
+def histogram(*times, shift=0):
+    """The Histogram of times in microseconds, as the program would have counted them."""
+    slots = [0] * hist.slots(shift, 38 + hist.FRACTION)
+    for us in times:
+        slots[hist.bucket(int(us * (1 << hist.FRACTION)), shift)] += 1
+    ns = [int(us * 1000) for us in times]
+    sums = SimpleNamespace(count=len(ns), total=sum(ns), max=max(ns, default=0), slots=slots)
+    return hist.Histogram(sums, shift)
+
+
 def test_text_of_a_histogram():
-    slots = [0] * hist.slots(0, 10 + hist.FRACTION)
-    slots[hist.bucket(5 << hist.FRACTION, 0)] = 3
-    found = hist.Histogram(SimpleNamespace(count=3, total=15000, max=5000, slots=slots), 0)
-    lines = found.text("{:.1f}".format).splitlines()
+    lines = histogram(5, 5, 5).text().splitlines()
     assert lines[0] == "     usecs               : count     distribution"
     assert lines[3].split() == ["4", "->", "7", ":", "3", "|" + "*" * 40 + "|"]
-    assert lines[-1].endswith(", max = 5.0, avg = 5.0 usecs, count: 3") and lines[-1].startswith(
-        "p50 = "
-    )
+    assert lines[-2].startswith("p50 = ") and lines[-2].endswith(", max = 5.0")
+    assert lines[-1] == "avg = 5.0 usecs, total: 15.0 usecs, count: 3"
+
+
+def test_rows_of_the_same_octaves_are_those_of_each_histogram():
+    for times in (0.2, 1.5), (0.3, 1.5), (1, 5000), (1, 5000, 5000), (3,), (1.5, 0.2):
+        found = histogram(*times, shift=2)
+        counts = [0] * 60
+        for us in times:
+            counts[hist.bucket(int(us), 2)] += 1
+        rows = "".join(found.text().splitlines(True)[:-2])
+        assert rows == hist.lines(hist.log2_rows(counts, 2), "usecs")
+
+
+@pytest.mark.parametrize("us", [0.01, 3, 456, 1234567.8, 99999999])
+def test_figures_fit_into_80_columns(us):
+    """Up to 100 seconds in microseconds, and a million events an hour."""
+    for line in histogram(*[us] * 3, us / 3).text().splitlines()[-2:]:
+        assert len(line) <= 80
+
+
+def test_percentiles_of_one_walk_are_those_of_each_share():
+    rng = random.Random(3)
+    for events in 1, 2, 3, 10, 1000:
+        found = histogram(*(rng.lognormvariate(5, 2) for _ in range(events)), shift=4)
+        counts = [0] * (found.filled[-1][0] + 1)
+        for index, count in found.filled:
+            counts[index] = count
+        for label, q in hist.QUANTILES.items():
+            assert found.figures()[label] == hist.percentile(counts, 4, q, found.max / 1e3)
 
 
 def test_a_histogram_of_nothing_has_no_figures():
-    found = hist.Histogram(SimpleNamespace(count=0, total=0, max=0, slots=[0] * 9), 0)
+    found = histogram()
     assert set(found.figures().values()) == {None} and found.record()["max_ns"] is None
     assert found.record()["buckets"] == []
-    assert (
-        found.text(str)
-        == "p50 = None, p90 = None, p99 = None, p99.9 = None, max = None, avg = None usecs, "
-        "count: 0\n"
+    assert found.text() == (
+        "p50 = -, p90 = -, p99 = -, p99.9 = -, max = -\navg = - usecs, total: 0 usecs, count: 0\n"
     )
 
 

@@ -24,11 +24,9 @@ class FakeMap(dict):
     def lookup(self, key):
         return self[key]
 
-    def records(self):
-        return [
-            (self.key_layout.unpack(key), self.value_layout.unpack(value))
-            for key, value in self.items()
-        ]
+    def batches(self):
+        for item in list(self.items()):
+            yield [item]
 
     def write(self, key, *values):
         self[self.key_layout.pack(key)] = self.value_layout.pack(*values)
@@ -38,8 +36,9 @@ class FakeMap(dict):
         self[self.key_layout.pack(key)] = bytes(24)
         self.written.append(key)
 
-    def remove(self, key):
-        del self[self.key_layout.pack(*key)]
+    def remove_all(self, keys):
+        for at in range(0, len(keys), 8):
+            del self[keys[at : at + 8]]
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from .syscall import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from typing import Any
 
     from .program import Program
@@ -169,28 +169,6 @@ class Map:
         """Remove a key; False when it was not there."""
         return self.delete(self._key(key))
 
-    def remove_all(self, keys: Iterable[Any]) -> None:
-        """Remove these keys of a hash map: in one call (Linux 5.6), else one by one."""
-        left = [self._key(key) for key in keys]
-        while left:
-            names = ctypes.create_string_buffer(b"".join(left))
-            attr = ctypes.create_string_buffer(
-                struct.pack(
-                    "=QQQQIIQQ", 0, 0, syscalls.address(names), 0, len(left), self.fd, 0, 0
-                ),
-                144,
-            )
-            try:
-                syscalls.call("bpf", MAP_DELETE_BATCH, attr, len(attr))
-                return
-            except OSError as exc:
-                if exc.errno != errno.ENOENT:  # the kernel has no such command for this map
-                    for name in left:
-                        self.delete(name)
-                    return
-            # The call ends at a key that is not there.
-            del left[: struct.unpack_from("=I", attr, 32)[0] + 1]
-
     def records(self) -> list[tuple[Any, Any]]:
         """[(key, value)] of a hash or array map, not of a per-CPU map."""
         key, value = self.key_layout, self.value_layout
@@ -229,6 +207,25 @@ class Map:
             raise
         return True
 
+    def remove_all(self, keys: bytes) -> None:
+        """Remove the keys that lie end to end, by one call (Linux 5.6) or else one by one."""
+        size, done = self.key_size, 0
+        data = ctypes.create_string_buffer(keys, len(keys))
+        while done * size < len(keys):
+            where, left = syscalls.address(data) + done * size, len(keys) // size - done
+            attr = ctypes.create_string_buffer(
+                struct.pack("=QQQQIIQQ", 0, 0, where, 0, left, self.fd, 0, 0), 144
+            )
+            try:
+                syscalls.call("bpf", MAP_DELETE_BATCH, attr, len(attr))
+                return
+            except OSError as exc:
+                if exc.errno != errno.ENOENT:
+                    break
+            done += struct.unpack_from("=I", attr.raw, 32)[0] + 1  # the next one is not there
+        for at in range(done * size, len(keys), size):
+            self.delete(keys[at : at + size])
+
     def keys(self) -> Iterator[bytes]:
         """All keys, by MAP_GET_NEXT_KEY; a map that changes meanwhile may repeat or skip some."""
         following = ctypes.create_string_buffer(self.key_size)
@@ -254,19 +251,26 @@ class Map:
 
     def items(self) -> list[tuple[bytes, bytes]]:
         """[(key, value)] of a hash or array map: by batches (Linux 5.6), else one by one."""
+        return [item for batch in self.batches() for item in batch]
+
+    def batches(self) -> Iterator[list[tuple[bytes, bytes]]]:
+        """Yield the same in lists of at most some thousand.
+
+        What has been yielded may be removed from a hash map before the next ones are read.
+        """
         size, stride = self.key_size, self._stride
-        return [
-            (keys[i * size : (i + 1) * size], values[i * stride : (i + 1) * stride])
-            for count, keys, values in self.chunks()
-            for i in range(count)
-        ]
+        for count, keys, values in self.chunks():
+            yield [
+                (keys[i * size : (i + 1) * size], values[i * stride : (i + 1) * stride])
+                for i in range(count)
+            ]
 
     def chunks(self) -> Iterator[tuple[int, bytes, bytes]]:
         """Yield (count, keys, values): some thousand entries at a time, end to end.
 
         For a map too large for a list.
         """
-        chunk = max(1, min(self.max_entries, 4096, (1 << 22) // max(self._stride, 1)))
+        chunk = max(1, min(self.max_entries, 4096, (1 << 18) // max(self._stride, 1)))
         # The cursor is a bucket number for hash maps, a key for arrays.
         cursor = ctypes.create_string_buffer(max(4, self.key_size))
         started = 0
@@ -309,7 +313,11 @@ class Map:
                     return
                 raise OSError(code, os.strerror(code or 0))
             if count:
-                yield count, keys.raw[: count * self.key_size], values.raw[: count * self._stride]
+                yield (
+                    count,
+                    ctypes.string_at(keys, count * self.key_size),
+                    ctypes.string_at(values, count * self._stride),
+                )
             started = 1
             if code == errno.ENOENT:
                 return
@@ -447,8 +455,16 @@ class Banks:
 
     def hash(self, name: str) -> list[tuple[Any, Any]]:
         """[(key, value)] of a hash map, whose keys have the bank's number as a member `bank`."""
+        return list(self.each(name))
+
+    def each(self, name: str) -> Iterator[tuple[Any, Any]]:
+        """Yield the same one by one, for a map of thousands of entries; to be read to its end."""
         map_ = self._maps[name]
-        found = [(key, value) for key, value in map_.records() if key.bank == self._old]
-        if not self._final:
-            map_.remove_all(key for key, _ in found)
-        return found
+        key_of, value_of = map_.key_layout.unpack, map_.value_layout.unpack
+        for batch in map_.batches():
+            found = [(key_of(key), key, value) for key, value in batch]
+            found = [item for item in found if item[0].bank == self._old]
+            if not self._final:
+                map_.remove_all(b"".join([key for _, key, _ in found]))
+            for named, _, value in found:
+                yield named, value_of(value)

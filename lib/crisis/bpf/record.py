@@ -14,6 +14,7 @@ numbers.
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from operator import itemgetter
 
 TYPE_CHECKING = False  # mypy takes it for true; typing itself would cost a start milliseconds
@@ -117,6 +118,12 @@ class Record(tuple[object, ...]):
         return f"{type(self).__name__}({values})"
 
 
+@lru_cache(None)
+def _numbers(code: str, number: int) -> struct.Struct:
+    """An array of numbers."""
+    return struct.Struct(f"={number}{code}")
+
+
 class Layout:
     """How values of one type lie in memory.
 
@@ -149,6 +156,8 @@ class Layout:
         # A last array may have fewer elements in memory: in a map whose values were made shorter,
         # or in a record that was sent so.
         self._element = struct.calcsize("=1" + last[-1]) if len(last) > 1 else 0
+        # the type of its elements, where it is the only array of numbers
+        self._only = last[-1] if self._arrays == [(len(fields) - 1, last[-1:])] else ""
         if codes[-1][-1] == "x":
             codes.pop()
         self._head = struct.Struct("=" + "".join(codes[:-1] if self._element else codes))
@@ -161,6 +170,10 @@ class Layout:
         if not self._arrays and len(data) >= self.size:
             return self._make(self._struct.unpack_from(data))
         values = self._head.unpack_from(data)
+        if self._only:
+            number = (min(len(data), self._end) - self._head.size) // self._element
+            numbers = _numbers(self._only, number).unpack_from(data, self._head.size)
+            return self._make((*values, numbers))
         if self._element:
             values = (*values, data[self._head.size : self._end])
         if not self._arrays:

@@ -60,7 +60,7 @@ class Summary:
         parts = ["\n" + (cli.timestamp() + "\n" if timestamp else "")]
         for kind, times in self.kinds.items():
             if times.count:
-                parts.append(f"kind = {kind}\n{times.text('{:.1f}'.format)}\n")
+                parts.append(f"kind = {kind}\n{times.text()}\n")
         if not self.processes:
             return "".join(parts) + f"no direct reclaim in {self.seconds:.1f} s\n"
         rows = [

@@ -122,12 +122,12 @@ class Tracer:
         total = self._histogram(sums[0])
         for found in sums[1:]:
             if found.count:
-                total.add(found)
+                total.add(self._histogram(found))
         return [Group("", "", total)]
 
     def _keyed(self) -> list[Group]:
         groups = []
-        for key, found in self._banks.hash("key_hists"):
+        for key, found in self._banks.each("key_hists"):
             name, comm = key.a, table.decode(found.comm)
             if self._key == "comm":
                 name, comm = comm, ""
@@ -143,7 +143,7 @@ class Tracer:
 
     def _waiters(self) -> list[tuple[int, Any]]:
         """Threads that only ran have no count."""
-        threads = [(key.tid, found) for key, found in self._banks.hash("waiters") if found.count]
+        threads = [(key.tid, found) for key, found in self._banks.each("waiters") if found.count]
         threads.sort(key=lambda thread: -thread[1].total)
         return threads
 
