@@ -345,25 +345,27 @@ def runqlat(world, module, data):
 
 
 def irqtime(world, module, data):
-    """data: {"intervals": [{"interrupts": [{"kind": line, vector or soft, "number", "cpu", "ns":
-    [[time, how many]]}]}], "losses": [...]}."""
+    """data: {"intervals": [{"interrupts": [{"kind": line, vector or soft, "number", "cpu", "cgroup"
+    (of the tasks), "ns": [[time, how many]]}]}], "losses": [...]}."""
     if data is None:
         return
-    intervals = iter(data["intervals"])
+    from crisis import hist
+
+    intervals, kinds = iter(data["intervals"]), ("line", "vector", "soft")
+    module.COUNTERS = module.SOURCES["lines"].counters
 
     def fill(bank):
-        slots = program.params["slots"]
+        slots, unit = program.params["slots"], 1 if program.params["nanoseconds"] else 1000
         for entry in next(intervals, {}).get("interrupts", ()):
+            wanted = program.params["cgroup"] in (0, cgroup_id(entry.get("cgroup")))
+            if not wanted or not program.params["kinds"] >> kinds.index(entry["kind"]) & 1:
+                continue
             counts, total, most = [0] * max(slots, 64), 0, 0
             for ns, number in entry["ns"]:
-                counts[max(ns.bit_length() - 1, 0)] += number
+                counts[hist.bucket(ns // unit, 0)] += number
                 total, most = total + ns * number, max(most, ns)
             key = struct.pack(
-                "=4I",
-                ("line", "vector", "soft").index(entry["kind"]),
-                entry["number"],
-                entry["cpu"],
-                bank,
+                "=4I", kinds.index(entry["kind"]), entry["number"], entry["cpu"], bank
             )
             maps["sources"].update(
                 key, struct.pack(f"=3Q{slots}Q", sum(counts), total, most, *counts[:slots])
@@ -371,6 +373,9 @@ def irqtime(world, module, data):
 
     maps = {"bank": Bank(fill)}
     program = Program(world, module, maps, losses(data))
+
+
+hardirqs = softirqs = irqtime
 
 
 class Array(FakeMap):

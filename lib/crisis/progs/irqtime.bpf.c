@@ -2,9 +2,13 @@
 /*
  * Times hard interrupts (by line and, on x86, by vector) and softirqs, from their entry and exit
  * tracepoints.  What hard interrupts take during a softirq is not counted as the softirq's.
+ *
+ * Programs of irqtime, hardirqs and softirqs.  PARAM(kinds) is a mask of the KIND_* that are
+ * recorded; PARAM(nanoseconds) the unit of the histogram, else microseconds.
  */
 #include "crisis.bpf.h"
 #include "hist.bpf.h"
+#include "task.bpf.h"
 
 #define MAX_SLOTS 64
 
@@ -48,7 +52,10 @@ static __always_inline void record(u32 kind, u32 id, u64 ns)
 	u32 *current_bank = bank.lookup(&zero);
 	u64 slot, slots = PARAM(slots);
 
-	if (!current_bank)
+	if (!current_bank || !(PARAM(kinds) >> kind & 1))
+		return;
+	/* The time is that of the task which the interrupt has interrupted. */
+	if (PARAM(cgroup) && !in_cgroup((void *)bpf_get_current_task()))
 		return;
 	key.bank = *current_bank;
 	s = sources.lookup(&key);
@@ -68,7 +75,7 @@ static __always_inline void record(u32 kind, u32 id, u64 ns)
 	if (ns > s->max)
 		s->max = ns;
 	if (slots) {
-		slot = LOG_LINEAR(ns, 0);
+		slot = LOG_LINEAR(PARAM(nanoseconds) ? ns : fixed_us(ns) >> 10, 0);
 		BOUND_SLOT(slot, slots, 63);
 		s->slots[slot]++;
 	}
