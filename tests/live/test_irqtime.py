@@ -2,6 +2,7 @@
 """irqtime on the running kernel, against the kernel's own counts and times.  Needs root."""
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -13,14 +14,17 @@ import pytest
 
 from crisis import bpf
 from crisis.bpf import cache
-from crisis.kernel import interrupts, sysfs
+from crisis.kernel import cgroup, interrupts, sysfs
+from crisis.trace import irqs
 from helpers import (
     SLOW,
     as_nobody,
     attached,
     cpu_time,
+    enable_controllers,
     load,
     needs_quiet_machine,
+    remove_cgroup,
     run,
     stop,
     tool,
@@ -39,6 +43,21 @@ while True:
     s.send(data)
     s.recv(65536)
 """
+
+
+@contextlib.contextmanager
+def task_cgroup(name):
+    """A new cgroup of the hierarchy that tasks are placed in: its directory."""
+    found = cgroup.task_hierarchy()
+    if found is None:
+        pytest.skip("no cgroup hierarchy is mounted")
+    enable_controllers(found[0])
+    directory = f"{found[0]}/crisis-{name}-{os.getpid()}"
+    os.mkdir(directory)
+    try:
+        yield directory
+    finally:
+        remove_cgroup(directory)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -141,11 +160,19 @@ def test_what_the_programs_do_not_see_is_counted_and_its_time_estimated(tmp_path
     assert text.count("bpf_get_prandom_u32") == 3  # lines, vectors and softirqs
     args = command.get_parser().parse_args(["-j", "--source", "vectors", "--no-cache"])
     command.SOURCES["lossy"] = bpf.Source(
-        "irqtime.lossy", None, whole.points, whole.params, whole.counters, whole.defines, text=text
+        "irqtime.lossy",
+        None,
+        whole.points,
+        whole.params,
+        whole.counters,
+        whole.defines,
+        whole.has,
+        constants=whole.constants,
+        text=text,
     )
     lossy, exact = (
-        command.Tracer(argparse.Namespace(**dict(vars(args), source="lossy"))),
-        command.Tracer(args),
+        irqs.Tracer(argparse.Namespace(**dict(vars(args), source="lossy")), command.SOURCES),
+        irqs.Tracer(args, command.SOURCES),
     )
     with workload(FLOOD):
         lossy.read(False)  # what ran between the two attachments
@@ -157,7 +184,8 @@ def test_what_the_programs_do_not_see_is_counted_and_its_time_estimated(tmp_path
         ours, _ = lossy.read(True)
         truth, _ = exact.read(True)
     found, wanted = [
-        {s.row()[:2]: s for s in command.grouped(sources, False)} for sources in (ours, truth)
+        {(s.kind, s.name if s.irq is None else s.irq): s for s in irqs.grouped(found)}
+        for found in (ours, truth)
     ]
     busy = {row: s for row, s in wanted.items() if s.number() > 1000}
     assert ("soft", "NET_RX") in busy
@@ -234,6 +262,31 @@ def test_time_against_another_tool():
 
 
 @pytest.mark.guest
+def test_interrupts_of_the_tasks_of_a_cgroup(tmp_path):
+    """A load in one cgroup: nearly all NET_RX come in its tasks, and none in an empty one."""
+    usable("irqtime", "lines", "0.01", "1")
+    with contextlib.ExitStack() as stack:
+        busy, idle = (stack.enter_context(task_cgroup(name)) for name in ("irq-busy", "irq-idle"))
+        child = stack.enter_context(workload(FLOOD))
+        with open(busy + "/cgroup.procs", "w") as f:
+            f.write(str(child.pid))
+        tracers = [attached("irqtime", "-j", *more) for more in ((), ("-c", busy), ("-c", idle))]
+        time.sleep(2 * SLOW)
+        texts = [stop(tracer) for tracer in tracers]
+        child.kill()
+        child.wait()
+    everything, inside, outside = ([json.loads(line) for line in t.splitlines()] for t in texts)
+    whole, part = (
+        next(r for r in records if r.get("name") == "NET_RX") for records in (everything, inside)
+    )
+    # The first tracer runs a little longer than the second.
+    assert 0.5 * whole["count"] < part["count"] <= whole["count"]
+    assert part["avg_us"] == pytest.approx(whole["avg_us"], rel=0.3)
+    assert part["unseen"] is inside[-1]["lost"]["unseen"] is None and whole["unseen"] is not None
+    assert [r["count"] for r in outside] == [0, 0]  # the totals
+
+
+@pytest.mark.guest
 def test_no_cpu_has_more_time_than_there_is():
     usable("irqtime", "lines", "0.01", "1")
     with workload(FLOOD):
@@ -271,7 +324,7 @@ def test_histogram_holds_each_one():
             total = r["total_ns"] * measured / r["count"]
             if r["record"] == "irq" or not r["unseen"]:
                 assert low <= total + 1 <= 2 + sum(b["hi_ns"] * b["count"] for b in r["buckets"])
-    assert "soft = NET_RX\n     nsecs               : count     distribution\n" in text
+    assert "softirq = NET_RX\n     usecs               : count     distribution\n" in text
 
 
 def test_text():
@@ -326,12 +379,13 @@ def test_lines_have_the_names_of_their_handlers():
 def test_a_full_table_is_told():
     """The table with room for two of them, on a kernel that has a dozen."""
     command = load("irqtime")
-    obj = cache.build(command.SOURCES["lines"])
+    source = command.SOURCES["lines"]
+    obj = cache.build(source)
     if obj.unusable:
         pytest.skip(obj.unusable)
     program = bpf.Program(
         obj,
-        {"slots": 0},
+        dict(dict.fromkeys(source.params, 0), kinds=irqs.HARD | irqs.SOFT),
         {
             "states": {"max_entries": bpf.possible_cpus()},
             "empty": {"value_size": 24},

@@ -49,13 +49,16 @@ static __always_inline void record(u32 kind, u32 id, u64 ns)
 	struct key key = { .kind = kind, .id = id, .cpu = bpf_get_smp_processor_id() };
 	struct source *s, *blank;
 	int zero = 0;
-	u32 *current_bank = bank.lookup(&zero);
+	u32 *current_bank;
 	u64 slot, slots = PARAM(slots);
 
-	if (!current_bank || !(PARAM(kinds) >> kind & 1))
+	if (!(PARAM(kinds) >> kind & 1))
 		return;
-	/* The time is that of the task which the interrupt has interrupted. */
+	/* Filter on the task that was interrupted. */
 	if (PARAM(cgroup) && !in_cgroup((void *)bpf_get_current_task()))
+		return;
+	current_bank = bank.lookup(&zero);
+	if (!current_bank)
 		return;
 	key.bank = *current_bank;
 	s = sources.lookup(&key);

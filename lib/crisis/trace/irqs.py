@@ -24,15 +24,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HARD",
-    "HARD_SOURCES",
     "SOFT",
-    "SOURCES",
     "Interrupt",
     "Tracer",
     "Unseen",
     "collect",
     "grouped",
     "note_losses",
+    "sources",
     "totals",
 ]
 
@@ -67,28 +66,25 @@ _LINES, _SOFT = _points(("irq_handler",), "on_line"), _points(("softirq",), "on_
 _VECTORS = _points([name for _, name in VECTORS.values()], "on_vector")
 
 
-def _source(name: str, points: Sequence[Sequence[str]]) -> Source:
-    return bpf.Source(
-        name,
-        "irqtime.bpf.c",
-        points,
-        (*task.PARAMS, "kinds", "nanoseconds", "slots"),
-        _COUNTERS,
-        dict(task.DEFINES, KIND_LINE=LINE, KIND_VECTOR=VECTOR, KIND_SOFT=SOFT_VECTOR),
-        task.HAS,
-        constants=task.CONSTANTS,
-    )
+def sources(command: str, kinds: int) -> dict[str, Source]:
+    """{name: Source} of a command that records these kinds: HARD, SOFT or both.
 
-
-# Softirqs need the programs for hard interrupts too, whose time is not theirs.
-SOURCES = {
-    "vectors": _source("irqtime.vectors", _VECTORS + _LINES + _SOFT),
-    "lines": _source("irqtime.lines", _LINES + _SOFT),
-}
-HARD_SOURCES = {
-    "vectors": _source("hardirqs.vectors", _VECTORS + _LINES),
-    "lines": _source("hardirqs.lines", _LINES),
-}
+    Softirqs need the programs for hard interrupts too, whose time is not theirs.
+    """
+    lines = _LINES + _SOFT if kinds & SOFT else _LINES
+    return {
+        name: bpf.Source(
+            f"{command}.{name}",
+            "irqtime.bpf.c",
+            points,
+            (*task.PARAMS, "kinds", "nanoseconds", "slots"),
+            _COUNTERS,
+            dict(task.DEFINES, KIND_LINE=LINE, KIND_VECTOR=VECTOR, KIND_SOFT=SOFT_VECTOR),
+            task.HAS,
+            constants=task.CONSTANTS,
+        )
+        for name, points in (("vectors", _VECTORS + lines), ("lines", lines))
+    }
 
 
 class Interrupt:
@@ -231,9 +227,9 @@ class Tracer:
     """The programs, and the reading of their banks."""
 
     def __init__(
-        self, args: Namespace, sources: Mapping[str, Source] = SOURCES, kinds: int = HARD | SOFT
+        self, args: Namespace, sources: Mapping[str, Source], kinds: int = HARD | SOFT
     ) -> None:
-        """args: source, cgroup, dist and nanoseconds of the options; kinds: HARD, SOFT or both."""
+        """args: source, cgroup, dist and nanoseconds of the options; kinds: those of sources()."""
         slots, cpus = _SLOTS if args.dist else 0, bpf.possible_cpus()
         self._soft_names = interrupts.softirqs()
         self._line_names: dict[int, str] = {}
