@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""irqtime against hardirqs and softirqs of libbpf-tools and bcc, interleaved: start, memory, cost
-of an interrupt.
+"""irqtime, hardirqs and softirqs against those of libbpf-tools and bcc, interleaved: start, memory,
+cost of an interrupt.
 
 Needs root, libbpf-tools and bpftool; bpfcc-tools with kernel headers where
 there are any.  A peer that does not run is left out aloud.  Prints Markdown tables.
@@ -17,14 +17,15 @@ import runqlat as bench  # the one beside this file: how it starts, times and co
 OURS = os.path.join(bench.ROOT, "bin/irqtime")
 RUNS = 12
 FLOOD = (
-    "import "
-    "socket,sys\ns=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)\ns.bind(('127.0.0.1',0))\n"
+    "import socket\ns=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)\ns.bind(('127.0.0.1',0))\n"
     "s.connect(s.getsockname())\nfor i in range(100000):\n s.send(b'x')\n s.recv(9)\n"
 )
 COMMANDS = {
     "ours": [OURS],
     "ours, --source lines": [OURS, "--source", "lines"],
     "ours, -d": [OURS, "-d"],
+    "our softirqs": [os.path.join(bench.ROOT, "bin/softirqs")],
+    "our hardirqs": [os.path.join(bench.ROOT, "bin/hardirqs")],
     "libbpf-tools softirqs": ["/usr/sbin/softirqs"],
     "libbpf-tools hardirqs": ["/usr/sbin/hardirqs"],
     "bcc softirqs": ["/usr/sbin/softirqs-bpfcc"],

@@ -233,7 +233,7 @@ PEER = shutil.which("softirqs-libbpf", path="/usr/sbin") or shutil.which(
 
 
 def side_by_side():
-    """NET_RX's share of a CPU by irqtime and by softirqs of libbpf-tools, in overlapping seconds."""
+    """NET_RX's share of a CPU by irqtime and by libbpf-tools' softirqs, in overlapping seconds."""
     tracer = attached("irqtime", "-j")
     # Not in microseconds, to which it truncates each one.
     other = subprocess.run([PEER, "-N", "2", "1"], capture_output=True, text=True)
