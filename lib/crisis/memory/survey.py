@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import os
+from operator import attrgetter
 
 from .. import cli
 from . import PAGE
 from .file_arguments import note_left_out, span, walk
 from .mapping import pages_of
-from .record import CHANGE, COLUMNS, FILE, PAGES, percent
+from .record import COLUMNS, Record, from_states, states
 from .residency import Residency
 
 TYPE_CHECKING = False
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-    from .record import Record
     from .residency import Counts
     from .survey_printer import Printer
 
@@ -70,16 +70,9 @@ class Sums:
 
     def record(self, name: str | None) -> Record:
         nothing = self.files == self.unknown and self.files
-        return (
-            name,
-            self.size,
-            None if nothing else self.pages,
-            *([None] * 4 if nothing else self.rest),
-            None,
-            None,
-            (self.files, self.unknown),
-            self.extent * PAGE,
-        )
+        counts = None if nothing else (self.pages, *self.rest)
+        extent = self.extent * PAGE
+        return Record(name, self.size, counts, None, self.files, self.unknown, extent=extent)
 
 
 def _sum(one: Iterable[int | None], other: Iterable[int | None]) -> list[int | None]:
@@ -104,8 +97,8 @@ class Survey:
         self.sums: dict[int, _State] = {}  # of the arguments by their index, with several processes
         self._field = COLUMNS[args.sort or "RES"][0]
         # {name: pages} of this report and of the one before, with --watch.
-        self.before: dict[str, int | None] | None = None
-        self.now: dict[str, int | None] | None = None
+        self.before: dict[str | None, int | None] | None = None
+        self.now: dict[str | None, int | None] | None = None
 
     def failed(self, path: str, what: str, why: object) -> None:
         self.failures += 1
@@ -130,8 +123,7 @@ class Survey:
                 if not again:
                     self.total.add(size, counts, extent)
                 shown_as = prefix + name if prefix else shown
-                found = counts or (None,) * 5
-                self.record((shown_as, size, *found, where, None, None, extent))
+                self.record(Record(shown_as, size, counts, where, extent=extent))
 
     def _measure_part(self, fd: int, st: os.stat_result, size: int) -> Counts | None:
         return self.residency.measure_range(fd, st, *span(self._part, size))
@@ -165,8 +157,8 @@ class Survey:
     def record(self, record: Record) -> None:
         """Print a record, or keep it for the end."""
         if self.now is not None:
-            record = self.changed(record)
-            if record[CHANGE] == 0:
+            self.compare(record)
+            if record.change == 0:
                 return
         if self.rows is None:
             self.printer.add(record)
@@ -175,30 +167,33 @@ class Survey:
         if self.args.top and len(self.rows) > 4 * self.args.top + 1000:
             self.trim()
 
-    def changed(self, record: Record) -> Record:
-        """The record with CHANGE since the report before."""
-        name, pages = record[FILE], record[PAGES]
+    def compare(self, record: Record) -> None:
+        """Note a record's pages for the next report, and set its change since the one before."""
+        name, pages = record.name, record.pages
         if self.now is not None:
             self.now[name] = pages
-        if self.before is None:
-            return record
-        old = self.before.get(name, 0)
-        change = None if pages is None or old is None else pages - old
-        return record[:CHANGE] + (change,) + record[CHANGE + 1 :]
+        if self.before is not None:
+            old = self.before.get(name, 0)
+            record.change = None if pages is None or old is None else pages - old
 
-    def _key(self, record: Record) -> Any:
-        """The key by which records are sorted: names ascending, others descending."""
-        value = percent(record) if self.args.sort == "PERCENT" else record[self._field]
-        if self._field == FILE:
-            return value or ""
-        return -(value if isinstance(value, (int, float)) else -1 << 62), record[FILE]
+    def _sort(self, rows: list[Record]) -> None:
+        """Names ascending; others descending, equal ones by name, unknown ones last."""
+        rows.sort(key=attrgetter("name"))
+        if self._field != "name":
+            value_of = attrgetter(self._field)
+
+            def unknown_last(record: Record) -> float:
+                value = value_of(record)
+                return value if isinstance(value, (int, float)) else -1 << 62
+
+            rows.sort(key=unknown_last, reverse=True)
 
     def trim(self) -> None:
         """Sort the records that wait, and drop those below the top."""
         if self.rows is None:
             return
         if self.args.sort or self.args.top:
-            self.rows.sort(key=self._key)
+            self._sort(self.rows)
         if self.args.top:
             del self.rows[self.args.top :]
 
@@ -215,7 +210,9 @@ class Survey:
                 self.printer.add(row)
         if self.args.total:
             total = self.total.record(None if self.args.json else "TOTAL")
-            self.printer.add(total if self.now is None else self.changed(total))
+            if self.now is not None:
+                self.compare(total)
+            self.printer.add(total)
         self.printer.end()
         if cli.stopping():
             cli.note("interrupted: not all files have been counted")
@@ -233,7 +230,8 @@ class Survey:
         """What merge() takes, of marshal's types."""
         walk = self.walk
         missed = walk.vanished, walk.too_small, walk.too_large
-        return (self.failures, missed, self.total.state(), self.rows, self.sums)
+        rows = None if self.rows is None else states(self.rows)
+        return self.failures, missed, self.total.state(), rows, self.sums
 
     def merge(self, state: tuple[Any, ...]) -> None:
         """Add what another process has found."""
@@ -244,7 +242,7 @@ class Survey:
         self.walk.too_large += too_large
         self.total.merge(total)
         if rows and self.rows is not None:
-            self.rows += rows
+            self.rows += from_states(rows)
         for index, one in sums.items():
             merged = Sums()
             merged.merge(self.sums.get(index, Sums().state()))

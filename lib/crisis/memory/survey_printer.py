@@ -7,10 +7,11 @@ As text, as util-linux's JSON document, or as JSON lines.
 from __future__ import annotations
 
 import time
+from operator import attrgetter
 
 from .. import cli, table
 from . import PAGE
-from .record import COLUMNS, FILE, FILES, percent
+from .record import COLUMNS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +44,10 @@ class Printer:
 
     def __init__(self, args: Namespace, columns: Sequence[str], lock: int | None = None) -> None:
         self.args, self.lock = args, lock
-        self.fields = [(name,) + COLUMNS[name][:2] for name in columns]
+        self.fields: list[tuple[str, Callable[[Record], Any], str]] = []  # title, value, unit
+        for title in columns:
+            member, unit, _ = COLUMNS[title]
+            self.fields.append((title, attrgetter(member), unit))
         self._keys = [
             name.lower() + ("_bytes" if unit in ("bytes", "size") else "")
             for name, _, unit in self.fields
@@ -181,8 +185,8 @@ class Printer:
         """The cells of a record, one for each column."""
         in_bytes, raw = self.args.bytes, self.args.raw
         found = []
-        for _, field, unit in self.fields:
-            value: Any = percent(record) if unit == "percent" else record[field]
+        for _, value_of, unit in self.fields:
+            value = value_of(record)
             if value is None:
                 cell = "-"
             elif unit == "percent":
@@ -203,15 +207,15 @@ class Printer:
 
     def _json_line(self, record: Record) -> str:
         values: dict[str, object] = {"time": self.time, "record": "file"}
-        if record[FILES] is not None:
+        if record.files is not None:
             values.update(
-                record="total" if record[FILE] is None else "sum",
-                files=record[FILES][0],
-                unknown=record[FILES][1],
+                record="total" if record.name is None else "sum",
+                files=record.files,
+                unknown=record.unknown,
                 interrupted=cli.stopping(),
             )
-        for key, (_, field, unit) in zip(self._keys, self.fields):
-            value: Any = percent(record) if unit == "percent" else record[field]
+        for key, (_, value_of, unit) in zip(self._keys, self.fields):
+            value = value_of(record)
             if unit == "bytes" and value is not None:
                 value *= PAGE
             values[key] = value
@@ -219,8 +223,8 @@ class Printer:
 
     def _json_item(self, record: Record) -> str:
         lines = []
-        for name, field, unit in self.fields:
-            value: Any = percent(record) if unit == "percent" else record[field]
+        for name, value_of, unit in self.fields:
+            value = value_of(record)
             if value is not None and unit in ("bytes", "size"):
                 value = value if unit == "size" else value * PAGE
                 value = value if self.args.bytes else table.size(value)

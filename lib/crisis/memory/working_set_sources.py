@@ -70,7 +70,7 @@ class Idle:
         self.flush, self.pages = flush, IdlePages()
 
     def mark(self, process: Process) -> Phase:
-        frames = [frame for mapping in self.pages.resident(process) for frame in mapping[4]]
+        frames = [frame for *_, own in self.pages.resident(process) for frame in own]
         begin, end = self.pages.mark(frames)
         if self.flush:
             process.flush()
@@ -79,9 +79,7 @@ class Idle:
 
     def read(self, process: Process, by_mapping: bool) -> Reading:
         resident = list(self.pages.resident(process))
-        touched, begin, end = self.pages.touched(
-            [frame for mapping in resident for frame in mapping[4]]
-        )
+        touched, begin, end = self.pages.touched([frame for *_, own in resident for frame in own])
         found: dict[str, Any] = {}
         if by_mapping:
             sums, all_mappings = parse(process.smaps()[0])
@@ -90,6 +88,7 @@ class Idle:
         found.update(sums)
         sizes = {m[0]: m for m in all_mappings}
         maps: list[MappingTuple] = []
+        found["Referenced"] = 0
         for start, last, perms, name, frames in resident:
             referenced = PAGE * sum(touched[frame] is True for frame in frames)
             size, shared, file = PAGE * len(frames), 0, b"00:00 0"
@@ -97,7 +96,7 @@ class Idle:
             if start in sizes:
                 _, _, _, _, rss, pss, _, shared, file = sizes[start]
             maps.append((start, last, perms, name, rss, pss, referenced, shared, file))
-        found["Referenced"] = sum(m[6] for m in maps)
+            found["Referenced"] += referenced
         found["touched"] = {frame for frame, state in touched.items() if state}
         return begin, end, b"", lambda _: (found, maps)
 
