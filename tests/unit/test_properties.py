@@ -35,7 +35,9 @@ FEW = settings(PROPERTY, max_examples=60)
 
 # A str as os.fsdecode() makes it: bytes that are not UTF-8 are lone surrogates.
 NAMES = st.one_of(
-    st.text(st.characters(blacklist_categories=["Cs"])), st.binary(max_size=40).map(os.fsdecode)
+    st.text(st.characters(blacklist_categories=["Cs"])),
+    st.binary(max_size=40).map(os.fsdecode),
+    st.text("\\xuU0189afDC\n\x9b", max_size=20),
 )
 ESCAPE = re.compile(r"\\(?:(\\)|x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8}))")
 
