@@ -15,6 +15,7 @@ import json
 import os
 import struct
 import types
+import zlib
 
 # {command: {"structs": {name: layout}, "maps": {name: "KEY VALUE"}}}, see
 # tests/live/test_layouts.py
@@ -345,8 +346,8 @@ def runqlat(world, module, data):
 
 
 def irqtime(world, module, data):
-    """data: {"intervals": [{"interrupts": [{"kind": line, vector or soft, "number", "cpu", "cgroup"
-    (of the tasks), "ns": [[time, how many]]}]}], "losses": [...]}."""
+    """data: {"intervals": [{"interrupts": [{"kind": line, vector or soft, "number", "cpu",
+    "handler" (its name), "cgroup" (of the tasks), "ns": [[time, how many]]}]}], "losses"}."""
     if data is None:
         return
     from crisis import hist
@@ -364,12 +365,17 @@ def irqtime(world, module, data):
             for ns, number in entry["ns"]:
                 counts[hist.bucket(ns // unit, 0)] += number
                 total, most = total + ns * number, max(most, ns)
+            handler = text(entry.get("handler", ""), 64)
             key = struct.pack(
-                "=4I", kinds.index(entry["kind"]), entry["number"], entry["cpu"], bank
+                "=4IQ",
+                kinds.index(entry["kind"]),
+                entry["number"],
+                entry["cpu"],
+                bank,
+                zlib.crc32(handler),  # in place of an address
             )
-            maps["sources"].update(
-                key, struct.pack(f"=3Q{slots}Q", sum(counts), total, most, *counts[:slots])
-            )
+            value = sum(counts), total, most, handler, *counts[:slots]
+            maps["sources"].update(key, struct.pack(f"=3Q64s{slots}Q", *value))
 
     maps = {"bank": Bank(fill)}
     program = Program(world, module, maps, losses(data))

@@ -9,17 +9,26 @@
 #include "crisis.bpf.h"
 #include "hist.bpf.h"
 #include "task.bpf.h"
+#include <linux/interrupt.h>
 
 #define MAX_SLOTS 64
 
-/* One interrupt on one CPU: kind is one of KIND_*, id the line, vector or softirq. */
+/*
+ * One interrupt on one CPU: kind is one of KIND_*, id the line, vector or softirq.  action is the
+ * struct irqaction of a handler, of which a shared line has several, else 0.
+ */
 struct key {
 	u32 kind, id, cpu, bank;
+	u64 action;
 };
 
-/* How many there were, and how long they took, in ns; user space sizes the histogram. */
+/*
+ * How many there were, and how long they took, in ns; the name of the handler, "" without one; user
+ * space sizes the histogram.
+ */
 struct source {
 	u64 count, total, max;
+	char name[64];
 	u64 slots[MAX_SLOTS];
 };
 
@@ -44,9 +53,14 @@ static __always_inline struct state *this_cpu(void)
 	return states.lookup(&cpu);
 }
 
-static __always_inline void record(u32 kind, u32 id, u64 ns)
+static __always_inline void record(u32 kind, u32 id, struct irqaction *action, u64 ns)
 {
-	struct key key = { .kind = kind, .id = id, .cpu = bpf_get_smp_processor_id() };
+	struct key key = {
+		.kind = kind,
+		.id = id,
+		.cpu = bpf_get_smp_processor_id(),
+		.action = (u64)action,
+	};
 	struct source *s, *blank;
 	int zero = 0;
 	u32 *current_bank;
@@ -72,6 +86,8 @@ static __always_inline void record(u32 kind, u32 id, u64 ns)
 			COUNT(full);
 			return;
 		}
+		if (action)
+			bpf_probe_read_kernel_str(s->name, sizeof(s->name), PROBE(action, name));
 	}
 	s->count++;
 	s->total += ns;
@@ -92,7 +108,7 @@ static __always_inline void hard_begins(void)
 		s->hard = bpf_ktime_get_ns();
 }
 
-static __always_inline void hard_ends(u32 kind, u32 id)
+static __always_inline void hard_ends(u32 kind, u32 id, struct irqaction *action)
 {
 	struct state *s = this_cpu();
 	u64 ns;
@@ -102,7 +118,7 @@ static __always_inline void hard_ends(u32 kind, u32 id)
 	ns = bpf_ktime_get_ns() - s->hard;
 	s->hard = 0;
 	s->stolen += ns;
-	record(kind, id, ns);
+	record(kind, id, action, ns);
 }
 
 int on_line_entry(u64 *ctx)
@@ -113,7 +129,7 @@ int on_line_entry(u64 *ctx)
 
 int on_line_exit(u64 *ctx)
 {
-	hard_ends(KIND_LINE, (u32)ctx[0]);
+	hard_ends(KIND_LINE, (u32)ctx[0], (void *)ctx[1]);
 	return 0;
 }
 
@@ -125,7 +141,7 @@ int on_vector_entry(u64 *ctx)
 
 int on_vector_exit(u64 *ctx)
 {
-	hard_ends(KIND_VECTOR, (u32)ctx[0]);
+	hard_ends(KIND_VECTOR, (u32)ctx[0], NULL);
 	return 0;
 }
 
@@ -150,6 +166,6 @@ int on_soft_exit(u64 *ctx)
 	ns = bpf_ktime_get_ns() - s->soft;
 	s->soft = 0;
 	stolen = s->stolen;
-	record(KIND_SOFT, (u32)ctx[0], ns > stolen ? ns - stolen : 0);
+	record(KIND_SOFT, (u32)ctx[0], NULL, ns > stolen ? ns - stolen : 0);
 	return 0;
 }

@@ -7,7 +7,7 @@ arch/x86/kernel/irq.c for what is counted and between which tracepoints it is ti
 
 from __future__ import annotations
 
-from .. import bpf, cli, hist
+from .. import bpf, cli, hist, table
 from ..bpf import task
 from ..kernel import interrupts
 
@@ -91,6 +91,7 @@ class Interrupt:
     """One interrupt, on one CPU or on all: what it did in an interval.
 
     kind: "hard" or "soft"; irq: the line's number, or the letters of /proc/interrupts, or None.
+    name: of the softirq, the vector, or the line's handler.
     cpu: None for all.
     count, total, max, slots: of those that the programs saw, in ns; slots: the counts of buckets by
         octaves of nanoseconds or microseconds; unseen: how many others the kernel counted.
@@ -232,8 +233,8 @@ class Tracer:
         """args: source, cgroup, dist and nanoseconds of the options; kinds: those of sources()."""
         slots, cpus = _SLOTS if args.dist else 0, bpf.possible_cpus()
         self._soft_names = interrupts.softirqs()
-        self._line_names: dict[int, str] = {}
-        # Two banks of some 16 vectors and a few lines on each CPU, and every line on some CPU.
+        # Two banks of some 16 vectors and a few lines on each CPU, and every line (with two
+        # handlers) on some CPU.
         entries = 48 * cpus + 4 * interrupts.line_count() + 512
         params = {"kinds": kinds, "nanoseconds": args.nanoseconds, "slots": slots}
         sizes = {
@@ -246,16 +247,15 @@ class Tracer:
         # The kernel's counts are not kept by cgroup.
         self._unseen = None if args.cgroup else Unseen(interrupts.counts())
 
-    def _named(self, kind: int, number: int) -> tuple[str, int | str | None, str]:
-        """(hard or soft, irq, name) of a key."""
-        if kind == SOFT_VECTOR:
+    def _named(self, key: Any, handler: bytes) -> tuple[str, int | str | None, str]:
+        """(hard or soft, irq, name) of a record; handler: its name, of a line."""
+        number: int = key.id
+        if key.kind == SOFT_VECTOR:
             known = number < len(self._soft_names)
             return "soft", None, self._soft_names[number] if known else str(number)
-        if kind == VECTOR:
+        if key.kind == VECTOR:
             return ("hard", *VECTORS.get(number, (f"0x{number:x}", f"vector_0x{number:x}")))
-        if number not in self._line_names:
-            self._line_names[number] = interrupts.name(number)
-        return "hard", number, self._line_names[number]
+        return "hard", number, table.decode(handler) or interrupts.name(number)
 
     def read(self, final: bool) -> tuple[list[Interrupt], Losses]:
         """([Interrupt of one CPU], losses) of the interval that ends now.
@@ -267,12 +267,7 @@ class Tracer:
         self._banks.switch(final)
         found = [
             Interrupt(
-                *self._named(key.kind, key.id),
-                key.cpu,
-                sums.count,
-                sums.total,
-                sums.max,
-                sums.slots,
+                *self._named(key, sums.name), key.cpu, sums.count, sums.total, sums.max, sums.slots
             )
             for key, sums in self._banks.hash("sources")
         ]
