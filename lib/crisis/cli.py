@@ -115,6 +115,8 @@ def parser(
     cache: bool = True,
     every: float | None = None,
     lines: str = "--json",
+    verbose: tuple[str, ...] = ("-v", "--verbose"),
+    version: tuple[str, ...] = ("-V", "--version"),
 ) -> ArgumentParser:
     """An ArgumentParser with the arguments that every command shares.
 
@@ -125,6 +127,7 @@ def parser(
            0 for one that then reports once, at once.
     cache: add --no-cache, for a command that loads a BPF program.
     lines: the long name of -j, for a command whose --json was another thing before.
+    verbose, version: the names of these options, for a command whose classic has other letters.
     """
     Formatter.width = terminal_width() - 2
     p = Parser(
@@ -152,8 +155,7 @@ def parser(
         help="print JSON lines, one object per record",
     )
     p.add_argument(
-        "-v",
-        "--verbose",
+        *verbose,
         action="store_true",
         help="say on stderr which sources were taken and why others were not",
     )
@@ -164,7 +166,7 @@ def parser(
             help="neither read nor write the cache of compiled BPF programs",
         )
     p.add_argument("--debug", action="store_true", help="show a traceback for an error")
-    p.add_argument("-V", "--version", action="version", version="%(prog)s " + __version__)
+    p.add_argument(*version, action="version", version="%(prog)s " + __version__)
     return p
 
 

@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Network interfaces, over pyroute2.
+"""Network interfaces: their counters, queues and speed.
 
-Their counters and queues come by rtnetlink, and their speed by ethtool.
-
-Follows include/uapi/linux/if_link.h (whose comments say what each counter is),
-net/core/rtnetlink.c, net/core/gen_stats.c, include/uapi/linux/ethtool.h and
-net/core/net-procfs.c.  Reading needs no privilege; entering another network
-namespace needs CAP_SYS_ADMIN.
+Follows include/uapi/linux/if_link.h (whose comments define each counter), net/core/rtnetlink.c,
+net/core/gen_stats.c, net/ethtool/linkmodes.c and net/core/net-procfs.c.  Reading needs no
+privilege; entering another network namespace needs CAP_SYS_ADMIN.
 """
 
 from __future__ import annotations
@@ -14,17 +11,20 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import struct
+
+from .netlink import GENERIC, ROUTE, Netlink, attribute, attributes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from typing import Any
+    from typing import Optional
 
-    Queue = tuple[int, int, int, int]
+    Speed = tuple[Optional[int], Optional[bool]]
 
-__all__ = ["Links", "Link", "COUNTERS", "namespaces", "softnet", "utilization"]
+__all__ = ["COUNTERS", "Link", "Links", "Queue", "Sample", "entered", "namespaces", "softnet"]
 
-# struct rtnl_link_stats64, which grows at its end.  pyroute2 decodes the first 23 members only.
+# struct rtnl_link_stats64, which grows at its end.
 COUNTERS = tuple(
     "rx_packets tx_packets rx_bytes tx_bytes rx_errors tx_errors rx_dropped tx_dropped"
     " multicast collisions rx_length_errors rx_over_errors rx_crc_errors rx_frame_errors"
@@ -32,102 +32,146 @@ COUNTERS = tuple(
     " tx_heartbeat_errors tx_window_errors rx_compressed tx_compressed rx_nohandler"
     " rx_otherhost_dropped".split()
 )
-ROOT_QUEUE = 0xFFFFFFFF  # TC_H_ROOT
-IFF_UP, ARPHRD_ETHER = 1, 1
-RTMGRP_LINK = 1
 NAMED = "/run/netns"  # where ip-netns(8) keeps the namespaces that have names
-# Bytes of an Ethernet frame that the counters leave out: checksum, preamble and gap (IEEE 802.3).
-FRAME = 24
+_STATES = "unknown notpresent down lowerlayerdown testing dormant up".split()  # IF_OPER_*
+
+_RTMGRP_LINK = 1
+_RTM_GETLINK, _RTM_GETQDISC, _RTM_GETSTATS = 18, 38, 94
+_LINK = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
+_IFF_UP, _IFF_LOOPBACK, _ARPHRD_ETHER = 1, 8, 1
+_IFLA_IFNAME, _IFLA_OPERSTATE, _IFLA_EXT_MASK, _IFLA_CARRIER_CHANGES = 3, 16, 29, 35
+_SKIP_STATISTICS = 8  # RTEXT_FILTER_SKIP_STATS
+_STATISTICS = struct.Struct("=BxxxII")  # struct if_stats_msg: family, index, filter
+_IFLA_STATS_LINK_64 = 1
+_QUEUE = struct.Struct("=BxxxiIII")  # struct tcmsg: family, index, handle, parent, info
+_TC_H_ROOT, _TCA_STATS2, _TCA_STATS_QUEUE = 0xFFFFFFFF, 7, 3
+_ETHTOOL_LINKMODES_GET, _ETHTOOL_HEADER, _ETHTOOL_DEV_INDEX = 4, 1, 1
+_ETHTOOL_SPEED, _ETHTOOL_DUPLEX, _NESTED = 5, 6, 0x8000
 
 
 class Link:
-    """An interface at one moment.
+    """What an interface is.
 
     netns: the network namespace as it was given to Links, None for the caller's.
-    index, name: of the interface.  up: switched on by the administrator.
-    state: the operational state of RFC 2863, in lower case.
-    ethernet: whether it carries Ethernet frames.
-    speed: Mbit/s.  full: full duplex.  Both are None where the driver has no answer.
-    counters: {name of COUNTERS: count}.
-    queue: (packets waiting, bytes waiting, packets dropped, packets put back)
-        of its root queueing discipline, or None.
+    index, name: of the interface.  loopback, ethernet: its kind.
+    up: switched on by the administrator.  state: the operational state of RFC 2863, in lower case.
+    speed: Mbit/s.  full: full duplex.  Both are None where the driver does not report them.
     """
 
-    __slots__ = tuple("netns index name up state ethernet speed full counters queue".split())
+    __slots__ = tuple("netns index name loopback ethernet up state speed full".split())
 
     netns: str | None
     index: int
     name: str
+    loopback: bool
+    ethernet: bool
     up: bool
     state: str
-    ethernet: bool
     speed: int | None
     full: bool | None
-    counters: dict[str, int]
-    queue: Queue | None
 
-    def at(self, counters: dict[str, int], queue: Queue | None) -> Link:
-        """This link with the counters of another moment."""
-        link = Link()
-        for name in "netns", "index", "name", "up", "state", "ethernet", "speed", "full":
-            setattr(link, name, getattr(self, name))
-        link.counters, link.queue = counters, queue
-        return link
+    @property
+    def duplex(self) -> str | None:
+        """The duplex mode, "full" or "half"; None where it is not known."""
+        return {None: None, True: "full", False: "half"}[self.full]
+
+    @property
+    def full_name(self) -> str:
+        """The name, with the network namespace where it is another one."""
+        return self.name if self.netns is None else f"{self.netns}/{self.name}"
+
+    def record(self) -> dict[str, object]:
+        """What it is, by the keys of the suite's JSON."""
+        return {
+            "netns": self.netns,
+            "interface": self.name,
+            "index": self.index,
+            "loopback": self.loopback,
+            "up": self.up,
+            "state": self.state,
+            "speed_mbps": self.speed,
+            "duplex": self.duplex,
+        }
+
+
+class Queue:
+    """The root queueing discipline: packets and bytes that wait, packets dropped, packets put back.
+
+    The latter two are counters of 32 bits.
+    """
+
+    __slots__ = ("packets", "bytes", "drops", "requeues")
+
+    def __init__(self, packets: int, nbytes: int, drops: int, requeues: int) -> None:
+        self.packets, self.bytes, self.drops, self.requeues = packets, nbytes, drops, requeues
+
+
+class Sample:
+    """An interface at one moment.
+
+    counters: in the order of COUNTERS, as many as the kernel has.
+    queue: None where the interface shows none.
+    """
+
+    __slots__ = ("link", "counters", "queue")
+
+    def __init__(self, link: Link, counters: tuple[int, ...], queue: Queue | None) -> None:
+        self.link, self.counters, self.queue = link, counters, queue
 
 
 class Links:
     """All interfaces of a network namespace.
 
-    netns: a name of ip-netns(8), a path such as /proc/PID/ns/net, or None for
-    the caller's.  Raises OSError (FileNotFoundError when there is none).
+    netns: a name of ip-netns(8), a path such as /proc/PID/ns/net, or None for the caller's.
+    speeds: {name: (Mbit/s, full duplex)} of interfaces whose driver is not to be queried.
+    Raises OSError (FileNotFoundError when there is no such namespace).
     """
 
-    def __init__(self, netns: str | None = None) -> None:
-        from pyroute2 import IPRoute
-        from pyroute2.ethtool.ioctl import IoctlEthtool
-        from pyroute2.netlink import nlmsg
-        from pyroute2.netlink.rtnl import RTM_NEWSTATS
-        from pyroute2.netlink.rtnl.ifstatsmsg import ifstatsmsg
-
-        class Counters(nlmsg):  # type: ignore[misc]
-            """struct if_stats_msg, with the counters as bytes, whatever their number."""
-
-            fields = ifstatsmsg.fields
-            nla_map = (("IFLA_STATS_UNSPEC", "none"), ("IFLA_STATS_LINK_64", "cdata"))
-
-        self._netns = netns
+    def __init__(self, netns: str | None = None, speeds: Mapping[str, Speed] | None = None) -> None:
+        self._netns, self._given = netns, speeds or {}
         # A socket stays in the namespace in which it was made.
-        with _entered(netns):
-            self._route, self._ethtool = IPRoute(), IoctlEthtool()
+        with entered(netns):
+            self._route = Netlink(ROUTE)
+            self._generic = Netlink(GENERIC)
             self._changes = socket.socket(
                 socket.AF_NETLINK,
                 socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC,
-                socket.NETLINK_ROUTE,
+                ROUTE,
             )
-            self._changes.bind((0, RTMGRP_LINK))
-        self._route.marshal.msg_map[RTM_NEWSTATS] = Counters
+            self._changes.bind((0, _RTMGRP_LINK))
+        try:
+            self._ethtool: int | None = self._generic.family("ethtool")
+        except OSError:  # CONFIG_ETHTOOL_NETLINK is not set
+            self._ethtool = None
         self._links: dict[int, Link] | None = None
-        # Changes of the carrier, and (speed, full), by name and index.
-        self._speeds: dict[tuple[str, int], tuple[Any, tuple[int | None, bool | None]]] = {}
+        # The number of carrier changes at which the speed was read, and the speed, by index and
+        # name.
+        self._speeds: dict[tuple[int, str], tuple[bytes | None, Speed]] = {}
 
-    def read(self) -> dict[int, Link]:
-        """{index: Link}."""
+    def links(self) -> dict[int, Link]:
+        """{index: Link}, in the order of the indexes.  Raises OSError."""
         if self._changed() or self._links is None:
-            self._links = {link.index: link for link in map(self._link, self._route.get_links())}
-        queues = self._queues()
-        found: dict[int, Link] = {}
-        for message in self._route.stats("dump"):
-            link, raw = self._links.get(message["ifindex"]), message.get_attr("IFLA_STATS_LINK_64")
-            if link and raw:
-                counters = memoryview(raw)[: len(raw) & ~7].cast("Q")
-                found[link.index] = link.at(dict(zip(COUNTERS, counters)), queues.get(link.index))
+            body = _LINK.pack(0, 0, 0, 0, 0)
+            body += attribute(_IFLA_EXT_MASK, struct.pack("=I", _SKIP_STATISTICS))
+            found = map(self._link, self._route.dump(_RTM_GETLINK, body))
+            self._links = {link.index: link for link in found}
+        return self._links
+
+    def read(self) -> dict[int, Sample]:
+        """{index: Sample}.  Raises OSError."""
+        links, queues = self.links(), self._queues()
+        found: dict[int, Sample] = {}
+        body = _STATISTICS.pack(0, 0, 1 << (_IFLA_STATS_LINK_64 - 1))
+        for payload in self._route.dump(_RTM_GETSTATS, body):
+            _, index, _ = _STATISTICS.unpack_from(payload)
+            raw = attributes(payload, _STATISTICS.size).get(_IFLA_STATS_LINK_64)
+            if index in links and raw:
+                counters = tuple(memoryview(raw)[: len(raw) & ~7].cast("Q"))
+                found[index] = Sample(links[index], counters, queues.get(index))
         return found
 
     def _changed(self) -> bool:
-        """Whether an interface has come, gone or changed since the last call.
-
-        To read all attributes of all interfaces costs ten times what their counters do.
-        """
+        """Whether an interface has come, gone or changed since the last call."""
         changed = False
         while True:
             try:
@@ -138,54 +182,58 @@ class Links:
                 pass
             changed = True
 
-    def _link(self, message: Any) -> Link:
+    def _link(self, payload: bytes) -> Link:
         link = Link()
-        link.netns, link.index = self._netns, message["index"]
-        link.name = os.fsdecode(message.get_attr("IFLA_IFNAME"))  # bytes where it is not UTF-8
-        link.up, link.ethernet = (
-            bool(message["flags"] & IFF_UP),
-            message["ifi_type"] == ARPHRD_ETHER,
-        )
-        link.state = (message.get_attr("IFLA_OPERSTATE") or "unknown").lower()
-        changes, key = message.get_attr("IFLA_CARRIER_CHANGES"), (link.name, link.index)
-        known = self._speeds.get(key)
-        if known is None or known[0] != changes:  # a driver may take milliseconds to answer
-            known = self._speeds[key] = changes, self._speed(link.name)
-        link.speed, link.full = known[1]
+        _, kind, link.index, flags, _ = _LINK.unpack_from(payload)
+        found = attributes(payload, _LINK.size)
+        link.netns, link.name = self._netns, os.fsdecode(found[_IFLA_IFNAME].rstrip(b"\0"))
+        link.loopback, link.ethernet = bool(flags & _IFF_LOOPBACK), kind == _ARPHRD_ETHER
+        link.up = bool(flags & _IFF_UP)
+        state = found.get(_IFLA_OPERSTATE, b"\0")[0]
+        link.state = _STATES[state] if state < len(_STATES) else "unknown"
+        link.speed, link.full = self._speed(link, found.get(_IFLA_CARRIER_CHANGES))
         return link
+
+    def _speed(self, link: Link, changes: bytes | None) -> Speed:
+        if link.name in self._given:
+            return self._given[link.name]
+        known = self._speeds.get((link.index, link.name))
+        if known is None or known[0] != changes:  # a driver may take milliseconds to answer
+            known = self._speeds[link.index, link.name] = changes, self._driver_speed(link.index)
+        return known[1]
+
+    def _driver_speed(self, index: int) -> Speed:
+        if self._ethtool is None:
+            return None, None
+        device = attribute(_ETHTOOL_DEV_INDEX, struct.pack("=I", index))
+        body = attribute(_NESTED | _ETHTOOL_HEADER, device)
+        try:
+            answers = list(self._generic.generic(self._ethtool, _ETHTOOL_LINKMODES_GET, body))
+        except OSError:  # the driver does not implement it, or the interface has gone
+            return None, None
+        found = attributes(answers[0]) if answers else {}
+        speed, duplex = found.get(_ETHTOOL_SPEED), found.get(_ETHTOOL_DUPLEX, b"\xff")
+        (mbps,) = struct.unpack("=I", speed) if speed else (0,)
+        return mbps if 0 < mbps < 1 << 31 else None, {0: False, 1: True}.get(duplex[0])
 
     def _queues(self) -> dict[int, Queue]:
         found: dict[int, Queue] = {}
-        for message in self._route.get_qdiscs():
-            statistics = message.get_attr("TCA_STATS2")
-            queue = statistics and statistics.get_attr("TCA_STATS_QUEUE")
-            if message["parent"] == ROOT_QUEUE and queue:
-                found[message["index"]] = (
-                    queue["qlen"],
-                    queue["backlog"],
-                    queue["drops"],
-                    queue["requeues"],
-                )
+        for payload in self._route.dump(_RTM_GETQDISC, _QUEUE.pack(0, 0, 0, 0, 0)):
+            _, index, _, parent, _ = _QUEUE.unpack_from(payload)
+            if parent == _TC_H_ROOT:
+                statistics = attributes(payload, _QUEUE.size).get(_TCA_STATS2, b"")
+                queue = attributes(statistics).get(_TCA_STATS_QUEUE)
+                if queue:
+                    found[index] = Queue(*struct.unpack_from("=IIII", queue))
         return found
-
-    def _speed(self, name: str) -> tuple[int | None, bool | None]:
-        """(Mbit/s or None, full duplex or None)."""
-        from pyroute2.ethtool.ioctl import NoSuchDevice, NotSupportedError
-
-        try:
-            self._ethtool.change_ifname(name)
-            settings = self._ethtool.get_link_settings()
-        except (OSError, NotSupportedError, NoSuchDevice, UnicodeEncodeError):
-            return None, None
-        return (
-            settings.speed if 0 < settings.speed < 0x7FFFFFFF else None,
-            {0: False, 1: True}.get(settings.duplex),
-        )
 
 
 @contextlib.contextmanager
-def _entered(netns: str | None) -> Iterator[None]:
-    """The calling thread in another network namespace."""
+def entered(netns: str | None) -> Iterator[None]:
+    """The calling thread in another network namespace; None for its own.
+
+    Raises OSError, and ImportError without pyroute2.
+    """
     if netns is None:
         yield
         return
@@ -228,24 +276,6 @@ def namespaces(root: str = "/") -> list[str]:
             found.setdefault(os.stat(path).st_ino, path)
     found.pop(own, None)
     return list(found.values())
-
-
-def utilization(link: Link, changes: Mapping[str, int], seconds: float) -> float | None:
-    """The busy share of the interface's speed.
-
-    In the busier direction, or in both for half duplex; None without speed.
-
-    changes: {name of COUNTERS: growth}.  An Ethernet frame occupies the wire for FRAME bytes more
-    than are counted.
-    """
-    if not link.speed or seconds <= 0:
-        return None
-    frame = FRAME if link.ethernet else 0
-    received, sent = (
-        changes[way + "_bytes"] + frame * changes[way + "_packets"] for way in ("rx", "tx")
-    )
-    load = received + sent if link.full is False else max(received, sent)
-    return load * 8 / (link.speed * 1e6 * seconds)
 
 
 def softnet(root: str = "/") -> tuple[int, int]:

@@ -14,6 +14,7 @@ import socket
 import struct
 
 from ..errors import Error, NotPermitted, Unavailable
+from .netlink import attributes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -87,19 +88,6 @@ def switched_on(root: str = "/") -> bool:
             return f.read().strip() != "0"
     except OSError:
         return True
-
-
-def attributes(raw: bytes) -> dict[int, bytes]:
-    """{type: payload} of a run of netlink attributes; the last one of a type counts."""
-    found: dict[int, bytes] = {}
-    at = 0
-    while at + 4 <= len(raw):
-        length, kind = struct.unpack_from("=HH", raw, at)
-        if length < 4:
-            break
-        found[kind & 0x3FFF] = raw[at + 4 : at + length]
-        at += length + 3 & ~3
-    return found
 
 
 class Taskstats:
