@@ -5,19 +5,24 @@ from crisis.net import link as links
 from crisis.net.traffic import Traffic
 
 
-def link(index=1, name="eth0", speed=None, full=None, up=True, queue=(0, 0, 0, 0), **counters):
+def sample(
+    index=1,
+    name="eth0",
+    speed=None,
+    full=None,
+    up=True,
+    queue=(0, 0, 0, 0),
+    ethernet=True,
+    netns=None,
+    **counters,
+):
+    """An interface whose counters are 0 but for those that are given."""
     made = links.Link()
-    made.netns, made.index, made.name, made.up, made.state, made.ethernet = (
-        None,
-        index,
-        name,
-        up,
-        "up",
-        True,
-    )
-    made.speed, made.full, made.queue = speed, full, queue
-    made.counters = dict(dict.fromkeys(links.COUNTERS, 0), **counters)
-    return made
+    made.netns, made.index, made.name, made.up, made.state = netns, index, name, up, "up"
+    made.speed, made.full, made.ethernet, made.loopback = speed, full, ethernet, name == "lo"
+    values = tuple(counters.get(counter, 0) for counter in links.COUNTERS)
+    assert set(counters) <= set(links.COUNTERS)
+    return links.Sample(made, values, queue and links.Queue(*queue))
 
 
 def row(before, after, seconds=1.0):

@@ -232,52 +232,62 @@ def delays(world, module, data):
 
 
 def nicstat(world, module, data):
-    """data: {"links": [{"at": seconds, "NAME": {"index", "up", "state", "ethernet", "speed",
-    "duplex", "queue", and the counters}}]}; counters that are missing are 0, names that are missing
-    are not there. "netns": {"NAME": the same for another network namespace, or null for one that
-    has gone since it was listed}."""
+    """data: {"links": [{"at": seconds, "NAME": {"index", "up", "state", "ethernet", "loopback",
+    "speed", "duplex", "queue", and the counters}}]}; counters that are missing are 0, names that
+    are missing are not there. "netns": {"NAME": the same for another network namespace, or null for
+    one that has gone since it was listed}; it has the machine's TCP and UDP."""
+    from contextlib import nullcontext
+
     from crisis.net import link as links
+    from crisis.net import observer, protocols
 
     if data is None:
         return
 
     def link(netns, name, fields):
         made = links.Link()
-        made.netns = netns
-        made.name, made.index = name, fields["index"]
-        made.up, made.state, made.ethernet = (
-            fields.get("up", True),
-            fields.get("state", "up"),
-            fields.get("ethernet", True),
-        )
-        made.speed, made.full = (
-            fields.get("speed"),
-            {None: None, "full": True, "half": False}[fields.get("duplex")],
-        )
-        queue = fields.get("queue")
-        made.queue = queue and tuple(
-            queue[key] for key in ("packets", "bytes", "drops", "requeues")
-        )
-        made.counters = {counter: fields.get(counter, 0) for counter in links.COUNTERS}
+        made.netns, made.name, made.index = netns, name, fields["index"]
+        made.up, made.state = fields.get("up", True), fields.get("state", "up")
+        made.loopback, made.ethernet = name == "lo", fields.get("ethernet", True)
+        made.speed = fields.get("speed")
+        made.full = {None: None, "full": True, "half": False}[fields.get("duplex")]
         return made
 
     class Links:
-        def __init__(self, netns=None):
+        def __init__(self, netns=None, speeds=None):
             if netns is not None and data["netns"].get(netns) is None:
                 raise FileNotFoundError(2, "No such file or directory", netns)
-            self._netns, self._links = (
-                netns,
-                data["links"] if netns is None else data["netns"][netns],
-            )
+            self._netns, self._speeds = netns, speeds or {}
+            self._links = data["links"] if netns is None else data["netns"][netns]
+
+        def _now(self):
+            now = [entry for entry in self._links if entry["at"] <= world.seconds()][-1]
+            return {name: fields for name, fields in now.items() if name != "at"}
+
+        def _link(self, name, fields):
+            made = link(self._netns, name, fields)
+            made.speed, made.full = self._speeds.get(name, (made.speed, made.full))
+            return made
+
+        def links(self):
+            made = [self._link(name, fields) for name, fields in self._now().items()]
+            return {one.index: one for one in made}
 
         def read(self):
-            now = [entry for entry in self._links if entry["at"] <= world.seconds()][-1]
-            found = [
-                link(self._netns, name, fields) for name, fields in now.items() if name != "at"
-            ]
-            return {made.index: made for made in found}
+            found = {}
+            for name, fields in self._now().items():
+                queue = fields.get("queue")
+                if queue:
+                    queue = links.Queue(
+                        *(queue[key] for key in ("packets", "bytes", "drops", "requeues"))
+                    )
+                counters = tuple(fields.get(counter, 0) for counter in links.COUNTERS)
+                found[fields["index"]] = links.Sample(self._link(name, fields), counters, queue)
+            return found
 
-    links.Links, links.namespaces = Links, lambda: list(data.get("netns", ()))
+    links.Links = observer.Links = Links
+    observer.namespaces = lambda: list(data.get("netns", ()))
+    protocols.entered = lambda netns: nullcontext()
 
 
 def runqlat(world, module, data):

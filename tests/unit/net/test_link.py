@@ -1,30 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Interfaces' utilization, namespaces and softnet."""
+"""Interfaces, namespaces and softnet."""
 
-import pytest
+import os
+import socket
 
 from crisis.net import link as links
-from made_links import link
-
-
-@pytest.mark.parametrize("full, share", [(True, 0.5), (None, 0.5), (False, 0.75)])
-def test_utilization_is_of_the_wire(full, share):
-    # 1 Gbit/s; 1,250,000 packets of 26 bytes are 62,500,000 on the wire with their 24 more
-    after = link(
-        speed=1000,
-        full=full,
-        rx_packets=1250000,
-        rx_bytes=1250000 * 26,
-        tx_packets=1,
-        tx_bytes=31249976,
-    )
-    assert links.utilization(after, after.counters, 1.0) == pytest.approx(share)
-    assert links.utilization(after, after.counters, 2.0) == pytest.approx(share / 2)
-    assert links.utilization(link(), link(rx_bytes=10).counters, 1.0) is None
-    after.ethernet = False
-    assert links.utilization(after, after.counters, 1.0) == pytest.approx(
-        (0.26 if full is not False else 0.51), rel=0.01
-    )
 
 
 def test_softnet(tmp_path):
@@ -49,3 +29,24 @@ def test_namespaces_by_name_and_by_process(tmp_path):
         (tmp_path / path / "ns/net").symlink_to(file)
     (tmp_path / "run/netns/blue").symlink_to(blue)
     assert links.namespaces(str(tmp_path)) == ["blue", str(tmp_path / "proc/12/ns/net")]
+
+
+def test_the_interfaces_of_this_machine():
+    """Against getifaddrs(3)'s names and the kernel's own text."""
+    found = links.Links().read()
+    names = {sample.link.name: index for index, sample in found.items()}
+    assert names == {os.fsdecode(name): index for index, name in socket.if_nameindex()}
+    assert [name for name in names if found[names[name]].link.loopback] == ["lo"]
+    counted = found[names["lo"]].counters
+    assert 23 <= len(counted) <= 40
+    with open("/proc/net/dev") as f:
+        (line,) = [line for line in f if line.strip().startswith("lo:")]
+    values = [int(word) for word in line.partition(":")[2].split()]
+    assert 0 <= values[1] - counted[0] < 10**6 and 0 <= values[0] - counted[2] < 10**12
+
+
+def test_a_speed_that_is_given_wins():
+    found = links.Links(speeds={"lo": (54, False)}).links()
+    (lo,) = [link for link in found.values() if link.name == "lo"]
+    assert (lo.speed, lo.duplex) == (54, "half")
+    assert lo.record()["speed_mbps"] == 54
