@@ -13,6 +13,7 @@ import os
 import socket
 import struct
 
+from ..errors import Unavailable
 from .netlink import GENERIC, ROUTE, Netlink, attribute, attributes
 
 TYPE_CHECKING = False
@@ -158,11 +159,15 @@ class Links:
         return self._links
 
     def read(self) -> dict[int, Sample]:
-        """{index: Sample}.  Raises OSError."""
+        """{index: Sample}.  Raises OSError, and Unavailable where the kernel has no RTM_GETSTATS."""
         links, queues = self.links(), self._queues()
         found: dict[int, Sample] = {}
         body = _STATISTICS.pack(0, 0, 1 << (_IFLA_STATS_LINK_64 - 1))
-        for payload in self._route.dump(_RTM_GETSTATS, body):
+        try:
+            payloads = list(self._route.dump(_RTM_GETSTATS, body))
+        except OSError as exc:
+            raise Unavailable(f"cannot read the interfaces' counters: {exc.strerror}") from exc
+        for payload in payloads:
             _, index, _ = _STATISTICS.unpack_from(payload)
             raw = attributes(payload, _STATISTICS.size).get(_IFLA_STATS_LINK_64)
             if index in links and raw:
