@@ -25,7 +25,7 @@ from helpers import (
 
 
 def records(*args):
-    result = run("psi", "-j", *map(str, args))
+    result = run("psi", "-j", "--no-averages", *map(str, args))
     if result.returncode == 69:
         pytest.skip(result.stderr.strip())
     assert result.returncode == 0, result.stderr
@@ -75,7 +75,7 @@ def test_cpu_pressure_is_the_delay_that_the_scheduler_counts():
         join(directory, one, two)
         time.sleep(0.5 * min(SLOW, 4))
         child = subprocess.Popen(
-            [tool("psi"), "-j", "-c", directory, str(2 * min(SLOW, 3)), "2"],
+            [tool("psi"), "-j", "--no-averages", "-c", directory, str(2 * min(SLOW, 3)), "2"],
             stdout=subprocess.PIPE,
             universal_newlines=True,
         )
@@ -97,7 +97,9 @@ def test_intervals_add_up_to_the_totals():
     records(0.01, 1)
     with workload(HOG, cpu=0), workload(HOG, cpu=0):
         child = subprocess.Popen(
-            [tool("psi"), "-j", ".2", "6"], stdout=subprocess.PIPE, universal_newlines=True
+            [tool("psi"), "-j", "--no-averages", ".2", "6"],
+            stdout=subprocess.PIPE,
+            universal_newlines=True,
         )
         found = [json.loads(child.stdout.readline())]
         low = total("/proc/pressure/cpu", "some")
@@ -135,7 +137,7 @@ def test_the_root_of_a_cgroup_namespace_is_a_cgroup(tmp_path):
     records(0.01, 1)
     code = (
         "echo $$ > %s/cgroup.procs && exec unshare -Cm sh -c 'mount -t cgroup2 none %s && exec "
-        "%s -j -c %s .5 1'"
+        "%s -j --no-averages -c %s .5 1'"
     )
     with (
         cgroup(f"crisis-psi-ns-{os.getpid()}") as directory,
@@ -156,11 +158,116 @@ def test_the_root_of_a_cgroup_namespace_is_a_cgroup(tmp_path):
     assert found["cpu_some_ratio"] > 0.9 and found["cpu_full_us"] is not None
 
 
+def files(pattern):
+    """{(resource, kind): {member: text}} of pressure files; pattern: their path, with a %s."""
+    found = {}
+    for resource in "cpu", "memory", "io", "irq":
+        if os.path.exists(pattern % resource):
+            for row in open(pattern % resource):
+                kind, *fields = row.split()
+                found[resource, kind] = dict(field.split("=") for field in fields)
+    return found
+
+
+def same_averages(before, found, after):
+    """found: {key: [texts of avg10, avg60, avg300, total]}, read between the other two.
+
+    The kernel computes the averages anew every two seconds: each is the one before or after.
+    """
+    assert set(found) == set(before)
+    for key, (*averages, number) in found.items():
+        for name, text in zip(("avg10", "avg60", "avg300"), averages):
+            assert text in (before[key][name], after[key][name]), (key, name)
+        assert int(before[key]["total"]) <= int(number) <= int(after[key]["total"])
+
+
+@pytest.mark.guest
+def test_averages_are_those_of_the_kernel():
+    records(0.01, 1)
+    with workload(HOG, cpu=0), workload(HOG, cpu=0):
+        time.sleep(2.5)
+        before = files("/proc/pressure/%s")
+        result = run("psi", ".01", "1")
+        after = files("/proc/pressure/%s")
+        raw = json.loads(run("psi", "-j", ".01", "1").stdout.splitlines()[0])
+        later = files("/proc/pressure/%s")
+    for readings in before, after, later:
+        readings.pop(("cpu", "full"), None)  # not defined for the system
+    head, *rows = result.stdout.split("\n\n")[0].splitlines()
+    assert head.split() == ["RESOURCE", "KIND", "AVG10%", "AVG60%", "AVG300%", "TOTAL(us)"]
+    found = {tuple(row.split()[:2]): row.split()[2:] for row in rows}
+    assert float(found["cpu", "some"][0]) > 0
+    same_averages(before, found, after)
+    members = "avg10", "avg60", "avg300", "total_us"
+    found = {}
+    for key in before:
+        values = [raw["_".join((*key, member))] for member in members]
+        found[key] = [f"{value:.2f}" for value in values[:3]] + [str(values[3])]
+    same_averages(after, found, later)
+
+
+def test_the_first_table_is_there_at_once():
+    records(0.01, 1)
+    begin = time.monotonic()
+    child = subprocess.Popen([tool("psi"), "100"], stdout=subprocess.PIPE, text=True)
+    lines = [child.stdout.readline() for _ in range(4)]
+    seconds = time.monotonic() - begin
+    child.terminate()
+    child.communicate()
+    assert lines[0].startswith("RESOURCE") and seconds < 1 * SLOW
+
+
+def test_averages_of_cgroups_are_those_of_the_kernel():
+    records(0.01, 1)
+    with (
+        cgroup(f"crisis-psi-avg-{os.getpid()}") as directory,
+        workload(HOG, cpu=0) as one,
+        workload(HOG, cpu=0) as two,
+    ):
+        join(directory, one, two)
+        time.sleep(4.5)
+        before = files(directory + "/%s.pressure")
+        lines = run("psi", "--by-cgroup", ".01", "1").stdout.split("\n\n")[0].splitlines()
+        after = files(directory + "/%s.pressure")
+    found = {}
+    for line in lines[1:]:
+        *words, path = line.split()
+        if path == "/" + os.path.basename(directory):
+            found[tuple(words[:2])] = words[2:]
+    assert float(found["cpu", "some"][0]) > 10 and ("memory", "some") not in found
+    same_averages({key: before[key] for key in found}, found, after)
+
+
+def cpu_seconds(*args):
+    before = os.times()
+    assert run("psi", *args).returncode == 0
+    after = os.times()
+    return after.children_user + after.children_system - before[2] - before[3]
+
+
+@needs_quiet_machine
+def test_cost_of_2000_cgroups():
+    """At most 8 % of a CPU at one reading a second, without the start."""
+    records(0.01, 1)
+    with cgroup(f"crisis-psi-many-{os.getpid()}") as directory:
+        below = [f"{directory}/{i}/{j}" for i in range(20) for j in range(99)]
+        try:
+            for path in below:
+                os.makedirs(path)
+            few = cpu_seconds("--no-averages", "--by-cgroup", "0.1", "2")
+            many = cpu_seconds("--no-averages", "--by-cgroup", "0.1", "12")
+        finally:
+            for path, _, _ in os.walk(directory, topdown=False):
+                if path != directory:
+                    os.rmdir(path)
+    assert (many - few) / 10 < 0.08 * SLOW
+
+
 def test_a_removed_cgroup():
     records(0.01, 1)
     with cgroup(f"crisis-psi-c-{os.getpid()}") as directory:
         child = subprocess.Popen(
-            [tool("psi"), "-c", directory, ".1"],
+            [tool("psi"), "--no-averages", "-c", directory, ".1"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             universal_newlines=True,
