@@ -216,17 +216,24 @@ def losses(data):
 
 
 def delays(world, module, data):
-    """data: {"since": [{"at": seconds, "PID": {delay: [count, total ns]}}]}; a delay that is
-    missing is not kept.
-    """
+    """data: {"names": the delays that the kernel keeps, "accounts": [{"at": seconds, "NUMBER":
+    {delay: [count, total ns]}}]}, of PIDs and TIDs; a total that overflowed is null."""
     from crisis.net import taskstats
 
     class Taskstats:
-        def process(self, pid):
+        names = data.get("names", taskstats.DELAYS)
+
+        def read(self, numbers, threads=False):
             now = [entry for entry in data["accounts"] if entry["at"] <= world.seconds()][-1]
-            if str(pid) not in now:
-                raise ProcessLookupError(3, "No such process")
-            return {name: tuple(now[str(pid)].get(name, (None, None))) for name in taskstats.DELAYS}
+            return {
+                number: tuple(
+                    value or 0
+                    for name in self.names
+                    for value in now[str(number)].get(name, (0, 0))
+                )
+                for number in numbers
+                if str(number) in now
+            }
 
     taskstats.Taskstats = Taskstats
 

@@ -5,13 +5,25 @@ import contextlib
 import json
 import mmap
 import os
+import shutil
 import signal
 import subprocess
 import time
 
 import pytest
 
-from helpers import HOG, SLOW, as_nobody, needs_quiet_machine, run, run_delay, tool, workload
+from crisis.kernel import cgroup as cgroups
+from helpers import (
+    HOG,
+    SLOW,
+    as_nobody,
+    needs_quiet_machine,
+    remove_cgroup,
+    run,
+    run_delay,
+    tool,
+    workload,
+)
 
 SWITCH = "/proc/sys/kernel/task_delayacct"
 
@@ -47,7 +59,7 @@ def test_cpu_delay_is_that_of_schedstat():
     with workload(HOG, cpu=0) as one, workload(HOG, cpu=0) as two:
         time.sleep(0.5 * min(SLOW, 4))
         low = run_delay(one.pid)
-        found, other = records("-p", f"{one.pid},{two.pid}")
+        found, other = records("--since-boot", "-p", f"{one.pid},{two.pid}")
         high = run_delay(one.pid)
         assert (
             low <= found["cpu_total_ns"] <= high
@@ -101,7 +113,7 @@ def test_block_io_delay_is_that_of_proc_stat(tmp_path):
         while ticks(child.pid) < 50 and time.monotonic() < deadline:
             time.sleep(0.1)
         low = ticks(child.pid)
-        (found,) = records("-p", child.pid)
+        (found,) = records("--since-boot", "-p", child.pid)
         high = ticks(child.pid)
     if high < 20:
         pytest.skip(f"the disk is too fast: {high} ticks of waiting")
@@ -126,7 +138,7 @@ def test_copies_on_write_are_counted():
         )
         try:
             child.stdout.readline()
-            (found,) = records("-p", child.pid)
+            (found,) = records("--since-boot", "-p", child.pid)
         finally:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
@@ -141,16 +153,18 @@ def test_without_accounting_only_the_cpu_is_known():
         pytest.skip("delay accounting is on")
     with workload(HOG, cpu=0) as child:
         time.sleep(0.3 * min(SLOW, 4))
-        (found,) = records("-p", child.pid)
+        (found,) = records("--since-boot", "-p", child.pid)
         assert (
             found["cpu_count"] > 0
             and found["blkio_total_ns"] is None
             and found["wpcopy_count"] is None
         )
-        text = run("delays", "-p", str(child.pid))
-        assert "delay accounting is off" in text.stderr and " - " in text.stdout
+        text = run("delays", "--since-boot", "-p", str(child.pid))
+        assert "delay accounting is off" in text.stderr and text.stderr.count("\n") == 1
+        head, line = text.stdout.splitlines()  # no column that nothing can fill
+        assert head.split()[:3] == ["CPU", "PID", "COMM"] and len(line.split()) == 3
         with accounting():
-            (found,) = records("-p", child.pid)  # it began before
+            (found,) = records("--since-boot", "-p", child.pid)  # it began before
             assert found["blkio_total_ns"] is None and found["cpu_count"] > 0
 
 
@@ -159,8 +173,11 @@ def test_all_processes_and_exits():
     with workload(HOG, cpu=0) as one, workload(HOG, cpu=0):
         found = records("--top", 500, 0.5 * min(SLOW, 4), 1)
         assert one.pid in [r["pid"] for r in found]
-        totals = [sum(v or 0 for k, v in r.items() if k.endswith("_total_ns")) for r in found]
-        assert totals == sorted(totals, reverse=True) and all(totals)
+        users = [r for r in found if not r["kernel_thread"]]
+        for group in users, found[len(users) :]:
+            totals = [sum(v or 0 for k, v in r.items() if k.endswith("_total_ns")) for r in group]
+            assert totals == sorted(totals, reverse=True) and all(totals)
+        assert not any(r["kernel_thread"] for r in found[: len(users)])
     shell = f"{tool('delays')} %s; echo status ${{PIPESTATUS[0]}}"
     head = subprocess.run(
         ["bash", "-c", shell % ".1 | head -2 2>&1"], stdout=subprocess.PIPE, timeout=20 * SLOW
@@ -173,6 +190,124 @@ def test_all_processes_and_exits():
         b"write error: No space left on device\nstatus 1" in full.stdout
         or b"status 1" in full.stdout
     )
+
+
+@pytest.mark.guest
+def test_since_boot_is_schedstat_of_all():
+    """And of kernel threads, which are those of kthreadd and come last."""
+    found = {r["pid"]: r for r in records("--since-boot", "--top", "100000")}
+    for pid, record in found.items():
+        try:
+            fields = open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()
+            assert record["kernel_thread"] == (pid == 2 or fields[1] == "2")
+            threads = os.listdir(f"/proc/{pid}/task")
+            if threads == [str(pid)] and record["kernel_thread"]:
+                assert record["cpu_total_ns"] <= run_delay(pid)
+        except (FileNotFoundError, ProcessLookupError):  # ended meanwhile
+            pass
+    assert (
+        os.getpid() in found and found[os.getpid()]["comm"] == open("/proc/self/comm").read()[:-1]
+    )
+    order = [record["kernel_thread"] for record in found.values()]
+    assert order == sorted(order)
+
+
+@pytest.mark.guest
+@needs_quiet_machine
+def test_a_thread():
+    code = (
+        "import threading, time\n"
+        "def spin():\n"
+        "    while True: pass\n"
+        "threading.Thread(target=spin).start()\nprint(flush=True)\ntime.sleep(1000)"
+    )
+    with workload(HOG, cpu=0):
+        child = subprocess.Popen(
+            ["/usr/bin/taskset", "-c", "0", "/usr/bin/python3", "-IS", "-c", code],
+            stdout=subprocess.PIPE,
+        )
+        try:
+            child.stdout.readline()
+            (thread,) = set(os.listdir(f"/proc/{child.pid}/task")) - {str(child.pid)}
+            time.sleep(0.5 * min(SLOW, 4))
+
+            def waited(tid):
+                return int(open(f"/proc/{child.pid}/task/{tid}/schedstat").read().split()[1])
+
+            low = waited(thread)
+            (found,) = records("--since-boot", "-t", thread)
+            high = waited(thread)
+            (main,) = records("--since-boot", "-t", child.pid)
+            assert low <= found["cpu_total_ns"] <= high and low > 10**8
+            assert main["cpu_total_ns"] == waited(child.pid) < low
+            assert (found["record"], found["pid"], found["tid"]) == (
+                "thread",
+                child.pid,
+                int(thread),
+            )
+            text = run("delays", "-t", thread, ".2", "1").stdout
+            assert text.splitlines()[0].split()[:3] == ["CPU", "TID", "COMM"]
+            assert text.splitlines()[1].split()[1] == thread
+        finally:
+            child.kill()
+            child.wait()
+
+
+@pytest.mark.guest
+def test_a_cgroup():
+    mounts = [point for point, _, controllers in cgroups.mounts() if controllers is None]
+    if not mounts:
+        pytest.skip("no cgroup v2 file system is mounted")
+    directory = f"{mounts[0]}/crisis-delays-{os.getpid()}"
+    os.makedirs(directory + "/below")
+    try:
+        with workload(HOG, cpu=0) as inside, workload(HOG, cpu=0) as below, workload(HOG, cpu=0):
+            for child, path in (inside, directory), (below, directory + "/below"):
+                with open(path + "/cgroup.procs", "w") as f:
+                    f.write(str(child.pid))
+            found = records("-c", directory, 0.5 * min(SLOW, 4), 1)
+            assert {record["pid"] for record in found} == {inside.pid, below.pid}
+    finally:
+        remove_cgroup(directory + "/below")
+        remove_cgroup(directory)
+
+
+FORK = """
+import os, signal, sys, time
+os.setpgid(0, 0)
+for i in range(int(sys.argv[1])):
+    if not os.fork():
+        signal.pause()
+print(flush=True)
+signal.pause()
+"""
+
+
+@needs_quiet_machine
+def test_cost_of_2000_processes():
+    """At most that of top(1), for as many reports."""
+    top = shutil.which("top")
+    if not top:
+        pytest.skip("top(1) is not installed")
+
+    def cost(*command):
+        before = os.times()
+        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+        after = os.times()
+        return after.children_user + after.children_system - before[2] - before[3]
+
+    records(0.01, 1)
+    child = subprocess.Popen(
+        ["/usr/bin/python3", "-IS", "-c", FORK, "2000"], stdout=subprocess.PIPE
+    )
+    try:
+        child.stdout.readline()
+        ours = cost(tool("delays"), ".2", "10")
+        theirs = cost(top, "-b", "-d", ".2", "-n", "11")
+    finally:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+    assert ours < theirs
 
 
 @pytest.mark.guest

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""delays: struct taskstats in all its layouts, and the report, on made-up data."""
+"""delays: which tasks are shown, and the report, on made-up data."""
 
 import json
 from argparse import Namespace
@@ -7,6 +7,7 @@ from argparse import Namespace
 import pytest
 
 from crisis.net import taskstats
+from crisis.net import taskstats_waits as waits
 from helpers import load, run
 
 delays = load("delays")
@@ -15,76 +16,183 @@ delays = load("delays")
 def test_what_was_never_kept_is_not_zero(tmp_path):
     zeros = dict.fromkeys(taskstats.DELAYS, (0, 0))
     account = dict(zeros, cpu=(5, 500), wpcopy=(3, 30))
-    assert delays.known(account, True, True) == account
-    assert delays.known(account, True, False) == dict(account, irq=(None, None))
+    assert waits.known(account, True, True) == account
+    assert waits.known(account, True, False) == dict(account, irq=(None, None))
     for accounts, on in (account, False), (dict(zeros, cpu=(5, 500)), True):
-        found = delays.known(accounts, on, True)
+        found = waits.known(accounts, on, True)
         assert found.pop("cpu") == (5, 500) and set(found.values()) == {(None, None)}
     old = dict(zeros, wpcopy=(None, None))  # before Linux 5.19
-    assert delays.known(old, True, True) == old
-    assert taskstats.switched_on(str(tmp_path)) and delays.irq_kept(str(tmp_path))
+    assert waits.known(old, True, True) == old
+    assert taskstats.switched_on(str(tmp_path)) and waits.irq_kept(str(tmp_path))
     (tmp_path / "proc/sys/kernel").mkdir(parents=True)
     (tmp_path / "proc/pressure").mkdir()
     (tmp_path / "proc/sys/kernel/task_delayacct").write_text("0\n")
-    assert not taskstats.switched_on(str(tmp_path)) and not delays.irq_kept(str(tmp_path))
+    assert not taskstats.switched_on(str(tmp_path)) and not waits.irq_kept(str(tmp_path))
 
 
-def test_difference_order_and_average():
+def test_difference_and_average():
     before = {"cpu": (1, 100), "blkio": (None, None), "irq": (5, 50)}
     after = {"cpu": (3, 400), "blkio": (2, 20), "irq": (4, 60)}
-    assert delays.difference(before, after) == {
+    assert waits.difference(before, after) == {
         "cpu": (2, 300),
         "blkio": (None, None),
         "irq": (None, 10),
     }
-    assert (
-        delays.average(2, 3000) == 1.5
-        and delays.average(0, 0) is None
-        and delays.average(3, None) is None
+    assert (waits.average(2, 3000), waits.average(0, 0), waits.average(3, None)) == (
+        1.5,
+        None,
+        None,
     )
-    rows = [
-        (1, "a", {"cpu": (1, 5), "irq": (None, None)}),
-        (2, "b", {"cpu": (1, 9)}),
-        (3, "c", {"cpu": (0, 0)}),
-    ]
-    assert [row[0] for row in delays.longest(rows, 5)] == [2, 1] and len(
-        delays.longest(rows, 1)
-    ) == 1
+
+
+class Tasks:
+    """What the kernel knows of the tasks at one moment.
+
+    {number: (comm, whether it is a kernel thread, start time, ns waited for a CPU, and for I/O)}.
+    """
+
+    names = ["cpu", "blkio", "wpcopy"]
+
+    def __init__(self):
+        self.now = {}
+        self.looked_at = []
+
+    def read(self, numbers, threads=False):
+        return {
+            number: (1, self.now[number][3], 1, self.now[number][4], 1, 0)
+            for number in numbers
+            if number in self.now
+        }
+
+    def task(self, number):
+        self.looked_at.append(number)
+        if number not in self.now:
+            return None
+        return waits._Task(*self.now[number][:3])
+
+
+@pytest.fixture
+def tasks(monkeypatch):
+    made = Tasks()
+    monkeypatch.setattr(waits._Task, "read", made.task)
+    monkeypatch.setattr(waits.proc, "processes", lambda: list(made.now))
+    monkeypatch.setattr(waits.taskstats, "switched_on", lambda: True)
+    monkeypatch.setattr(waits, "irq_kept", lambda: True)
+    monkeypatch.setattr(waits.time, "clock_gettime", lambda clock: made.clock)
+    made.clock = 100.0
+    return made
+
+
+def numbers(rows):
+    return [row.number for row in rows]
+
+
+def test_kernel_threads_are_last(tasks):
+    source = waits.Waits(tasks, None, None, None)
+    tasks.now = {n: (f"user{n}", False, 1, n, 50 - n) for n in range(1, 20)}
+    tasks.now.update({n: ("kworker", True, 1, n, 0) for n in range(100, 110)})
+    tasks.now[99] = "idle", False, 1, 0, 0
+    everything = source.read()
+    top = source.top(None, everything, 3, waits.waited)
+    assert numbers(top) == [1, 2, 3] and [row.kernel for row in top] == [False] * 3
+    by_cpu = source.top(None, everything, 3, lambda accounts: accounts["cpu"][1])
+    assert numbers(by_cpu) == [19, 18, 17]
+    few = source.top(None, everything, 25, lambda accounts: accounts["cpu"][1])
+    assert numbers(few) == [*range(19, 0, -1), *range(109, 103, -1)]
+    assert few[0].comm == "user19" and few[0].accounts["swapin"] == (None, None)
+
+
+def test_only_what_is_shown_is_looked_at(tasks):
+    source = waits.Waits(tasks, None, None, None)
+    tasks.now = {n: ("x", False, 1, n, 0) for n in range(1, 1000)}
+    before = source.read()
+    tasks.now[7] = "x", False, 1, 1007, 0
+    tasks.now[8] = "x", False, 1, 500, 0
+    after = source.read()
+    top = source.top(before, after, 10, waits.waited)
+    assert [(row.number, row.accounts["cpu"][1]) for row in top] == [(7, 1000), (8, 492)]
+    assert tasks.looked_at == [7, 8]
+
+
+def test_a_number_that_another_process_has_got(tasks):
+    source = waits.Waits(tasks, None, None, None)
+    tasks.now = {5: ("old", False, 10.0, 1000, 0), 6: ("same", False, 10.0, 1000, 0)}
+    before = source.read()
+    tasks.clock = 101.0
+    tasks.now = {5: ("new", False, 100.5, 1300, 0), 6: ("same", False, 10.0, 1400, 0)}
+    after = source.read()
+    top = source.top(before, after, 10, waits.waited)
+    assert [(row.comm, row.accounts["cpu"][1]) for row in top] == [("new", 1300), ("same", 400)]
+    chosen = waits.Waits(tasks, [5, 6], None, None)
+    chosen._last = 100.0
+    assert [row.comm for row in chosen.rows(before, after)] == ["same"]
+    assert [row.comm for row in chosen.rows(None, after)] == ["new", "same"]
+
+
+def test_columns(tasks, monkeypatch):
+    assert waits.Waits(tasks, None, None, None).columns == ["cpu", "blkio", "wpcopy"]
+    monkeypatch.setattr(tasks, "names", [*tasks.names, "irq"], raising=False)
+    monkeypatch.setattr(waits, "irq_kept", lambda: False)
+    assert waits.Waits(tasks, None, None, None).columns == ["cpu", "blkio", "wpcopy"]
+    monkeypatch.setattr(waits.taskstats, "switched_on", lambda: False)
+    assert waits.Waits(tasks, None, None, None).columns == ["cpu"]
+
+
+def arguments(**options):
+    defaults = {"json": False, "average": False, "timestamp": False, "tid": None, "sort": "total"}
+    return Namespace(**dict(defaults, **options))
 
 
 def test_report():
     values = {name: (index + 1, 1000 * (index + 1)) for index, name in enumerate(taskstats.DELAYS)}
     accounts = dict(values, blkio=(None, None), swapin=(0, 0), cpu=(4, 2500000))
-    rows = [(7, "a\x1b\n", accounts)]
-    args = Namespace(json=False, average=False, timestamp=False)
-    head, line = delays.render(args, 1.0, rows, {}).splitlines()
-    assert head.split() == [
-        "CPU(ms)",
-        "BLKIO(ms)",
-        "SWAPIN(ms)",
-        "RECLAIM(ms)",
-        "THRASH(ms)",
-        "COMPACT(ms)",
-        "WPCOPY(ms)",
-        "IRQ(ms)",
-        "PID",
-        "COMM",
-    ]
+    rows, names = [waits.Row(7, "a\x1b\n", False, accounts)], taskstats.DELAYS
+    head, line = delays.render_text(arguments(), rows, names).splitlines()
+    assert head.split() == (
+        "CPU BLKIO SWAPIN RECLAIM THRASH COMPACT WPCOPY IRQ PID COMM (in ms)".split()
+    )
     assert line.split()[:3] == ["2.5", "-", "0.0"] and line.endswith(r"7 a\x1b\x0a")
-    args.average = True
-    assert delays.render(args, 1.0, rows, {}).splitlines()[1].split()[:3] == ["625.0", "-", "-"]
-    args.json = True
-    found = json.loads(delays.render(args, 1.0, rows, {"ended": 2}))
-    assert (
-        found["cpu_count"] == 4 and found["cpu_avg_us"] == 625 and found["blkio_total_ns"] is None
-    )
-    assert (
-        found["swapin_avg_us"] is None and found["lost"] == {"ended": 2} and len(found) == 6 + 3 * 8
-    )
+    head, line = delays.render_text(arguments(average=True), rows, names).splitlines()
+    assert line.split()[:3] == ["625.0", "-", "-"] and head.endswith("COMM (in us)")
+    found = json.loads(delays.render_json(arguments(), 1.0, rows, {"ended": 2}))
+    assert found["cpu_count"] == 4 and found["cpu_avg_us"] == 625
+    assert found["blkio_total_ns"] is None and found["swapin_avg_us"] is None
+    assert found["lost"] == {"ended": 2} and found["kernel_thread"] is False
+    assert len(found) == 7 + 3 * 8
+
+
+def test_fits_80_columns():
+    accounts = dict.fromkeys(taskstats.DELAYS, (1, 9999 * 10**5))
+    rows = [waits.Row(999999, "fifteen-letters", False, accounts)]
+    text = delays.render_text(arguments(), rows, taskstats.DELAYS)
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_sort_value():
+    accounts = dict.fromkeys(taskstats.DELAYS, (2, 3000))
+    for sort, average, value in (
+        ("total", False, 24000),
+        ("reclaim", False, 3000),
+        ("reclaim", True, 1.5),
+    ):
+        assert delays.sort_value(arguments(sort=sort, average=average))(accounts) == value
+    assert delays.sort_value(arguments(sort="irq"))(dict(accounts, irq=(None, None))) is None
 
 
 @pytest.mark.parametrize(
-    "words", [["0"], ["x"], ["1", "0"], ["-p", "0"], ["-p", "1,x"], ["--top", "0"], ["1", "2", "3"]]
+    "words",
+    [
+        ["0"],
+        ["x"],
+        ["1", "0"],
+        ["-p", "0"],
+        ["-p", "1,x"],
+        ["-t", "x"],
+        ["-p", "1", "-t", "1"],
+        ["--sort", "x"],
+        ["--top", "0"],
+        ["1", "2", "3"],
+    ],
 )
 def test_usage_errors(words):
     result = run("delays", *words)
