@@ -121,6 +121,11 @@ class Ring:
     def records(self):
         return [self.layout.unpack(raw) for raw in self.read()]
 
+    end = 0
+
+    def matching(self, heads, keep):
+        return [self.layout.unpack(raw) for raw in self.read() if raw[:16] in heads]
+
 
 class Program:
     """A loaded bpf.Program.  maps, layouts, counters(), constants(), name, taken; params and sizes

@@ -18,6 +18,7 @@ import pytest
 
 from crisis.kernel import cgroup, proc
 from helpers import (
+    ROOT,
     SLOW,
     as_nobody,
     attached,
@@ -27,6 +28,7 @@ from helpers import (
     refuses,
     run,
     stop,
+    until,
 )
 from pagefiles import PAGE, read, resident, rewrite
 
@@ -702,6 +704,32 @@ def test_every_table_prints(by, last):
         "MMAP_HITS",
         "MMAP_MISS",
     ]
+
+
+def test_many_files_keep_their_names_and_counts(tmp_path):
+    """20,000 files, each read once while the banks are switched again and again."""
+    files = [tmp_path / str(number) for number in range(20000)]
+    for file in files:
+        file.write_bytes(b"x")
+    command = ["bin/cachestat", "-j", "--by", "file", "--top", "100000", ".3"]
+    with open(tmp_path / "output", "w") as output:
+        child = subprocess.Popen(command, cwd=ROOT, stdout=output)
+        until(lambda: os.path.getsize(output.name))  # from now on all reads are counted
+        for number, file in enumerate(files):
+            file.read_bytes()
+            if number % 1000 == 0:
+                time.sleep(0.1)
+        time.sleep(2)  # what comes while a report is written would not be in one
+        stop(child)
+    with open(tmp_path / "output") as output:
+        records = [json.loads(line) for line in output]
+    pages = {}
+    for record in records:
+        if record["record"] == "total":
+            assert (record["lost"]["names_lost"], record["lost"]["groups_full"]) == (0, 0)
+        elif record["file"]:
+            pages[record["file"]] = pages.get(record["file"], 0) + record["read_pages"]
+    assert [file for file in map(str, files) if pages.get(file, 0) < 1] == []
 
 
 def test_demand(tmp_path):

@@ -382,8 +382,8 @@ class RingBuffer:
         self._lock.acquire()
         self._lock.release()
 
-    def read(self) -> list[bytes]:
-        """The list of all complete records."""
+    def _complete(self) -> tuple[list[tuple[int, int]], int]:
+        """([(start, stop)] of all complete records, where what follows them begins)."""
         found = []
         headers, mask = self._headers, self._size - 1
         position, end = self._consumer[0], self._producer[0]
@@ -398,25 +398,59 @@ class RingBuffer:
                 found.append((at + 8, at + 8 + length))
             position += length + 8 + 7 & ~7
         self._barrier()
-        data, size = self._data, self._size
-        records = [
-            bytes(data[start:stop]) if stop <= size else self._wrapped(start, stop)
-            for start, stop in found
-        ]
+        return found, position
+
+    def _release(self, position: int) -> None:
+        """Let the program overwrite the records before a position."""
         self._barrier()
         self._consumer[0] = position
+
+    def read(self) -> list[bytes]:
+        """The list of all complete records."""
+        found, position = self._complete()
+        data, size = self._data, self._size
+        records = [
+            bytes(data[start:stop]) if stop <= size else self._copy(start, stop)
+            for start, stop in found
+        ]
+        self._release(position)
         return records
 
-    def _wrapped(self, start: int, stop: int) -> bytes:
-        """A record that goes on at the beginning of the data."""
-        if start == self._size:
-            return bytes(self._data[: stop - start])
-        return bytes(self._data[start:]) + bytes(self._data[: stop - self._size])
+    def _copy(self, start: int, stop: int) -> bytes:
+        """The bytes at a place, which may go on at the beginning of the buffer."""
+        size = self._size
+        if stop <= size:
+            return bytes(self._data[start:stop])
+        return bytes(self._data[min(start, size) :]) + bytes(
+            self._data[max(start - size, 0) : stop - size]
+        )
 
     def records(self) -> list[Any]:
         """The list of all complete records, as the layout has them."""
         assert self._layout is not None, "no layout"
         return [self._layout.unpack(data) for data in self.read()]
+
+    @property
+    def end(self) -> int:
+        """The position behind the last record so far, complete or not."""
+        return int(self._producer[0])
+
+    def matching(self, heads: set[bytes], keep: int) -> list[Any]:
+        """Of all complete records, those that begin with one of these bytes.
+
+        For thousands of records of which a few are wanted.  heads: equally long.
+        keep: a position, of `end`; what is behind it stays in the buffer for the next time.
+        """
+        assert self._layout is not None, "no layout"
+        size = len(next(iter(heads), b""))
+        found, position = self._complete()
+        records = [
+            self._layout.unpack(self._copy(start, stop))
+            for start, stop in found
+            if self._copy(start, start + size) in heads
+        ]
+        self._release(min(position, keep))
+        return records
 
 
 class Banks:

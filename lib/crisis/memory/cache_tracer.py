@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 __all__ = ["SOURCES", "Group", "Interval", "Tracer"]
 
 _KEYS = ("none", *GROUPINGS)
-_GROUPS = 16384  # entries of the table of --by
+# Entries of the table of --by.  One bank is full at a time: the other is emptied at once.
+_GROUPS = 16384
+_FILES = 65536
+_NAMES = 1 << 23  # bytes of the ring buffer of names: of as many files
+_FILE_ID = 16  # bytes that identify a file: inode and ino
 # Atomic operations that return the old value: Linux 5.12, arm64 5.18.  Helpers of these releases
 # stand for them.
 _FETCH = (
@@ -162,10 +166,11 @@ class Tracer:
             "by": _KEYS.index(args.by or "none"),
             "key_subsys": task.subsys(self._grouping.controllers if self._grouping else None),
         }
+        groups = (_FILES if named else _GROUPS) if args.by else 1
         sizes = {
-            "groups": {"max_entries": _GROUPS if args.by else 1},
+            "groups": {"max_entries": groups},
             "states": {"max_entries": max(16384, 2 * proc.thread_count())},
-            "names": {"max_entries": page.NAMES_SIZE if named else page.PAGE},
+            "names": {"max_entries": _NAMES if named else page.PAGE},
         }
         self._program = bpf.load(SOURCES, args, params, sizes)
         if args.by == "process":
@@ -199,20 +204,30 @@ class Tracer:
     def _groups(self, final: bool) -> list[Group]:
         """The Groups that missed most."""
         assert self._grouping is not None
+        from heapq import nsmallest
+
+        before_switch = self._names.end if self._names else 0
         self._banks.switch(final)
-        found = [
-            (Counts(dict(zip(self._fields, group))), key, group)
-            for key, group in self._banks.hash("groups")
+        found = nsmallest(self._top, self._banks.each("groups"), key=_rank)
+        named: Sequence[Any] = ()
+        if self._names:
+            # A file is named once in each bank.  Keys begin as these records: with inode and ino.
+            pack = self._program.maps["groups"].key_layout.pack
+            files = {pack(*key)[:_FILE_ID] for key, _ in found}
+            named = self._names.matching(files, before_switch)
+        labels = self._grouping.labels(found, named)
+        return [
+            Group(Counts(dict(zip(self._fields, group))), *label)
+            for (_, group), label in zip(found, labels)
         ]
-        found.sort(
-            key=lambda g: (
-                -g[0].misses - g[0].mmap_misses,
-                -g[0].hits - g[0].mmap_hits,
-                -g[0].dirties,
-            )
-        )
-        del found[self._top :]
-        # The program names a file again in each bank.
-        named = self._names.records() if self._names else ()
-        labels = self._grouping.labels([(key, group) for _, key, group in found], named)
-        return [Group(counts, *label) for (counts, _, _), label in zip(found, labels)]
+
+
+def _rank(item: tuple[Any, Any]) -> tuple[int, int, int]:
+    """Orders the keys and values of the map `groups`: what missed most comes first."""
+    sums = item[1]
+    caused = sums.counts_write + sums.counts_metadata
+    return (
+        -sums.counts_added + caused,
+        -sums.counts_read + sums.counts_read_fresh - sums.counts_faults + sums.counts_fault_fresh,
+        -sums.counts_dirtied,
+    )
