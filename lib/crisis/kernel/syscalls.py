@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["call", "ioctl", "address", "detached_mount"]
+__all__ = ["NUMBERS", "call", "ioctl", "address", "detached_mount"]
 
 _COMMON = {"fsopen": 430, "fsconfig": 431, "fsmount": 432}  # the same on every architecture
 _NUMBERS = {
@@ -27,7 +27,7 @@ _NUMBERS = {
 }
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
-_numbers = dict(_COMMON, **_NUMBERS.get(os.uname().machine, {}))
+NUMBERS = dict(_COMMON, **_NUMBERS.get(os.uname().machine, {}))
 
 
 def call(name: str, *arguments: Any) -> int:
@@ -35,7 +35,7 @@ def call(name: str, *arguments: Any) -> int:
 
     Raises OSError with errno ENOSYS for a call that this architecture's table lacks.
     """
-    number = _numbers.get(name)
+    number = NUMBERS.get(name)
     if number is None:
         raise OSError(38, f"{name} is not known on {os.uname().machine}")
     words = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
