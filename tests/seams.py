@@ -580,7 +580,8 @@ def oomkill(world, module, data):
     {"pid", "tid", "comm"}, "pages": {"anon", "file", "shmem", "swap", "total_vm"}, "pgtables",
     "cgroup" (path), "limit": {"constraint", "cgroup", "max", "usage", "totalpages", "order", "gfp",
     "exiting"}, "stack"}], "log": [{"at", "text", "facility"}], "losses"}. What is null or missing
-    the program did not learn.  With "log", it saw no limit and the kernel log is read."""
+    the program did not learn.  With "log", it saw no limit and the kernel log is read; its lines
+    with a negative "at" are there from the start."""
     if data is None:
         return
     import socket
@@ -669,10 +670,12 @@ def oomkill(world, module, data):
         )
         os.lseek = lambda fd, *rest: 0 if fd == reader.fileno() else seek(fd, *rest)
         for line in data["log"]:
-            record = (
-                f"{line.get('facility', 0) << 3 | 6},1,1,-;{line['text']}\n SUBSYSTEM=x\n"
-            ).encode("utf-8", "surrogateescape")
-            world.at(line["at"], lambda record=record: writer.send(record))
+            prefix = f"{line.get('facility', 0) << 3 | 6},1,{world_ns(line['at']) // 1000},-"
+            record = f"{prefix};{line['text']}\n SUBSYSTEM=x\n".encode("utf-8", "surrogateescape")
+            if line["at"] < 0:
+                writer.send(record)
+            else:
+                world.at(line["at"], lambda record=record: writer.send(record))
 
 
 def device_of(file):

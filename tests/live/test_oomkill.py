@@ -4,11 +4,14 @@
 Needs root.
 """
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
+from datetime import datetime
 
 import pytest
 
@@ -238,9 +241,12 @@ def test_text_begins_as_bccs():
     assert re.fullmatch(
         rf'\d\d:\d\d:\d\d Triggered by PID {victim.pid} \("oom text"\), OOM kill of PID '
         rf'{victim.pid} \("oom text"\), '
-        r"\d+ pages, loadavg: [\d.]+ [\d.]+ [\d.]+ \d+/\d+ \d+",
+        r"(?:\d+|-) pages, loadavg: [\d.]+ [\d.]+ [\d.]+ \d+/\d+ \d+",
         first,
     )
+    if re.search(r"^SwapTotal: +0 kB", open("/proc/meminfo").read(), re.M):
+        # oc->totalpages, as bcc prints it: mem_cgroup_get_max(), where nothing can be swapped.
+        assert f" {LIMIT // os.sysconf('SC_PAGE_SIZE')} pages, " in first
     match = re.fullmatch(
         r" {4}RSS (\d+) kB: anon (\d+), file (\d+), shmem (\d+); swap (?:\d+|-) kB, "
         r"page tables \d+ kB, total VM \d+ kB, UID 0, oom_score_adj 0",
@@ -253,6 +259,95 @@ def test_text_begins_as_bccs():
         r"order 0, GFP_\S+",
         third,
     )
+
+
+def oom_kills():
+    return int(re.search(r"^oom_kill (\d+)", open("/proc/vmstat").read(), re.M).group(1))
+
+
+@pytest.mark.guest
+def test_past_kills_are_those_of_dmesg():
+    with memory_cgroup(LIMIT, "oom") as directory:
+        os.mkdir(directory + "/below")
+        try:
+            victim = taker('oom past "\\', directory + "/below", 100 << 20, 300, 65534)
+            begin = time.time()
+            assert victim.wait() == -signal.SIGKILL
+            end = time.time()
+        finally:
+            until(lambda: not open(f"{directory}/below/cgroup.procs").read())
+            os.rmdir(directory + "/below")
+        place = "/" + os.path.basename(directory)
+    until(lambda: f"Killed process {victim.pid} " in dmesg())
+    for _ in range(5):  # others may be killed, or log, at the same time
+        pids = re.findall(r"Killed process (\d+) \(", dmesg())
+        number = oom_kills()
+        result = run("oomkill", "-j", "--past")
+        if pids == re.findall(r"Killed process (\d+) \(", dmesg()) and number == oom_kills():
+            break
+    assert result.returncode == 0 and result.stderr == ""
+    *kills, total = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [str(kill["pid"]) for kill in kills] == pids
+    assert (total["record"], total["kills"], total["kills_in_log"]) == (
+        "since_boot",
+        number,
+        len(pids),
+    )
+    (found,) = [kill for kill in kills if kill["pid"] == victim.pid and place in kill["cgroup"]]
+    fields = dict(re.findall(r"([\w-]+):(-?\d+)", dmesg(victim.pid).rpartition(")")[2]))
+    assert found["past"] is True and found["comm"] == 'oom past "\\'
+    assert (found["uid"], found["oom_score_adj"]) == (65534, 300)
+    assert found["anon_rss_bytes"] // 1024 == int(fields["anon-rss"])
+    assert found["total_vm_bytes"] // 1024 == int(fields["total-vm"])
+    when = datetime.strptime(found["time"], "%Y-%m-%dT%H:%M:%S.%f%z").timestamp()
+    assert begin - 1 < when < end + 1
+    if found["limit"] is not None:  # the report is rate-limited
+        assert (found["limit"], found["limit_cgroup"]) == ("memcg", place)
+        assert found["cgroup"] == place + "/below" and found["limit_bytes"] == LIMIT
+        assert found["trigger_tid"] == victim.pid and found["trigger_comm"] == found["comm"]
+
+    text = run("oomkill", "--past", "-c", place + "/below")
+    lines = text.stdout.splitlines()
+    assert len(lines) == 3 and f"OOM kill of PID {victim.pid} (" in lines[0]
+    assert re.search(r"\[past: \d{4}-\d\d-\d\d\]$", lines[0])
+    assert text.stderr.startswith("oomkill: ") and " kills since boot, " in text.stderr
+    assert ("overwritten" in text.stderr) == (number > len(pids))
+
+
+def dmesg(pid=None):
+    """The kernel's log by dmesg(1), or the last line about a victim in it."""
+    text = subprocess.run(["dmesg", "-k"], stdout=subprocess.PIPE, text=True, check=True).stdout
+    if pid is None:
+        return text
+    return [line for line in text.splitlines() if f"Killed process {pid} (" in line][-1]
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("source", ["typed", "stack"])
+def test_a_cgroup(source):
+    """Victims below it are printed, others are not."""
+    with memory_cgroup(LIMIT, "oom-a") as one, memory_cgroup(LIMIT, "oom-b") as other:
+        os.mkdir(one + "/below")
+        try:
+            with killing("-j", "-c", one, "--source", source) as child:
+                victims = [
+                    taker("oom-cgroup", directory, 100 << 20)
+                    for directory in (one, one + "/below", other)
+                ]
+                assert [victim.wait() for victim in victims] == [-signal.SIGKILL] * 3
+        finally:
+            until(lambda: not open(f"{one}/below/cgroup.procs").read())
+            os.rmdir(one + "/below")
+    assert {record["pid"] for record in child.records} == {victims[0].pid, victims[1].pid}
+
+
+def test_intervals():
+    begin = time.monotonic()
+    result = run("oomkill", "-j", ".5", "4")
+    seconds = time.monotonic() - begin
+    assert result.returncode == 0 and 2 <= seconds < 2 + 8 * SLOW
+    totals = [r for r in map(json.loads, result.stdout.splitlines()) if r["record"] == "total"]
+    assert [round(r["seconds"], 1) for r in totals] == [0.5] * 4
 
 
 @pytest.mark.guest
@@ -293,7 +388,8 @@ def test_a_global_kill(tmp_path):
 import mmap
 open("/proc/self/oom_score_adj", "w").write("1000")
 size = 8 << 30
-m = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000))
+flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)
+m = mmap.mmap(-1, size, flags=flags)
 if hasattr(m, "madvise"): m.madvise(14)         # MADV_HUGEPAGE: 512 faults fewer for each
 for at in range(0, size, 4096): m[at] = 1
 """

@@ -17,11 +17,11 @@ Call Trace:
 memory: usage 20480kB, limit 20480kB, failcnt 114
 memory+swap: usage 20480kB, limit 9007199254740988kB, failcnt 0
 Memory cgroup stats for /oomt:
-[  29432]     0 29432    20523     6706     5056     1650         0   106496        0             0 python3
-oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,oom_memcg=/oomt,task_memcg=/oomt/sub,\
-task=python3,pid=29432,uid=0
-Memory cgroup out of memory: Killed process 29432 (python3) total-vm:82092kB, anon-rss:20224kB, file-rss:6600kB, \
-shmem-rss:0kB, UID:0 pgtables:104kB oom_score_adj:0"""
+[  29432]     0 29432    20523     6706     5056     1650         0   106496        0 python3
+oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,oom_memcg=/oomt,\
+task_memcg=/oomt/sub,task=python3,pid=29432,uid=0
+Memory cgroup out of memory: Killed process 29432 (python3) total-vm:82092kB, \
+anon-rss:20224kB, file-rss:6600kB, shmem-rss:0kB, UID:0 pgtables:104kB oom_score_adj:0"""
 
 
 def fed(text):
@@ -31,7 +31,9 @@ def fed(text):
     return log
 
 
-@pytest.mark.parametrize("arguments", [["-d", "0"], ["-n", "0"], ["1"], ["--source", "x"]])
+@pytest.mark.parametrize(
+    "arguments", [["-d", "0"], ["-n", "0"], ["0"], ["1", "0"], ["--source", "x"], ["--past", "-K"]]
+)
 def test_usage_errors(arguments):
     result = run("oomkill", *arguments)
     assert result.returncode == 2 and result.stdout == "" and result.stderr.count("\n") == 1
@@ -86,11 +88,79 @@ def test_a_group_shares_its_report():
         )
     )
     assert log.victims[77].limit == "memcg" and log.victims[77].limit_cgroup == "/oomt"
+    assert log.victims[29432].cgroup == "/oomt/sub" and log.victims[77].cgroup is None
 
 
-@pytest.mark.parametrize("comm", [") total-vm:1kB", "x,pid=1,uid=2", "a) (b", "\\x1b[31m\\x0a"])
-def test_hostile_names_do_not_mislead(comm):
-    entry = fed(REPORT.replace("python3", comm)).victims[29432]
+GROUP = "Tasks in /oomt are going to be killed due to memory.oom.group set"
+
+
+def test_the_kill_after_a_group_takes_none_of_its_report():
+    lines, log = REPORT.splitlines(), Log()
+    last = lines[-1]
+    for text in [*lines, GROUP, last.replace("29432", "77")]:
+        log.feed(text, 5000000)
+    log.feed(last.replace("29432", "78"), 6500000)  # too late for one of the group
+    assert log.victims[77].limit == "memcg" and log.victims[78].limit is None
+    log.feed(last.replace("29432", "79"), 6500000)
+    assert log.victims[79].limit is None
+    for text in lines:
+        log.feed(text, 7000000)
+    log.feed(last.replace("29432", "80"), 7000000)  # its report was left out,
+    log.feed(GROUP, 7000000)  # and it has a group
+    log.feed(last.replace("29432", "81"), 7000000)
+    assert log.victims[80].limit is None and log.victims[81].limit is None
+    for text in [*lines, GROUP]:
+        log.feed(text, 8000000)
+    log.feed(last.replace("Memory cgroup out", "Out").replace("29432", "82"), 8000000)
+    assert log.victims[82].limit is None  # of another shortage
+
+
+def test_who_needed_the_memory():
+    text = REPORT.replace("PID: 88 Comm", "PID: 99 Comm").replace("CPU: 1 UID: 0 PID", "CPU: 1 PID")
+    for report, tid in (REPORT, 88), (text, 99):
+        entry = fed(report).victims[29432]
+        assert (entry.by_tid, entry.by_comm, entry.gfp_flags) == (tid, "needy", "GFP_KERNEL")
+
+
+def test_a_report_whose_beginning_is_lost():
+    entry = fed("\n".join(REPORT.splitlines()[-2:])).victims[29432]
+    assert (entry.limit, entry.limit_cgroup, entry.cgroup) == ("memcg", "/oomt", "/oomt/sub")
+    assert entry.by_tid is None and entry.limit_bytes is None and entry.gfp is None
+
+
+def test_pages_that_the_limit_covers():
+    """totalpages of struct oom_control, as constrained_alloc() computes it."""
+
+    def domain(text):
+        return fed(text).victims[29432].domain
+
+    swap = "memory+swap: usage 20480kB, limit 9007199254740988kB"
+    assert domain(REPORT) is None  # depends on the machine's swap
+    assert domain(REPORT.replace(swap, "swap: usage 0kB, limit 0kB")) == 20480 * 1024 // PAGE
+    assert domain(REPORT.replace(swap, "swap: usage 0kB, limit 4kB")) is None
+    limited = REPORT.replace(swap, "memory+swap: usage 20480kB, limit 20480kB")
+    assert domain(limited) == 20480 * 1024 // PAGE
+    lines = REPORT.replace("CONSTRAINT_MEMCG", "CONSTRAINT_NONE").splitlines()
+    memory = ["Total swap = 400kB", "1000 pages RAM", "0 pages HighMem/MovableOnly"]
+    memory.append("64 pages reserved")
+    whole = "\n".join([*lines[:3], *memory, *lines[6:]])
+    assert domain(whole) == 1000 - 64 + 400 * 1024 // PAGE
+    assert domain(whole.replace("CONSTRAINT_NONE", "CONSTRAINT_CPUSET")) is None
+
+
+@pytest.mark.parametrize(
+    "logged, comm",
+    [
+        (") total-vm:1kB", ") total-vm:1kB"),
+        ("x,pid=1,uid=2", "x,pid=1,uid=2"),
+        ("a) (b", "a) (b"),
+        # /dev/kmsg has each byte that is not printable ASCII, and the backslash, as \xNN.
+        (r"\x1b[31m\x0a", "\x1b[31m\n"),
+        (r"\x5cx41\xc3\xa4\xff", "\\x41\u00e4\udcff"),
+    ],
+)
+def test_hostile_names_do_not_mislead(logged, comm):
+    entry = fed(REPORT.replace("python3", logged)).victims[29432]
     assert entry.comm == comm and entry.kb[1] == 20224 and entry.limit_cgroup == "/oomt"
 
 
@@ -119,11 +189,10 @@ def test_what_is_unknown_is_a_dash():
         limit_flags=0,
         **unknown,
     )
-    kill = oom_kill.Kill(event, {})
-    text = oomkill.render_text(kill, "00:00:00", "0 0 0 1/1 1", Names())
-    assert text.splitlines() == [
-        '00:00:00 Triggered by PID 20 ("by"), OOM kill of PID 10 (-), - pages, loadavg: 0 0 0 '
-        "1/1 1",
+    kill = oom_kill.Kill.of_event(event, {})
+    text = oomkill.render_text(kill, "0 0 0 1/1 1", Names())
+    assert text[9:].splitlines() == [
+        'Triggered by PID 20 ("by"), OOM kill of PID 10 (-), - pages, loadavg: 0 0 0 1/1 1',
         "    RSS - kB: anon -, file -, shmem -; swap - kB, page tables - kB, total VM - kB, "
         "UID -, oom_score_adj -",
         "    limit: -; victim in -; order -, -",
@@ -143,3 +212,21 @@ def test_paths():
 
     assert path() == "/" and path(b"sub", b"oomt") == "/oomt/sub"
     assert path(*[b"x"] * 12, levels=13) == "..." + "/x" * 12
+
+
+def test_in_cgroup(monkeypatch):
+    monkeypatch.setattr(
+        oom_kill.cgroup, "controller_mount", lambda name: ("/sys/fs/cgroup/m", None)
+    )
+
+    def inside(place, path, limit=None):
+        kill = oom_kill.Kill()
+        kill.cgroup, kill.limit_cgroup = place, limit
+        return oom_kill.in_cgroup(kill, path)
+
+    for path in "db.slice", "/db.slice", "/db.slice/", "/sys/fs/cgroup/m/db.slice":
+        assert inside("/db.slice", path) and inside("/db.slice/a", path)
+        assert not inside("/db.slice2", path) and not inside("/", path) and not inside(None, path)
+    for path in "/", "/sys/fs/cgroup/m", "/sys/fs/cgroup/m/":
+        assert inside("/", path) and inside("/db.slice/a", path)
+    assert inside(None, "/a", "/a/b") and not inside(None, "/a/b", "/a")

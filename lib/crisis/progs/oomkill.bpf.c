@@ -83,6 +83,8 @@ static __always_inline struct event *reserve(void)
 }
 
 #ifdef TYPED
+#include "task.bpf.h"
+
 /* One of each is enough: oom_lock is held, so there is one kill at a time. */
 BPF_ARRAY(limits, struct limit, 1);
 BPF_ARRAY(killer, u32, 1); /* the thread inside oom_kill_process(), or 0 */
@@ -235,8 +237,11 @@ int on_victim(u64 *ctx)
 	u32 *inside = killer.lookup(&zero);
 	struct limit *l = limits.lookup(&zero);
 	struct stack *s = stacks.lookup(&zero);
-	struct event *e = reserve();
+	struct event *e;
 
+	if (PARAM(cgroup) && !in_cgroup(p))
+		return 0;
+	e = reserve();
 	if (!e)
 		return 0;
 	e->flags = EVENT_VICTIM;
