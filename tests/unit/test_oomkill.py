@@ -193,9 +193,11 @@ def test_what_is_unknown_is_a_dash():
     text = oomkill.render_text(kill, "0 0 0 1/1 1", Names())
     assert text[9:].splitlines() == [
         'Triggered by PID 20 ("by"), OOM kill of PID 10 (-), - pages, loadavg: 0 0 0 1/1 1',
-        "    RSS - kB: anon -, file -, shmem -; swap - kB, page tables - kB, total VM - kB, "
-        "UID -, oom_score_adj -",
-        "    limit: -; victim in -; order -, -",
+        "    RSS - kB: anon -, file -, shmem -",
+        "    swap - kB, page tables - kB, total VM - kB",
+        "    limit: -",
+        "    victim in -; UID -, oom_score_adj -",
+        "    order -, -",
     ]
     kill.learn(fed(REPORT).victims[29432])
     assert kill.comm == "python3" and kill.anon == 20224 * 1024 // PAGE and kill.limit == "memcg"
@@ -230,3 +232,15 @@ def test_in_cgroup(monkeypatch):
     for path in "/", "/sys/fs/cgroup/m", "/sys/fs/cgroup/m/":
         assert inside("/", path) and inside("/db.slice/a", path)
     assert inside(None, "/a", "/a/b") and not inside(None, "/a/b", "/a")
+
+
+def test_fits_80_columns():
+    """But for bcc's own line: victims of terabytes."""
+    kill = oom_kill.Kill()
+    kill.tgid, kill.pgtables, kill.uid, kill.oom_score_adj = 4194304, 1 << 34, 4294967294, -1000
+    kill.anon = kill.file = kill.shmem = kill.swap = kill.total_vm = 1 << 30
+    kill.limit, kill.limit_cgroup, kill.cgroup = "memcg", "/db.slice", "/db.slice/pg.service"
+    kill.order, kill.gfp_flags = 10, "GFP_HIGHUSER_MOVABLE|__GFP_COMP|__GFP_ZERO"
+    kill.limit_bytes = kill.usage_bytes = 1 << 42
+    lines = oomkill.render_text(kill, "0 0 0 1/1 1", None).splitlines()
+    assert max(map(len, lines[1:])) <= 80 and len(lines) == 6
