@@ -306,7 +306,7 @@ def test_past_kills_are_those_of_dmesg():
     assert len(lines) == 6 and f"OOM kill of PID {victim.pid} (" in lines[0]
     assert re.search(r"\[past: \d{4}-\d\d-\d\d\]$", lines[0])
     assert text.stderr.startswith("oomkill: ") and " kills since boot, " in text.stderr
-    assert ("overwritten" in text.stderr) == (number > len(pids))
+    assert ("wrapped" in text.stderr) == (number > len(pids))
 
 
 def dmesg(pid=None):
