@@ -126,6 +126,17 @@ def test_resstalls_sums_what_the_cpu_has(monkeypatch):
     assert printed(monkeypatch, "resstalls", [row]).splitlines()[1].split()[8] == "-"
 
 
+def test_resstalls_on_arm_fits_into_80_columns(monkeypatch):
+    """The three columns that ARM has, instead of the classic's nine and two more."""
+    has = "stalls", "stalls_frontend", "stalls_memory"
+    monkeypatch.setattr(Counted, "counted", lambda self, counter: counter in has)
+    row = {name: (2_000_000 * n,) + FULL for n, name in enumerate(has, 1)}
+    assert printed(monkeypatch, "resstalls", [row]).splitlines() == [
+        "     ALL    FRONT      MEM",
+        "     2.0      4.0      6.0",
+    ]
+
+
 def test_json_keys_are_documented_and_null_for_unknown(monkeypatch):
     for name in COMMANDS:
         written = []

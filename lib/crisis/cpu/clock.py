@@ -308,7 +308,7 @@ class _Loop(Counters):
         if self._timer.translated:
             self.unknown = "it is emulated, and has no clock"
         else:
-            self.unknown = "offline, or the runs of the loop disagree (a busy host)"
+            self.unknown = "offline, outside of the cpuset, or the runs of the loop disagree"
 
     def _read(self, cpu: int) -> Sample | None:
         now, tsc = self._timer.instant()

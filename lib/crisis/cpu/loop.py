@@ -188,7 +188,10 @@ class Timer:
             # The second try is for a clock that changed during the first.
             return self._measure(pairs) or self._measure(pairs)
         finally:
-            os.sched_setaffinity(0, before)
+            try:
+                os.sched_setaffinity(0, before)
+            except OSError:  # these CPUs went offline meanwhile; the kernel has chosen others
+                pass
 
     def instant(self) -> tuple[int, int | None]:
         """(ns of CLOCK_MONOTONIC, TSC or None), read together within 1 us unless interrupted."""

@@ -39,7 +39,7 @@ class Column:
     ) -> None:
         """scale: divides the value in text.
 
-        optional: no column in text where no PMU has the counters.
+        optional: a column that the classic tool does not have; see _shown().
         """
         self.title, self.form, self.key, self.needs, self.value = title, form, key, needs, value
         self.scale, self.optional = scale, optional
@@ -82,6 +82,18 @@ def hit(title: str, form: str, key: str, misses: str, references: str) -> Column
     )
 
 
+def _shown(columns: Sequence[Column], session: Session) -> list[Column]:
+    """The columns of a text report: those of the classic tool, whether or not they are known.
+
+    Where a PMU has the counters of optional columns, which no classic tool ever ran on, only the
+    columns that it has: both together are wider than a terminal.
+    """
+    known = [c for c in columns if any(session.counted(name) for name in c.needs)]
+    if any(c.optional for c in known):
+        return known
+    return [c for c in columns if not c.optional]
+
+
 def _run_ratio(row: Row) -> float | None:
     """The smallest share of the time that a counter of this row was counted.
 
@@ -96,15 +108,7 @@ class Printer:
 
     def __init__(self, args: Namespace, session: Session, columns: Sequence[Column]) -> None:
         self.args, self.session = args, session
-        self.columns = (
-            columns
-            if args.json
-            else [
-                c
-                for c in columns
-                if not c.optional or any(session.counted(name) for name in c.needs)
-            ]
-        )
+        self.columns = columns if args.json else _shown(columns, session)
         self.with_run = any(len(source.counters.groups) > 1 for source in session.sources)
         self.headed = False
         self.rows = 0
