@@ -111,6 +111,7 @@ def main():
             million(directory)
         else:
             usual(directory, "--small" in sys.argv)
+            growth(directory, "--small" in sys.argv)
     finally:
         shutil.rmtree(directory)
 
@@ -166,6 +167,20 @@ def usual(directory, small):
         "find, xargs, util-linux",
         5,
     )
+
+
+def growth(directory, small):
+    """CPU time by the number of files, of one process."""
+    steps = [2500, 5000, 10000] if small else [25000, 50000, 100000]
+    rows = {}
+    for files in steps:
+        tree = make_tree(f"{directory}/grow{files}", files)
+        runs = [usage([OURS, "-s", "--jobs", "1", tree])[1] for _ in range(9)]
+        rows[files] = statistics.median(runs)
+        shutil.rmtree(tree)
+    print(f"\n| sum, one process | CPU, ms | ÷ {steps[0]} files |\n|---|---|---|")
+    for files, cost in rows.items():
+        print(f"| {files} files | {cost:.1f} | {cost / rows[steps[0]]:.3f} |")
 
 
 def million(directory):

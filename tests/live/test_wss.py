@@ -185,6 +185,38 @@ def test_columns_are_the_classic_ones():
         )
 
 
+CLASSIC = [  # arguments of wss.pl's README in shorter times, its first line, the rows at least
+    ("PID 0.01", "during 0.01 seconds", 1),
+    ("PID 0.3", "during 0.3 seconds", 1),
+    ("-t PID 0.1", "during 0.1 seconds", 1),
+    ("-C -d 0.5 PID 0.1", "grow, output every 0.1 seconds", 5),
+    ("-s 0.1 -d 0.5 PID 0.01", "for 0.01 seconds, repeating after 0.1 second pauses", 3),
+    ("-s 0 -d 0.5 PID 0.1", "for every 0.1 seconds", 3),
+    ("-P 5 PID 0.01", "grow, profile beginning with 0.01 seconds, 5 steps", 5),
+]
+
+
+@pytest.mark.parametrize("arguments, first, rows", CLASSIC, ids=[call[0] for call in CLASSIC])
+def test_scripts_for_the_classic(arguments, first, rows):
+    """WSS_PL, if it is set, names wss.pl to compare with."""
+    with target("import time; print(1, flush=True); time.sleep(1000)") as (child, _):
+        words = arguments.replace("PID", str(child.pid)).split()
+        result = run("wss", *words)
+        peer = os.environ.get("WSS_PL")
+        if peer:
+            theirs = subprocess.run(["perl", peer, *words], stdout=subprocess.PIPE, text=True)
+    lines = result.stdout.splitlines()
+    assert result.returncode == 0
+    assert lines[0] == f"Watching PID {child.pid} page references {first}..."
+    before = 2 if "-t" in words else 0
+    assert lines[1].split()[before : before + 4] == ["Est(s)", "RSS(MB)", "PSS(MB)", "Ref(MB)"]
+    data = [list(map(float, line.split()[before : before + 4])) for line in lines[2:]]
+    assert len(data) >= rows and all(rss >= pss > 0 for _, rss, pss, _ in data)
+    if peer:
+        titles = theirs.stdout.splitlines()[:2]
+        assert titles[0] == lines[0] and lines[1].startswith(titles[1])
+
+
 GROW = r"""
 import mmap, time
 area = mmap.mmap(-1, 64 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

@@ -139,9 +139,7 @@ class Cache:
             more = f", and {rest} more" if rest > 0 else ""
             yield pages + f"the file is mapped by {named}{more}"
         elif not dirty:
-            yield pages + (
-                "read again, or held by the kernel; no process that can be seen has the file mapped"
-            )
+            yield pages + "read again, or held by the kernel; no visible process maps it"
 
     def _mapped_by(self, name: str, st: os.stat_result) -> list[tuple[int, str]]:
         """[(pid, comm)] of the processes that had the file mapped at the first call."""
