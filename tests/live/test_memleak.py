@@ -1115,6 +1115,7 @@ def test_errors_and_exits(leaker):
     for args, status, words in (
         (["-p", "999999999"], 1, "no such process"),
         (["-c", "/no/such/program"], 1, "cannot run"),
+        (["-c", "/sys/fs/cgroup"], 2, "use --cgroup"),
         (["-c", ""], 2, "empty"),
         (["-O", "x"], 2, "need -p"),
         (["--percpu", "-p", "1"], 2, "kernel"),

@@ -185,6 +185,8 @@ class Session:
         from ..kernel.ptrace import Command
 
         words = _words(self._args.command)
+        if os.path.isdir(words[0]):
+            raise Usage(f"cannot run {words[0]}: it is a directory. For a cgroup, use --cgroup")
         command, tracer = Command(words), self._tracer
         tracer.add(command.pid, os.path.basename(words[0]))
 
