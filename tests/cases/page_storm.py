@@ -7,8 +7,8 @@ Every second page of the file PATH is read, so that no two events are neighbours
 page is dropped again: the count and the rate are of both kinds of events together.  With "files",
 PATH is a directory, and each page is that of a file of its own.
 
-It prints a line when it is ready, and waits for one before it starts.  At the end it prints the
-number of events and the seconds that they took.
+It prints a line when it is ready, and waits for one before it starts.  Then it prints the number of
+events and the seconds that they took, and ends when its standard input does.
 """
 
 import os
@@ -73,7 +73,8 @@ def main(path, count, rate, mode=""):
         early = start + done / rate - time.monotonic()
         if early > 0.001:
             time.sleep(early)
-    print(done, time.monotonic() - start)
+    print(done, time.monotonic() - start, flush=True)
+    sys.stdin.readline()
 
 
 if __name__ == "__main__":
