@@ -9,7 +9,30 @@ from __future__ import annotations
 
 import time
 
-__all__ = ["Schedule"]
+from .. import cli
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+__all__ = ["Schedule", "add_arguments"]
+
+
+def add_arguments(p: ArgumentParser) -> None:
+    """Add the positional `interval` and `count`."""
+    p.add_argument(
+        "interval",
+        nargs="?",
+        type=cli.positive_float,
+        help="seconds between two lines of totals, or between two reports of --summary; without "
+        "it, no totals, and one report at the end",
+    )
+    p.add_argument(
+        "count",
+        nargs="?",
+        type=cli.positive_int,
+        help="end after this many intervals; without it, at Ctrl-C",
+    )
 
 
 class Schedule:
