@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-    # (root, mount point, type, source) by "major:minor"
+    # [(root, mount point, type, source)] by "major:minor"
     _Table = dict[str, list[tuple[str, str, str, str]]]
 
 __all__ = ["File", "device", "Mounts", "Search"]
@@ -120,6 +120,8 @@ class Mounts:
                         unescape_mount(types[1]),
                     )
                 )
+            for mounts in found.values():  # first those whose root is nearest to the file system's
+                mounts.sort(key=lambda mount: (len(mount[0]), len(mount[1])))
             self._tables[namespace] = found
         return self._tables[namespace]
 
@@ -149,8 +151,7 @@ class Mounts:
         mounts = self._table().get(device(dev))
         if not mounts:
             return None, None
-        mount = min(mounts, key=lambda m: (len(m[0]), len(m[1])))
-        return mount[2], mount[1]
+        return mounts[0][2], mounts[0][1]
 
     def path(self, file: File, pid: int | None = None) -> str | None:
         """The file's whole name, or None when the kernel has none.
@@ -175,16 +176,12 @@ class Mounts:
 
     def _mounted(self, name: str, dev: int, pid: int | str) -> str | None:
         """The path, in a process' mount namespace, of a name in a file system; None without one."""
-        best: tuple[str, str] | None = None
         for top, point, _, _ in self._table(pid).get(device(dev), ()):
-            if (name + "/").startswith(top.rstrip("/") + "/") and (
-                best is None or (len(top), len(point)) < (len(best[0]), len(best[1]))
-            ):
-                best = top, point
-        if best is None:
-            return None
-        rest = name[len(best[0].rstrip("/")) :]
-        return best[1].rstrip("/") + rest or "/"
+            if top == "/":
+                return point + name if point != "/" else name
+            if name == top or name.startswith(top + "/"):
+                return point.rstrip("/") + name[len(top) :] or "/"
+        return None
 
     def _top(self, dev: int) -> tuple[str, str] | None:
         """(what is mounted, where) for the root of a file system, or what is nearest to it.
@@ -192,11 +189,7 @@ class Mounts:
         None where it is not mounted.
         """
         mounts = self._table().get(device(dev))
-        return (
-            min(((m[0], m[1]) for m in mounts), key=lambda m: (len(m[0]), len(m[1])))
-            if mounts
-            else None
-        )
+        return mounts[0][:2] if mounts else None
 
     def find_open(self, pid: int, dev: int, ino: int) -> str | None:
         """The name under which a process has a file open or mapped, or None.
