@@ -83,7 +83,7 @@ $(LINTENV)/installed: tests/tools/lint.txt
 	touch $@
 
 lint-python: $(LINTENV)/installed
-	ruff check --extend-ignore E501,UP031
+	ruff check
 	ruff format --check
 	mypy
 

@@ -47,10 +47,6 @@ class FakeMap(dict):
     def remove(self, key):
         return self.delete(self._key(key))
 
-    def remove_all(self, keys):
-        for key in keys:
-            self.remove(key)
-
     def records(self):
         return [
             (self.key_layout.unpack(key), self.value_layout.unpack(value))

@@ -159,7 +159,7 @@ class Links:
         return self._links
 
     def read(self) -> dict[int, Sample]:
-        """{index: Sample}.  Raises OSError, and Unavailable where the kernel has no RTM_GETSTATS."""
+        """{index: Sample}.  Raises OSError, and Unavailable if the kernel has no RTM_GETSTATS."""
         links, queues = self.links(), self._queues()
         found: dict[int, Sample] = {}
         body = _STATISTICS.pack(0, 0, 1 << (_IFLA_STATS_LINK_64 - 1))
