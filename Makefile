@@ -72,8 +72,12 @@ check-vm:
 check-matrix:
 	tests/matrix/run $(MATRIX)
 
+# Writes the table of README.md anew.
+bench: export BENCH_ROWS := $(CURDIR)/bench-rows.jsonl
 bench:
-	set -e; for bench in tests/bench/[a-z]*.py; do $(PYTHON) $$bench; done
+	rm -f $(BENCH_ROWS)
+	set -e; for bench in $(filter-out %/harness.py,$(wildcard tests/bench/*.py)); do $(PYTHON) $$bench; done
+	$(PYTHON) tests/bench/harness.py $(BENCH_ROWS) README.md
 
 lint lint-python lint-text format: export PATH := $(abspath $(LINTENV))/bin:$(PATH)
 

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the benches share: interleaved runs of commands, tables of medians, and rows for the README.
+
+A figure is a ratio to a peer's in the same interleaved run, on a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from typing import Callable, NamedTuple
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+ROWS = "BENCH_ROWS"  # the environment variable that names the file of rows, which `make bench` sets
+
+# In a small process: a child's peak RSS begins with that of the process that has started it.
+_LAUNCH = """
+import os, sys, time
+files = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 1, 2)]
+begin = time.monotonic()
+pid = os.posix_spawn(sys.argv[1], sys.argv[1:], dict(os.environ), file_actions=files)
+_, status, usage = os.wait4(pid, 0)
+print(status, time.monotonic() - begin, usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
+"""
+
+
+class Run(NamedTuple):
+    """A finished command: wall time beyond its sleep (ms), CPU time (ms), peak RSS (MB)."""
+
+    wall: float
+    cpu: float
+    rss: float
+
+
+def tool(name: str) -> str:
+    """The path of a command of the suite."""
+    return os.path.join(ROOT, "bin", name)
+
+
+def run(command: list[str], seconds: float = 0, env: dict[str, str] | None = None) -> Run:
+    """Run a command to its end, its output to /dev/null.  RuntimeError when it fails.
+
+    seconds: how long it sleeps by its arguments.
+    """
+    path = shutil.which(command[0]) or command[0]
+    done = subprocess.run(
+        [sys.executable, "-IS", "-c", _LAUNCH, path, *command[1:]],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **(env or {})},
+        check=True,
+    )
+    status, wall, cpu, rss = done.stdout.split()
+    if int(status):
+        raise RuntimeError(f"{command[0]} ended with status {status}")
+    return Run((float(wall) - seconds) * 1e3, float(cpu) * 1e3, int(rss) / 1024)
+
+
+def left_out(what: str, why: object) -> None:
+    """Report a peer that cannot be compared with here."""
+    print(f"left out: {what}: {why}", flush=True)
+
+
+def interleaved(jobs: dict[str, Callable[[], Run]], runs: int) -> dict[str, list[Run]]:
+    """Each job in turn, `runs` times, after one to fill caches.  One that fails is left out."""
+    found: dict[str, list[Run]] = {}
+    for name, job in jobs.items():
+        try:
+            job()
+            found[name] = []
+        except (OSError, RuntimeError) as exc:
+            left_out(name, exc)
+    for _ in range(runs):
+        for name, results in found.items():
+            results.append(jobs[name]())
+    return found
+
+
+def median(values: list[float]) -> float:
+    return statistics.median(values)
+
+
+def spread(values: list[float], digits: int = 1) -> str:
+    """A median and its range, as a table shows them."""
+    middle, least, most = statistics.median(values), min(values), max(values)
+    return f"{middle:.{digits}f} ({least:.{digits}f}–{most:.{digits}f})"
+
+
+def machine() -> str:
+    """A line on the machine, for above a table."""
+    return f"{os.uname().release}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}"
+
+
+def table(title: str, unit: str, rows: dict[str, list[float]], base: str, digits: int = 1) -> None:
+    """Print a Markdown table of medians, ranges and ratios to the row `base`."""
+    print(f"\n| {title} | median (range) {unit} | ÷ {base} |\n|---|---|---|")
+    for name, values in rows.items():
+        ratio = f"{median(values) / median(rows[base]):.2f}" if base in rows else "-"
+        print(f"| {name} | {spread(values, digits)} | {ratio} |")
+    sys.stdout.flush()
+
+
+def row(what: str, baseline: str, figure: str, goal: str = "") -> None:
+    """A row of the README's table: what was measured, against what, the ratio or figure, and the
+    goal."""
+    print(f"\n| {what} | {baseline} | {figure} | {goal} |", flush=True)
+    path = os.environ.get(ROWS)
+    if path:
+        with open(path, "a") as f:
+            f.write(json.dumps([what, baseline, figure, goal]) + "\n")
+
+
+def ratio_row(
+    what: str, baseline: str, ours: list[float], theirs: list[float], goal: str = ""
+) -> None:
+    """The row of a ratio of medians."""
+    row(what, baseline, f"{median(ours) / median(theirs):.2f}", goal)
+
+
+def share_of_cpu(command: list[str], seconds: float) -> tuple[float, float]:
+    """(CPU time in percent of one CPU, peak RSS in MB) of a command that is killed after that time.
+
+    What it has used in its first two seconds, its start, does not count.
+    """
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        time.sleep(2)
+        before, begin = _cpu_seconds(child.pid), time.monotonic()
+        time.sleep(seconds)
+        spent, took = _cpu_seconds(child.pid) - before, time.monotonic() - begin
+        with open(f"/proc/{child.pid}/status") as f:
+            peak = next(int(line.split()[1]) for line in f if line.startswith("VmHWM"))
+        return 100 * spent / took, peak / 1024
+    finally:
+        child.kill()
+        child.wait()
+
+
+def _cpu_seconds(pid: int) -> float:
+    with open(f"/proc/{pid}/schedstat") as f:
+        return int(f.read().split()[0]) / 1e9
+
+
+def readme(rows: str, path: str) -> None:
+    """Put the rows of a file into the table of README.md, and print it."""
+    lines = ["| what | baseline | figure | goal |", "|---|---|---|---|"]
+    with open(rows) as f:
+        lines += [f"| {' | '.join(json.loads(line))} |" for line in f]
+    with open(path) as f:
+        before, begin, rest = f.read().partition("<!-- make bench -->\n")
+        _, end, after = rest.partition("<!-- end -->\n")
+    assert begin and end, f"{path} has no place for the table"
+    table = f"{machine()}:\n\n" + "\n".join(lines) + "\n"
+    with open(path, "w") as f:
+        f.write(before + begin + table + end + after)
+    print(table)
+
+
+if __name__ == "__main__":
+    readme(*sys.argv[1:])
