@@ -12,6 +12,7 @@ import functools
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import struct
@@ -76,7 +77,8 @@ def _fork(request: Request, result: int, errors: int, seconds: float) -> int:
         signal.setitimer(signal.ITIMER_REAL, seconds)
         # The kernel closes the descriptors of a process that ends in their order (close_files()):
         # with this one, which Compiler._close() awaits, the lock of _directory() has gone.
-        fcntl.fcntl(1, fcntl.F_DUPFD, _LAST_FD)
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        fcntl.fcntl(1, fcntl.F_DUPFD, min(_LAST_FD, limit - 1))
         # bcc and clang write where they like; the object must be alone in its file.
         os.dup2(errors, 1)
         os.dup2(errors, 2)

@@ -81,9 +81,12 @@ static void *(*task_storage_get)(void *map, void *task, void *value, u64 flags) 
 		key_type key;                                                        \
 		leaf_type leaf;                                                      \
 		leaf_type *(*lookup)(key_type *);                                    \
+		leaf_type *(*lookup_or_try_init)(key_type *, leaf_type *);           \
 		int (*update)(key_type *, leaf_type *);                              \
 		int (*insert)(key_type *, leaf_type *);                              \
 		int (*delete)(key_type *);                                           \
+		void (*increment)(key_type, ...);                                    \
+		int (*get_stackid)(void *, u64);                                     \
 		u32 max_entries;                                                     \
 		int flags;                                                           \
 	};                                                                           \
