@@ -14,8 +14,8 @@ import pytest
 
 from crisis import bpf
 from crisis.bpf import cache
+from crisis.cpu import irqs
 from crisis.kernel import cgroup, interrupts, sysfs
-from crisis.trace import irqs
 from helpers import (
     SLOW,
     as_nobody,

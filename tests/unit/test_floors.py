@@ -12,7 +12,7 @@ LIB = os.path.join(ROOT, "lib", "crisis")
 # From top to bottom; a module that is in none of the packages is named by itself.
 FLOORS = (
     {"pmu"},
-    {"memory", "cpu", "alloc", "sched", "trace"},
+    {"memory", "cpu", "alloc", "sched"},
     {"bpf", "perf", "symbols", "net"},
     {"cli", "kernel", "child"},
     {"arguments", "table", "hist", "plot", "errors"},

@@ -6,7 +6,7 @@ from argparse import Namespace
 
 import pytest
 
-from crisis.trace.irqs import Interrupt
+from crisis.cpu.irqs import Interrupt
 from helpers import load
 
 irqtime = load("irqtime")

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""CPUs: what they are, their registers, clocks, idle states, heat and time."""
+"""CPUs: what they are, their registers, clocks, idle states, heat, time and interrupts."""

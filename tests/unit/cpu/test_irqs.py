@@ -6,7 +6,7 @@ from argparse import Namespace
 import pytest
 
 from crisis import hist
-from crisis.trace import irqs
+from crisis.cpu import irqs
 
 
 def source(row, cpu, count, name=None, total=None):
