@@ -145,6 +145,7 @@ def test_counts_are_the_kernels(source, tmp_path):
 
 
 @pytest.mark.guest
+@needs_quiet_machine
 def test_what_the_programs_do_not_see_is_counted_and_its_time_estimated(tmp_path):
     """Programs that leave out one interrupt in eight at random, beside others that do not."""
     usable("irqtime", "vectors", "0.01", "1")
