@@ -154,7 +154,7 @@ class Program:
         for name, map_ in maps.items():
             typed(name, map_)
 
-        def first(sources, build, params=None, sizes=None, verbose=lambda text: None):
+        def first(sources, build, params=None, sizes=None, verbose=lambda text: None, without=()):
             self.name, self.sizes = sources[0].name, sizes or {}
             self.params = (
                 params(types.SimpleNamespace(name=self.name, constants=self._constants))

@@ -135,6 +135,7 @@ def test_deleted_renamed_hostile_and_foreign_files(tmp_path):
     assert pages(found, str(tmp_path) + '/\x1b[31m\n"\\\\xff') == everything
     evict(hostile)
     child = attached("cachesnoop", "-p", str(os.getpid()))
+    assert "mm_filemap_delete_from_page_cache" not in child.taken  # evictions cost nothing
     read(hostile, 1 << 17)
     text = stop(child)
     assert "\x1b" not in text and str(tmp_path) + r'/\x1b[31m\x0a"\\\xff' + "\n" in text
@@ -337,6 +338,7 @@ def test_text_and_summary(tmp_path):
     path = make(tmp_path / "file")
     evict(path)
     child = attached("cachesnoop", "-e", "-p", str(os.getpid()))
+    assert "mm_filemap_delete_from_page_cache" in child.taken
     read(path, 1 << 17)
     evict(path)
     lines = stop(child).splitlines()

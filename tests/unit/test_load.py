@@ -165,9 +165,13 @@ def loaded(monkeypatch):
     """What bpf.load() gives to bpf.first()."""
     found = {}
 
-    def first(sources, build, params, sizes, verbose):
+    def first(sources, build, params, sizes, verbose, without):
         found.update(
-            names=[source.name for source in sources], params=params, sizes=sizes, build=build
+            names=[source.name for source in sources],
+            params=params,
+            sizes=sizes,
+            build=build,
+            without=without,
         )
         return "program"
 
@@ -204,7 +208,8 @@ def test_load_takes_the_filters_from_the_options(loaded, monkeypatch):
 
 def test_load_takes_the_source_of_the_option(loaded):
     unfiltered = {name: bpf.Source("test." + name, text="", params=("own",)) for name in SOURCES}
-    bpf.load(unfiltered, SimpleNamespace(source="raw", no_cache=False))
+    bpf.load(unfiltered, SimpleNamespace(source="raw", no_cache=False), without=("on_exit",))
+    assert loaded["without"] == ("on_exit",)
     assert (
         loaded["names"] == ["test.raw"]
         and loaded["params"] == {"own": 0}

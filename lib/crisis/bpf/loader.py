@@ -10,7 +10,7 @@ from .program import Program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from typing import Any
 
     from .object import Object
@@ -25,6 +25,7 @@ def load(
     args: Any,
     params: Mapping[str, Any] | None = None,
     sizes: Sizes | None = None,
+    without: Collection[str] = (),
 ) -> Program:
     """The Program of the first of a command's sources that works on this kernel.
 
@@ -33,6 +34,7 @@ def load(
         args.cgroup are what they filter by, as far as the command has these options.
     params: {name: value} of the other parameters, as for Program; those that are missing are 0.
     sizes: of maps, as for Program.
+    without: functions that these options do not need, as for Program.attach.
     Raises Error for a filter that fits no task, NotPermitted, and Unavailable with the last reason
     when no source works.
     """
@@ -47,7 +49,7 @@ def load(
 
         values.update(task.filters(args, build))
     values.update(params or {})
-    return first(chosen, build, values, sizes, cli.verbose)
+    return first(chosen, build, values, sizes, cli.verbose, without)
 
 
 def first(
@@ -56,11 +58,13 @@ def first(
     params: Mapping[str, Any] | Callable[[Object], Mapping[str, Any]] | None = None,
     maps: Sizes | None = None,
     verbose: Callable[[str], object] = lambda text: None,
+    without: Collection[str] = (),
 ) -> Program:
     """The Program of the first source that compiles, loads and attaches on this kernel.
 
     sources: Sources in order of preference; build: source -> Object.
     params: as for Program, or a function from the Object to them.
+    without: as for Program.attach.
     verbose: called with a line for each source or candidate that was not taken, and for what was.
     Raises NotPermitted at once, Unavailable with the last reason when none is left.
     """
@@ -73,7 +77,7 @@ def first(
             if source.fields:
                 values = dict(values or {}, **field_places(source))
             program = Program(obj, values, maps)
-            program.attach()
+            program.attach(without)
         except NotPermitted:
             raise
         except (Unavailable, Error) as exc:

@@ -32,7 +32,7 @@ from .syscall import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from typing import Any
 
     from .object import Object
@@ -210,7 +210,7 @@ class Program:
         self._loaded[function, kind, target, cookie] = fd
         return fd
 
-    def attach(self) -> None:
+    def attach(self, without: Collection[str] = ()) -> None:
         """Attach every point of the source to the first of its candidates that the kernel accepts.
 
         Candidates are "kind/target:function":
@@ -219,9 +219,11 @@ class Program:
           kprobe/FUNCTION, kretprobe/FUNCTION
         A last candidate "none" lets a point be without.  The source's probes are loaded before; the
         command attaches them by their own methods, since their targets are known only at run time.
+        without: names of functions that are not needed: points whose candidates run one of them are
+        left out.
         Raises Unavailable (with every reason) or NotPermitted when a point has no candidate left.
         """
-        self._choose(self._attach_one)
+        self._choose(self._attach_one, without)
 
     def load_all(self) -> None:
         """Load all that `attach` would, and attach nothing.
@@ -230,7 +232,9 @@ class Program:
         """
         self._choose(lambda kind, target, function: self.load(function, kind, target))
 
-    def _choose(self, use: Callable[[str, str, str], object]) -> None:
+    def _choose(
+        self, use: Callable[[str, str, str], object], without: Collection[str] = ()
+    ) -> None:
         """`use` (kind, target, function) of each probe, and of each point's first candidate for
         which it works.
         """
@@ -241,6 +245,8 @@ class Program:
             except (OSError, Unavailable) as exc:
                 raise self._failure([(kind, exc)]) from None
         for point in self._object.points:
+            if point[0].rpartition(":")[2] in without:
+                continue
             failed: list[tuple[str, Exception]] = []
             for candidate in point:
                 where, _, function = candidate.rpartition(":")

@@ -248,7 +248,9 @@ class Tracer:
             "events": {"max_entries": page.PAGE if args.summary else EVENTS_SIZE},
         }
         params = {"evictions": args.evictions, "summary": args.summary}
-        program = self._program = bpf.load(SOURCES, args, params, sizes)
+        program = self._program = bpf.load(
+            SOURCES, args, params, sizes, () if args.evictions else ("on_removed",)
+        )
         task.warn_of_foreign_pids(cli.note)
         maps, layouts = program.maps, program.layouts
         self.names = FileNames(bpf.RingBuffer(maps["names"], layouts["name_record"]))
