@@ -60,6 +60,12 @@ def test_the_four_lines_of_the_classic():
     assert command.render_lines(values) == (
         "- CPU1 CPU2 CPU4\nPROCHOT 95 95 -\nCelsius 77 75 -\nFlags 0x0 0x803 -\n"
     )
+    assert command.render_lines(values, aligned=True) == (
+        "-       CPU1  CPU2 CPU4\n"
+        "PROCHOT   95    95    -\n"
+        "Celsius   77    75    -\n"
+        "Flags    0x0 0x803    -\n"
+    )
 
 
 def test_a_cpu_that_came_has_no_difference(hybrid):
