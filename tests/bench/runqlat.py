@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""runqlat against its peers in one run, interleaved: start, memory, cost of an event in the kernel.
+"""runqlat against its peers in one run, interleaved: start, memory, cost of events and reports.
 
-Needs root, libbpf-tools, bpftrace, bpfcc-tools, bpftool and linux-perf.  A
+Needs root, gcc, libbpf-tools, bpftrace, bpfcc-tools, bpftool and linux-perf.  A
 peer that is not installed is left out aloud.  Prints a Markdown table.
 """
 
@@ -99,6 +99,70 @@ def event_cost(command, env=None):
         child.wait()
 
 
+THREADS = r"""
+#include <pthread.h>
+#include <stdlib.h>
+#include <unistd.h>
+static void *sleeps(void *unused) { usleep(rand() % 500000); for (;;) usleep(500000); }
+int main(int argc, char **argv)
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, 16384);
+	for (int i = atoi(argv[1]); i; i--)
+		if (pthread_create(&thread, &attr, sleeps, 0)) return 1;
+	if (write(1, "x", 1) != 1) return 1;
+	return !read(0, &attr, 1);
+}
+"""
+
+
+def cpu_share(command, seconds=5):
+    """(% of a CPU, peak RSS in MB) of a tool that reports every second, without its start."""
+    child = subprocess.Popen([*command, "1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def cpu_time():
+        with open(f"/proc/{child.pid}/schedstat") as f:
+            return int(f.read().split()[0])
+
+    try:
+        time.sleep(2.5)
+        begin, before = time.monotonic(), cpu_time()
+        time.sleep(seconds)
+        share = (cpu_time() - before) / 1e7 / (time.monotonic() - begin)
+        with open(f"/proc/{child.pid}/status") as f:
+            return share, int(re.search(r"VmHWM:\s*(\d+)", f.read()).group(1)) / 1024
+    finally:
+        child.kill()
+        child.wait()
+
+
+def reports(directory, tools, base, rounds=3):
+    """What reports per thread cost the tools, of 2,500, 5,000 and 10,000 threads."""
+    path = os.path.join(directory, "threads")
+    with open(path + ".c", "w") as f:
+        f.write(THREADS)
+    subprocess.check_call(["gcc", "-O1", "-pthread", "-o", path, path + ".c"])
+    for number in 2500, 5000, 10000:
+        threads = subprocess.Popen(
+            [path, str(number)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        shares, memory = ({name: [] for name in tools} for _ in range(2))
+        try:
+            assert threads.stdout.read(1) == b"x", "not so many threads"
+            for _ in range(rounds):
+                for name, command in tools.items():
+                    share, megabytes = cpu_share(command)
+                    shares[name].append(share)
+                    memory[name].append(megabytes)
+        finally:
+            threads.kill()
+            threads.communicate()
+        table(f"{number} threads, a report a second", "% of a CPU", shares, base)
+        table(f"{number} threads, peak RSS", "MB", memory, base)
+
+
 def summary(values):
     return f"{statistics.median(values):.1f} ({min(values):.1f}–{max(values):.1f})"
 
@@ -188,6 +252,9 @@ def compare(tree):
     table("start: whole process less the interval", "ms", times, base)
     table("peak RSS (cold: of the compiler child)", "MB", memory, base)
     table("in the kernel, per event", "ns", spent, base)
+    tools = {"ours, -L": [OURS, "-L"], "ours, -jL": [OURS, "-jL"]}
+    tools[base] = ["/usr/sbin/runqlat", "-L"]
+    reports(tree, tools, base)
 
 
 if __name__ == "__main__":
