@@ -8,11 +8,15 @@ import pytest
 
 from crisis.bpf import record
 from crisis.symbols import sampled_stacks
+from crisis.symbols.elf import Elf
 from crisis.symbols.frame import Frame
+from crisis.symbols.machine import MACHINE
 from crisis.symbols.sampled_stacks import SampledStacks, Spaces
 from crisis.symbols.unwind import End, Walk
+from elf_image import CODE, LOADED, SIZE, Image, reader
 from seams import LAYOUTS
 
+NOWHERE = 0xDEAD
 SAMPLE = record.Layouts(LAYOUTS["memleak"]["structs"])["sample"]
 
 
@@ -46,15 +50,16 @@ class Clock:
 
 @pytest.fixture
 def stacks(monkeypatch):
-    """SampledStacks whose walks are (ip, sp), and end at NO_CODE where sp is 0 and the map is not
-    read yet.
+    """SampledStacks whose walks are (ip, sp).  They end at NO_CODE where sp is NOWHERE, or is 0 and
+    the map is not read yet.
     """
     clock = Clock()
     symbols = FakeSymbols(clock)
 
     def walk(space, ip, sp, saved, copy, mask, limit):
         assert len(bytes(copy)) == 16 and limit == 127
-        return Walk((ip, sp), End.OUTERMOST if sp or symbols.read else End.NO_CODE)
+        lost = sp == NOWHERE or not (sp or symbols.read)
+        return Walk((ip, sp), End.NO_CODE if lost else End.OUTERMOST)
 
     monkeypatch.setattr(sampled_stacks, "unwind", walk)
     monkeypatch.setattr(sampled_stacks.time, "monotonic", clock.monotonic)
@@ -108,16 +113,23 @@ def test_a_map_is_read_again_for_code_that_it_lacks(stacks):
     assert stacks.symbols.read == 0
     stacks.add([sample(2, 1, sp=0)])
     assert stacks.symbols.read == 1 and stacks.ends[2] is End.OUTERMOST
-    assert not stacks._read_again(7) and stacks._read_again(8)
+
+    def readings(pid=7):
+        before = stacks.symbols.read
+        stacks.add([sample(9, 1, NOWHERE, pid)])
+        assert stacks.ends[9] is End.NO_CODE
+        return stacks.symbols.read - before
+
+    assert readings(7) == 0 and readings(8) == 1
     stacks.clock.now += 0.18
-    assert not stacks._read_again(7)
+    assert readings() == 0
     stacks.clock.now += 0.02
-    assert stacks._read_again(7) and not stacks._read_again(7)
+    assert readings() == 1 and readings() == 0
     stacks.forget(7)  # another program
-    assert stacks._read_again(7)
+    assert readings() == 1
     stacks.symbols.ended = True
     stacks.clock.now += 1
-    assert not stacks._read_again(7)
+    assert readings() == 0
 
 
 def test_a_malformed_file_has_no_table():
@@ -135,6 +147,19 @@ def test_a_malformed_file_has_no_table():
     assert not spaces.ends_without_frame_pointer(7, [])
 
 
+class WithoutFramePointer(FakeSymbols):
+    """A process with a file whose code never saves the frame pointer."""
+
+    def __init__(self):
+        self.data = Image([(0x10, 0x100, b"")], machine=MACHINE).data
+
+    def mapped(self, pid):
+        return [(LOADED, LOADED + SIZE, True, 0, ("8:1", 1), "/bin/x")]
+
+    def file(self, identity):
+        return Elf(bytes(self.data)), reader(self.data)
+
+
 @pytest.mark.parametrize(
     "frames, starts",
     [
@@ -150,4 +175,9 @@ def test_a_malformed_file_has_no_table():
     ],
 )
 def test_where_programs_and_threads_start(frames, starts):
-    assert sampled_stacks._starts([Frame(1, name, 0, module) for name, module in frames]) is starts
+    """The walk ends in code without a frame pointer, which matters unless the stack ends there."""
+    spaces, at = Spaces(WithoutFramePointer()), LOADED + CODE + 0x20
+    stack = [Frame(at, name, 0, module) for name, module in frames]
+    assert spaces.ends_without_frame_pointer(7, stack) is not starts
+    stack[-1].address = LOADED + CODE + 0x800  # nothing is known of this code
+    assert not spaces.ends_without_frame_pointer(7, stack)
