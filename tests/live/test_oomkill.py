@@ -318,22 +318,30 @@ def dmesg(pid=None):
 
 
 @pytest.mark.guest
-@pytest.mark.parametrize("source", ["typed", "stack"])
+@pytest.mark.parametrize("source", ["typed", "stack", "format"])
 def test_a_cgroup(source):
     """Victims below it are printed, others are not."""
-    with memory_cgroup(LIMIT, "oom-a") as one, memory_cgroup(LIMIT, "oom-b") as other:
-        os.mkdir(one + "/below")
-        try:
-            with killing("-j", "-c", one, "--source", source) as child:
-                victims = [
-                    taker("oom-cgroup", directory, 100 << 20)
-                    for directory in (one, one + "/below", other)
-                ]
-                assert [victim.wait() for victim in victims] == [-signal.SIGKILL] * 3
-        finally:
-            until(lambda: not open(f"{one}/below/cgroup.procs").read())
-            os.rmdir(one + "/below")
-    assert {record["pid"] for record in child.records} == {victims[0].pid, victims[1].pid}
+    for _ in range(3):
+        with memory_cgroup(LIMIT, "oom-a") as one, memory_cgroup(LIMIT, "oom-b") as other:
+            os.mkdir(one + "/below")
+            try:
+                with killing("-j", "-c", one, "--source", source) as child:
+                    victims = [
+                        taker("oom-cgroup", directory, 100 << 20)
+                        for directory in (one, one + "/below", other)
+                    ]
+                    assert [victim.wait() for victim in victims] == [-signal.SIGKILL] * 3
+            finally:
+                until(lambda: not open(f"{one}/below/cgroup.procs").read())
+                os.rmdir(one + "/below")
+        found = {record["pid"] for record in child.records}
+        assert victims[2].pid not in found
+        if len(found) == 2:
+            break
+        # The kernel limits the rate of its reports: then this source does not know the cgroup.
+        assert source == "format" and "cgroup is not known" in child.err
+        time.sleep(5)
+    assert found == {victims[0].pid, victims[1].pid}
 
 
 def test_intervals():

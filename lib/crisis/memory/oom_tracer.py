@@ -7,7 +7,7 @@ import time
 
 from .. import bpf, cli
 from ..bpf import task
-from ..errors import Usage
+from ..errors import Unavailable
 from ..kernel import proc
 from . import PAGE, oom_kill
 from .oom_log import LIMITS, Log
@@ -75,23 +75,18 @@ SOURCES = {
 def _sources(args: Namespace) -> dict[str, bpf.Source]:
     """The sources in order of preference."""
     if args.source:
-        if args.cgroup is not None and args.source == "format":
-            raise Usage(
-                "--source format does not know the victim's cgroup. Leave it out with --cgroup"
-            )
-        return dict(SOURCES)
+        return SOURCES
     # The kernel's stack comes from a tracepoint's own registers, so that it is not that of the
     # program.
-    order = ["stack", "typed", "format"] if args.kernel_stack else ["typed", "format"]
-    if args.cgroup is not None:
-        order.remove("format")
+    order = ("stack", "typed", "format") if args.kernel_stack else ("typed", "format")
     return {name: SOURCES[name] for name in order}
 
 
 class Tracer:
     """The program, and the kernel log where that has what the program cannot see.
 
-    Raises NotPermitted, Unavailable, Usage, and Error when there is no such cgroup.
+    unplaced: kills left out because the victim's cgroup is not known.
+    Raises NotPermitted, Unavailable, and Error when there is no such cgroup.
     """
 
     def __init__(self, args: Namespace) -> None:
@@ -111,6 +106,13 @@ class Tracer:
             )
         else:
             cli.verbose("the limit that was hit comes from the kernel log")
+        self.unplaced = 0
+        # This source does not know the victim's cgroup: it comes from the log.
+        self._cgroup = args.cgroup if self.program.name == SOURCES["format"].name else None
+        if self._cgroup is not None and self._log is None:
+            raise Unavailable(
+                "cannot find the victims' cgroups: /dev/kmsg cannot be read. Leave out --cgroup"
+            )
         self.constants = self.program.constants()
         # Of a kernel without BTF: the numbers of enum oom_constraint since it exists.
         for i, name in enumerate(LIMITS):
@@ -132,6 +134,8 @@ class Tracer:
                 kill = oom_kill.Kill.of_event(event, self.constants)
                 if self._log is not None:
                     self._ask_log(self._log, kill)
+                if not self._wanted(kill):
+                    continue
                 yield kill, None
                 left = None if left is None else left - 1
                 if left == 0:
@@ -140,6 +144,15 @@ class Tracer:
             seconds = schedule.elapsed(last)
             if seconds is not None:
                 yield None, seconds
+
+    def _wanted(self, kill: Kill) -> bool:
+        """Whether the victim was in the cgroup of --cgroup, where the program does not filter."""
+        if self._cgroup is None:
+            return True
+        if kill.cgroup is None and kill.limit_cgroup is None:
+            self.unplaced += 1
+            return False
+        return oom_kill.in_cgroup(kill, self._cgroup)
 
     def _ask_log(self, log: Log, kill: Kill) -> None:
         """Wait, a second at most, for the line "Killed process", which follows the event."""
