@@ -6,8 +6,9 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
-__all__ = ["Counts"]
+__all__ = ["Counts", "rank"]
 
 
 class Counts:
@@ -87,3 +88,15 @@ def _share(hits: int, misses: int) -> float | None:
 
 def _percent(ratio: float | None) -> str:
     return "-" if ratio is None else f"{100 * ratio:.2f}%"
+
+
+def rank(group: Any) -> tuple[int, int, int]:
+    """Orders groups: those that missed most come first, then those with the most hits.
+
+    group: a record of struct group.  As with its Counts, which thousands of groups do not need.
+    """
+    read_in = group.counts_added - group.counts_fault_added
+    read_in -= max(0, group.counts_write) + max(0, group.counts_metadata)
+    hits = max(0, group.counts_read - group.counts_read_fresh)
+    mmap_hits = max(0, group.counts_faults - group.counts_fault_fresh)
+    return -max(0, read_in) - group.counts_fault_added, -hits - mmap_hits, -group.counts_dirtied

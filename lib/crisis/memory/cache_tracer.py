@@ -11,7 +11,7 @@ import os
 from .. import bpf, cli
 from ..bpf import page, task
 from ..kernel import proc
-from .cache_counts import Counts
+from .cache_counts import Counts, rank
 from .cache_groups import GROUPINGS
 
 TYPE_CHECKING = False
@@ -208,7 +208,7 @@ class Tracer:
 
         before_switch = self._names.end if self._names else 0
         self._banks.switch(final)
-        found = nsmallest(self._top, self._banks.each("groups"), key=_rank)
+        found = nsmallest(self._top, self._banks.each("groups"), key=lambda item: rank(item[1]))
         named: Sequence[Any] = ()
         if self._names:
             # A file is named once in each bank.  Keys begin as these records: with inode and ino.
@@ -220,14 +220,3 @@ class Tracer:
             Group(Counts(dict(zip(self._fields, group))), *label)
             for (_, group), label in zip(found, labels)
         ]
-
-
-def _rank(item: tuple[Any, Any]) -> tuple[int, int, int]:
-    """Orders the keys and values of the map `groups`: what missed most comes first."""
-    sums = item[1]
-    caused = sums.counts_write + sums.counts_metadata
-    return (
-        -sums.counts_added + caused,
-        -sums.counts_read + sums.counts_read_fresh - sums.counts_faults + sums.counts_fault_fresh,
-        -sums.counts_dirtied,
-    )
