@@ -49,6 +49,18 @@ def test_wrong_targets(arguments):
     assert "no " in result.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    # The examples of bcc's drsnoop, then those of libbpf-tools' that differ.
+    ["", "-T", "-U", "-p 181", "-t 123", "-u 1000", "-d 10", "-n main", "-v", "-TU"]
+    + ["-e", "-d 2 -e", "-p 123 -e", "--extended", "--duration=2", "--pid=123", "--tid=123"]
+    + ["1", "1 5", "0.5 2 -e", "-d 10 1"],
+)
+def test_command_lines_of_the_peers_and_intervals(arguments):
+    args = drsnoop.get_parser().parse_args(arguments.split())
+    assert len(drsnoop.header(args).split()) >= 5
+
+
 def test_name_as_words_and_masks():
     words = name_params("stress-ng")
     assert struct.pack("=QQ", words["name0"], words["name1"]) == b"stress-ng\0\0\0\0\0\0\0"
@@ -162,3 +174,21 @@ def test_totals():
     totals.add(Batch(events[:1], {}, 2.5))
     assert (totals.seconds, totals.count, totals.pages) == (2.5, 3, 96)
     assert totals.ns == 3 * 1234567 and totals.kinds == {"global": 0, "memcg": 3, "node": 0}
+
+
+@pytest.mark.parametrize("options, at", [([], 4), (["-v"], 5), (["-T", "-U"], 6), (["-t", "7"], 4)])
+def test_kind_follows_the_classic_columns(options, at):
+    """A line by default, which fits 80 columns with -T and -U too."""
+
+    class Names:
+        def stack(self, addresses):
+            return []
+
+    args = drsnoop.get_parser().parse_args(options)
+    reclaim = Reclaim(record(free=10**9))
+    head = drsnoop.header(args)
+    line = drsnoop.render_text(args, reclaim, 0, 0, Names())
+    classic = ["COMM", "TID" if args.tid else "PID", "LAT(ms)", "PAGES"]
+    assert [word for word in head.split() if word in classic] == classic
+    assert head.split().index("KIND") == at == len(head.split()) - 1
+    assert line.split()[at] == "memcg" and max(len(head), len(line)) <= 81
