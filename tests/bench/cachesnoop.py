@@ -5,7 +5,8 @@
     cachesnoop.py [RUNS]
 
 Needs root.  bpftrace is left out aloud where it is not installed or does not run.  Each row is the
-median of RUNS (3) runs by the events shown, and all of a rate's rows are of the same minutes.
+median of RUNS (1) runs by the events shown, and all rows of a rate are of the same minutes.  One run
+takes some five minutes.
 Prints Markdown tables.
 """
 
@@ -75,4 +76,4 @@ def main(runs):
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
