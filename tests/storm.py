@@ -174,7 +174,8 @@ def bpftrace(directory, count, rate):
         out = os.path.join(scratch, "out")
         result = measured(storm, ["bpftrace", "-e", program], "Attaching", out)
         with open(out) as f:
-            result.shown = sum(" python" in line for line in f)
-    result.lost = sum(map(int, re.findall(r"Lost (\d+) events", result.err)))
+            text = f.read() + result.err
+    result.shown = len(re.findall(r"^\d\d:\d\d:\d\d python", text, re.M))
+    result.lost = sum(map(int, re.findall(r"Lost (\d+) events", text)))
     os.unlink(name)
     return result

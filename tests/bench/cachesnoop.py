@@ -5,13 +5,13 @@
     cachesnoop.py [RUNS]
 
 Needs root.  bpftrace is left out aloud where it is not installed or does not run.  Each row is the
-median of RUNS (1) runs by the events shown, and all rows of a rate are of the same minutes.  One run
-takes some five minutes.
-Prints Markdown tables.
+median of RUNS (1) runs by the events shown; the rows of a rate are of the same minutes.  A run takes
+five minutes.  Prints Markdown tables.
 """
 
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 
@@ -38,6 +38,7 @@ def row(name, rate, results):
 
 
 def main(runs):
+    subprocess.run([storm.tool("cachesnoop"), "-d", ".01"], stdout=subprocess.DEVNULL, check=True)
     print(f"{os.uname().release}, {os.cpu_count()} CPUs, {runs} interleaved runs")
     print("\n| tool | events | rate | reached | shown | lost | sum is all | CPU % | RSS MB |")
     print("|---|---|---|---|---|---|---|---|---|")
