@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Network interfaces: their counters, queues and speed.
 
+By pyroute2, which asks, and decodes the heads of the answers.  Their attributes are decoded here:
+pyroute2 makes an object of each, which for the two dumps of an interval took ten times as long.
+
 Follows include/uapi/linux/if_link.h (whose comments define each counter), net/core/rtnetlink.c,
-net/core/gen_stats.c, net/ethtool/linkmodes.c and net/core/net-procfs.c.  Reading needs no
+net/core/gen_stats.c, include/uapi/linux/ethtool.h and net/core/net-procfs.c.  Reading needs no
 privilege; entering another network namespace needs CAP_SYS_ADMIN.
 """
 
@@ -14,12 +17,12 @@ import socket
 import struct
 
 from ..errors import Unavailable
-from .netlink import GENERIC, ROUTE, Netlink, attribute, attributes
+from .nla import attributes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from typing import Optional
+    from typing import Any, Optional
 
     Speed = tuple[Optional[int], Optional[bool]]
 
@@ -37,17 +40,10 @@ NAMED = "/run/netns"  # where ip-netns(8) keeps the namespaces that have names
 _STATES = "unknown notpresent down lowerlayerdown testing dormant up".split()  # IF_OPER_*
 
 _RTMGRP_LINK = 1
-_RTM_GETLINK, _RTM_GETQDISC, _RTM_GETSTATS = 18, 38, 94
-_LINK = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
 _IFF_UP, _IFF_LOOPBACK, _ARPHRD_ETHER = 1, 8, 1
-_IFLA_IFNAME, _IFLA_OPERSTATE, _IFLA_EXT_MASK, _IFLA_CARRIER_CHANGES = 3, 16, 29, 35
-_SKIP_STATISTICS = 8  # RTEXT_FILTER_SKIP_STATS
-_STATISTICS = struct.Struct("=BxxxII")  # struct if_stats_msg: family, index, filter
+_IFLA_IFNAME, _IFLA_OPERSTATE, _IFLA_CARRIER_CHANGES = 3, 16, 35
 _IFLA_STATS_LINK_64 = 1
-_QUEUE = struct.Struct("=BxxxiIII")  # struct tcmsg: family, index, handle, parent, info
 _TC_H_ROOT, _TCA_STATS2, _TCA_STATS_QUEUE = 0xFFFFFFFF, 7, 3
-_ETHTOOL_LINKMODES_GET, _ETHTOOL_HEADER, _ETHTOOL_DEV_INDEX = 4, 1, 1
-_ETHTOOL_SPEED, _ETHTOOL_DUPLEX, _NESTED = 5, 6, 0x8000
 
 
 class Link:
@@ -130,20 +126,19 @@ class Links:
 
     def __init__(self, netns: str | None = None, speeds: Mapping[str, Speed] | None = None) -> None:
         self._netns, self._given = netns, speeds or {}
+        from pyroute2 import IPRoute
+        from pyroute2.ethtool.ioctl import IoctlEthtool
+
         # A socket stays in the namespace in which it was made.
         with entered(netns):
-            self._route = Netlink(ROUTE)
-            self._generic = Netlink(GENERIC)
+            self._route, self._ethtool = IPRoute(), IoctlEthtool()
             self._changes = socket.socket(
                 socket.AF_NETLINK,
                 socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC,
-                ROUTE,
+                socket.NETLINK_ROUTE,
             )
             self._changes.bind((0, _RTMGRP_LINK))
-        try:
-            self._ethtool: int | None = self._generic.family("ethtool")
-        except OSError:  # CONFIG_ETHTOOL_NETLINK is not set
-            self._ethtool = None
+        self._route.marshal.msg_map.update(_undecoded())
         self._links: dict[int, Link] | None = None
         # The number of carrier changes at which the speed was read, and the speed, by index and
         # name.
@@ -152,9 +147,7 @@ class Links:
     def links(self) -> dict[int, Link]:
         """{index: Link}, in the order of the indexes.  Raises OSError."""
         if self._changed() or self._links is None:
-            body = _LINK.pack(0, 0, 0, 0, 0)
-            body += attribute(_IFLA_EXT_MASK, struct.pack("=I", _SKIP_STATISTICS))
-            found = map(self._link, self._route.dump(_RTM_GETLINK, body))
+            found = map(self._link, self._dump(self._route.get_links))
             self._links = {link.index: link for link in found}
         return self._links
 
@@ -162,18 +155,28 @@ class Links:
         """{index: Sample}.  Raises OSError, and Unavailable if the kernel has no RTM_GETSTATS."""
         links, queues = self.links(), self._queues()
         found: dict[int, Sample] = {}
-        body = _STATISTICS.pack(0, 0, 1 << (_IFLA_STATS_LINK_64 - 1))
         try:
-            payloads = list(self._route.dump(_RTM_GETSTATS, body))
+            messages = self._dump(
+                self._route.stats, "dump", filter_mask=1 << (_IFLA_STATS_LINK_64 - 1)
+            )
         except OSError as exc:
             raise Unavailable(f"cannot read the interfaces' counters: {exc.strerror}") from exc
-        for payload in payloads:
-            _, index, _ = _STATISTICS.unpack_from(payload)
-            raw = attributes(payload, _STATISTICS.size).get(_IFLA_STATS_LINK_64)
+        for message in messages:
+            index, raw = message["ifindex"], attributes(message["raw"]).get(_IFLA_STATS_LINK_64)
             if index in links and raw:
                 counters = tuple(memoryview(raw)[: len(raw) & ~7].cast("Q"))
                 found[index] = Sample(links[index], counters, queues.get(index))
         return found
+
+    @staticmethod
+    def _dump(request: Any, *arguments: Any, **options: Any) -> list[Any]:
+        """The messages that answer a request by pyroute2.  Raises OSError of the kernel's errno."""
+        from pyroute2.netlink.exceptions import NetlinkError
+
+        try:
+            return list(request(*arguments, **options))
+        except NetlinkError as exc:
+            raise OSError(exc.code, os.strerror(exc.code)) from None
 
     def _changed(self) -> bool:
         """Whether an interface has come, gone or changed since the last call."""
@@ -187,13 +190,14 @@ class Links:
                 pass
             changed = True
 
-    def _link(self, payload: bytes) -> Link:
+    def _link(self, message: Any) -> Link:
         link = Link()
-        _, kind, link.index, flags, _ = _LINK.unpack_from(payload)
-        found = attributes(payload, _LINK.size)
-        link.netns, link.name = self._netns, os.fsdecode(found[_IFLA_IFNAME].rstrip(b"\0"))
-        link.loopback, link.ethernet = bool(flags & _IFF_LOOPBACK), kind == _ARPHRD_ETHER
-        link.up = bool(flags & _IFF_UP)
+        found = attributes(message["raw"])
+        link.netns, link.index = self._netns, message["index"]
+        link.name = os.fsdecode(found[_IFLA_IFNAME].rstrip(b"\0"))
+        flags = message["flags"]
+        link.loopback, link.up = bool(flags & _IFF_LOOPBACK), bool(flags & _IFF_UP)
+        link.ethernet = message["ifi_type"] == _ARPHRD_ETHER
         state = found.get(_IFLA_OPERSTATE, b"\0")[0]
         link.state = _STATES[state] if state < len(_STATES) else "unknown"
         link.speed, link.full = self._speed(link, found.get(_IFLA_CARRIER_CHANGES))
@@ -204,33 +208,46 @@ class Links:
             return self._given[link.name]
         known = self._speeds.get((link.index, link.name))
         if known is None or known[0] != changes:  # a driver may take milliseconds to answer
-            known = self._speeds[link.index, link.name] = changes, self._driver_speed(link.index)
+            known = self._speeds[link.index, link.name] = changes, self._driver_speed(link.name)
         return known[1]
 
-    def _driver_speed(self, index: int) -> Speed:
-        if self._ethtool is None:
-            return None, None
-        device = attribute(_ETHTOOL_DEV_INDEX, struct.pack("=I", index))
-        body = attribute(_NESTED | _ETHTOOL_HEADER, device)
+    def _driver_speed(self, name: str) -> Speed:
+        from pyroute2.ethtool.ioctl import NoSuchDevice, NotSupportedError
+
         try:
-            answers = list(self._generic.generic(self._ethtool, _ETHTOOL_LINKMODES_GET, body))
-        except OSError:  # the driver does not implement it, or the interface has gone
+            self._ethtool.change_ifname(name)
+            settings = self._ethtool.get_link_settings()
+        except (OSError, NotSupportedError, NoSuchDevice, UnicodeEncodeError):
             return None, None
-        found = attributes(answers[0]) if answers else {}
-        speed, duplex = found.get(_ETHTOOL_SPEED), found.get(_ETHTOOL_DUPLEX, b"\xff")
-        (mbps,) = struct.unpack("=I", speed) if speed else (0,)
-        return mbps if 0 < mbps < 1 << 31 else None, {0: False, 1: True}.get(duplex[0])
+        speed = settings.speed if 0 < settings.speed < (1 << 31) - 1 else None
+        return speed, {0: False, 1: True}.get(settings.duplex)
 
     def _queues(self) -> dict[int, Queue]:
         found: dict[int, Queue] = {}
-        for payload in self._route.dump(_RTM_GETQDISC, _QUEUE.pack(0, 0, 0, 0, 0)):
-            _, index, _, parent, _ = _QUEUE.unpack_from(payload)
-            if parent == _TC_H_ROOT:
-                statistics = attributes(payload, _QUEUE.size).get(_TCA_STATS2, b"")
+        for message in self._dump(self._route.get_qdiscs):
+            if message["parent"] == _TC_H_ROOT:
+                statistics = attributes(message["raw"]).get(_TCA_STATS2, b"")
                 queue = attributes(statistics).get(_TCA_STATS_QUEUE)
                 if queue:
-                    found[index] = Queue(*struct.unpack_from("=IIII", queue))
+                    found[message["index"]] = Queue(*struct.unpack_from("=IIII", queue))
         return found
+
+
+def _undecoded() -> dict[int, type]:
+    """{type of message: class for pyroute2} that leaves the attributes as they are, in "raw"."""
+    from pyroute2.netlink.rtnl import RTM_NEWLINK, RTM_NEWQDISC, RTM_NEWSTATS
+    from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+    from pyroute2.netlink.rtnl.ifstatsmsg import ifstatsmsg
+    from pyroute2.netlink.rtnl.tcmsg import tcmsg
+
+    def keep(message: Any, offset: int) -> None:
+        message["raw"] = bytes(message.data[offset : message.offset + message.length])
+
+    classes = {RTM_NEWLINK: ifinfmsg, RTM_NEWQDISC: tcmsg, RTM_NEWSTATS: ifstatsmsg}
+    return {
+        kind: type(f"Undecoded_{decoded.__name__}", (decoded,), {"decode_nlas": keep})
+        for kind, decoded in classes.items()
+    }
 
 
 @contextlib.contextmanager

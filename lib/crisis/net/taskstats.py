@@ -15,7 +15,7 @@ import socket
 import struct
 
 from ..errors import Error, NotPermitted, Unavailable
-from .netlink import attributes
+from .nla import attributes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
