@@ -27,8 +27,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 # The same examples in each run, however slow the machine is.
-PROPERTY = settings(database=None, deadline=None, derandomize=True, max_examples=200)
-FEW = settings(PROPERTY, max_examples=60)
+PROPERTY = settings(database=None, deadline=None, derandomize=True, max_examples=150)
+FEW = settings(PROPERTY, max_examples=40)
 
 
 # Names of the system, and how they are shown
