@@ -18,8 +18,9 @@ import sys
 import tempfile
 import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-OURS = os.path.join(ROOT, "bin/fincore")
+import harness
+
+OURS = harness.tool("fincore")
 THEIRS = "/usr/bin/fincore"
 LAUNCH = (
     "import os,sys\npid=os.posix_spawn(sys.argv[1],sys.argv[1:],dict(os.environ),file_actions="
@@ -47,10 +48,11 @@ def usage(command):
     return int(kilobytes) / 1024, float(seconds) * 1e3
 
 
-def compare(title, commands, base, runs):
+def compare(title, commands, base, runs, what="", goal="1"):
+    """Print a table.  what: the README's row, of the first command's wall time against the base."""
     commands = {name: command for name, command in commands.items() if shutil.which(command[0])}
     if base not in commands:
-        print(f"left out: {title}: {base} is not installed")
+        harness.left_out(title, f"{base} is not installed")
         return
     times, costs = {name: [] for name in commands}, {name: [] for name in commands}
     for _ in range(runs):
@@ -72,6 +74,9 @@ def compare(title, commands, base, runs):
             f"{median / middle:.3f} | {cpu:.1f} | {memory:.1f} |",
             flush=True,
         )
+    if what:
+        ratio = statistics.median(times[next(iter(commands))]) / middle
+        harness.row(f"fincore: {what}", base, f"{ratio:.3f}", goal)
 
 
 def pinned(path, size, command):
@@ -106,7 +111,7 @@ def make_tree(top, files):
 def main():
     directory = tempfile.mkdtemp(dir="/var/tmp")
     try:
-        print(f"{os.uname().release}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}")
+        print(harness.machine())
         if "--million" in sys.argv:
             million(directory)
         else:
@@ -129,8 +134,9 @@ def usual(directory, small):
         "vmtouch": ["vmtouch", big],
         "util-linux": [THEIRS, big],
     }
-    compare(f"{size >> 20} MB as they were written", whole, "vmtouch", 15)
-    pinned(big, size, lambda: compare(f"{size >> 20} MB in single pages", whole, "vmtouch", 15))
+    written, single = (f"{size >> 20} MB {how}" for how in ("as written", "in single pages"))
+    compare(written, whole, "vmtouch", 15, written)
+    pinned(big, size, lambda: compare(single, whole, "vmtouch", 15, single))
     with open(sparse, "wb") as f:
         f.truncate(1 << 40)
     compare(
@@ -138,6 +144,7 @@ def usual(directory, small):
         {"ours": [OURS, sparse], "vmtouch": ["vmtouch", sparse], "util-linux": [THEIRS, sparse]},
         "vmtouch",
         3,
+        "a sparse file of 1 TB",
     )
     files = 10000 if small else 100000
     tree = make_tree(directory + "/tree", files)
@@ -151,6 +158,7 @@ def usual(directory, small):
         },
         "vmtouch",
         9,
+        f"{files} files, by two processes",
     )
     compare(
         f"a line for each of {files} files",
@@ -175,12 +183,12 @@ def growth(directory, small):
     rows = {}
     for files in steps:
         tree = make_tree(f"{directory}/grow{files}", files)
-        runs = [usage([OURS, "-s", "--jobs", "1", tree])[1] for _ in range(9)]
-        rows[files] = statistics.median(runs)
+        rows[f"{files} files"] = [usage([OURS, "-s", "--jobs", "1", tree])[1] for _ in range(9)]
         shutil.rmtree(tree)
-    print(f"\n| sum, one process | CPU, ms | ÷ {steps[0]} files |\n|---|---|---|")
-    for files, cost in rows.items():
-        print(f"| {files} files | {cost:.1f} | {cost / rows[steps[0]]:.3f} |")
+    base = f"{steps[0]} files"
+    harness.table("sum, one process: CPU time", "ms", rows, base)
+    ratio = harness.median(rows[f"{steps[-1]} files"]) / harness.median(rows[base])
+    harness.row(f"fincore: {steps[-1]} files", base, f"{ratio:.2f}", "4")
 
 
 def million(directory):

@@ -10,13 +10,12 @@ aloud where that is not set.  Needs Perl for it.  Prints Markdown tables.
 import mmap
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-OURS = os.path.join(ROOT, "bin/wss")
+import harness
+
 RUNS = 9
 GROWTH = 15000, 30000, 60000  # mappings
 PAGE = mmap.PAGESIZE
@@ -92,31 +91,26 @@ def measured(command):
     )
 
 
-def described(values, digits=1):
-    """The median and the range."""
-    found = (statistics.median(values), min(values), max(values))
-    middle, low, high = (f"{value:.{digits}f}" for value in found)
-    return f"{middle} ({low}–{high})"
-
-
-def table(title, rows, base):
-    print(f"\n| {title} | median (range) | ÷ {base} |\n|---|---|---|")
-    for name, values in rows.items():
-        ratio = "-"
-        if base in rows:
-            ratio = f"{statistics.median(values) / statistics.median(rows[base]):.3f}"
-        print(f"| {name} | {described(values)} | {ratio} |")
-
-
 def compare(commands, title, pid, interval):
+    """({command: CPU times}, {command: wall times beyond the interval}) in ms."""
     cpu, wall = {name: [] for name in commands}, {name: [] for name in commands}
     for _ in range(RUNS):
         for name, command in commands.items():
             spent, took, _ = measured([*command, str(pid), str(interval)])
             cpu[name].append(spent)
             wall[name].append(took - interval * 1e3)
-    table(f"{title}, {interval:g} s: CPU, ms", cpu, "wss.pl")
-    table(f"{title}, {interval:g} s: wall beyond the interval, ms", wall, "wss.pl")
+    harness.table(f"{title}, {interval:g} s: CPU time", "ms", cpu, "wss.pl")
+    harness.table(f"{title}, {interval:g} s: wall time beyond it", "ms", wall, "wss.pl")
+    return cpu, wall
+
+
+def report(what, cpu, wall, name, goal):
+    """The README's row of a command against wss.pl."""
+    ratios = [
+        harness.median(values[name]) / harness.median(values["wss.pl"]) for values in (cpu, wall)
+    ]
+    figure = " / ".join(f"{ratio:.2f}" for ratio in ratios)
+    harness.row(f"{what}: CPU / wall time", "wss.pl", figure, goal)
 
 
 def growth(commands):
@@ -127,7 +121,11 @@ def growth(commands):
             with Target(MANY, PAGE, mappings) as pid:
                 runs = [measured([*command, str(pid), "0.01"])[0] for _ in range(RUNS)]
                 rows[f"{mappings:,} mappings"] = runs
-        table(f"{name}: CPU, ms", rows, f"{GROWTH[0]:,} mappings")
+        base = f"{GROWTH[0]:,} mappings"
+        harness.table(f"{name}: CPU time", "ms", rows, base, 2)
+        if name == "wss --map":
+            ratio = harness.median(runs) / harness.median(rows[base])
+            harness.row(f"{name}: {GROWTH[-1]:,} mappings", base, f"{ratio:.2f}", "4")
 
 
 def truth(commands):
@@ -141,26 +139,31 @@ def truth(commands):
         with Target(TOUCH, PAGE, pages) as pid:
             for command in commands.values():
                 runs = [measured([*command, str(pid), str(interval)])[2] for _ in range(5)]
-                cells.append(described([found - size for found in runs], 2))
+                cells.append(harness.spread([found - size for found in runs], 2))
         print(f"| {size:.1f} MB, {interval:g} s | {' | '.join(cells)} |")
 
 
 def main():
-    commands = {"wss": [OURS]}
-    mapped = {"wss --map": [OURS, "--map"]}
+    commands = {"wss": [harness.tool("wss")]}
+    mapped = {"wss --map": [harness.tool("wss"), "--map"]}
     peer = {}
     if os.environ.get("WSS_PL") and shutil.which("perl"):
         peer["wss.pl"] = [shutil.which("perl"), os.environ["WSS_PL"]]
     else:
         why = "no perl" if os.environ.get("WSS_PL") else "WSS_PL does not name it"
-        print(f"left out: wss.pl ({why})")
-    print(f"{os.uname().release}, {os.cpu_count()} CPUs, {RUNS} paired runs")
+        harness.left_out("wss.pl", why)
+    print(f"{harness.machine()}, {RUNS} paired runs")
     measured([*commands["wss"], str(os.getpid()), "0.01"])
+    found = {}
     with Target(MANY, PAGE, 60000) as pid:
         for interval in 0.01, 1:
-            compare({**commands, **mapped, **peer}, "60,000 mappings", pid, interval)
+            found = compare({**commands, **mapped, **peer}, "60,000 mappings", pid, interval)
     with Target(FEW) as pid:
-        compare({**commands, **mapped, **peer}, "few mappings", pid, 0.1)
+        few = compare({**commands, **mapped, **peer}, "few mappings", pid, 0.1)
+    if peer:
+        report("wss: 60,000 mappings", *found, "wss", "0.2")
+        report("wss --map: 60,000 mappings", *found, "wss --map", "0.8")
+        report("wss: few mappings, Python's start", *few, "wss", "2")
     growth({**mapped, **peer})
     truth({**commands, **peer})
 
