@@ -7,7 +7,7 @@ import pytest
 
 from crisis import table
 from crisis.memory.mapping import pages_of
-from helpers import run
+from helpers import load, run
 
 
 @pytest.mark.parametrize(
@@ -113,3 +113,64 @@ def test_own_files_without_root(tmp_path):
     assert json.loads(run("fincore", "-J", "--exclude", "*", str(tmp_path)).stdout) == {
         "fincore": []
     }
+
+
+def documented(lines):
+    """(arguments, the option that they set, its value) of each line."""
+    for line in lines.strip().splitlines():
+        arguments, option, value = (part.strip() for part in line.split("|"))
+        yield pytest.param(arguments.split(), option, value, id=arguments)
+
+
+# util-linux's manual page; then vmtouch's examples, whose -p and -b have long names only.
+FINCORE = """
+-n x               | noheadings      | True
+--noheadings x     | noheadings      | True
+-b x               | bytes           | True
+-c x               | total           | True
+-C x               | cachestat       | True
+-o +DIRTY x        | output          | +DIRTY
+--output FILE x    | output          | FILE
+--output-all x     | output_all      | True
+-r x               | raw             | True
+--raw x            | raw             | True
+-J x               | document        | True
+--json x           | document        | True
+-R x               | recursive       | True
+--recursive x      | recursive       | True
+-m 4096 x          | max_size        | 4096
+-m 1.5G x          | max_size        | 1610612736
+-f x               | dereference     | True
+-F x               | one_file_system | True
+-i .git -i *.bak . | exclude         | ['.git', '*.bak']
+-I *.c -I *.h .    | include         | ['*.c', '*.h']
+--range 100M-2G x  | range           | (104857600, 2147483648)
+--range=-5M x      | range           | (0, 5242880)
+--range - x        | range           | (0, None)
+--files-from - -0  | null            | True
+-v x               | verbose         | True
+"""
+PAGECACHE = """
+touch -m 100M x           | max_size        | 104857600
+touch -p 100M-2G x        | range           | (104857600, 2147483648)
+touch -p-5M x             | range           | (0, 5242880)
+touch -p 5M x             | range           | (0, 5242880)
+touch -p - x              | range           | (0, None)
+evict -f x                | dereference     | True
+evict -F x                | one_file_system | True
+lock -i .git -i *.bak .   | exclude         | ['.git', '*.bak']
+lock -I *.c -I *.h .      | include         | ['*.c', '*.h']
+touch -0 --files-from -   | files_from      | -
+"""
+
+
+@pytest.mark.parametrize("arguments, option, value", documented(FINCORE))
+def test_command_lines_of_util_linux_and_vmtouch(arguments, option, value):
+    args = load("fincore").get_parser().parse_args(arguments)
+    assert str(getattr(args, option)) == value
+
+
+@pytest.mark.parametrize("arguments, option, value", documented(PAGECACHE))
+def test_command_lines_of_vmtouch(arguments, option, value):
+    args = load("pagecache").get_parser().parse_args(arguments)
+    assert str(getattr(args, option)) == value

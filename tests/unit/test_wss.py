@@ -3,7 +3,7 @@
 
 import pytest
 
-from helpers import run
+from helpers import load, run
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,24 @@ def test_usage_errors(arguments):
 def test_no_such_cgroup():
     result = run("wss", "-c", "/no/such/cgroup", ".1")
     assert result.returncode == 1 and result.stderr == "wss: no such cgroup: /no/such/cgroup\n"
+
+
+@pytest.mark.parametrize(
+    "arguments, positional, options",
+    [  # wss.pl's README
+        ("181 0.01", ([181], 0.01, None), {}),
+        ("181 5", ([181], 5.0, None), {}),
+        ("-C 181 5", ([181], 5.0, None), {"cumulative": True}),
+        ("-C -d 10 181 1", ([181], 1.0, None), {"cumulative": True, "duration": 10.0}),
+        ("-s 1 181 0.01", ([181], 0.01, None), {"snapshot": 1.0}),
+        ("-s 0 181 1", ([181], 1.0, None), {"snapshot": 0.0}),
+        ("-P 10 181 0.01", ([181], 0.01, None), {"profile": 10}),
+        ("-t 23593 0.1", ([23593], 0.1, None), {"moretimes": True}),
+    ],
+)
+def test_command_lines_of_the_classic(arguments, positional, options):
+    command = load("wss")
+    args = command.get_parser().parse_args(arguments.split())
+    assert command.arrange(args) == positional
+    for name, value in options.items():
+        assert getattr(args, name) == value
