@@ -725,7 +725,7 @@ def test_many_files_keep_their_names_and_counts(tmp_path):
                 time.sleep(0.1)
         # What comes while a report is written is in the next one, which SIGINT would prevent.
         number = reports()
-        until(lambda: reports() >= number + 3)
+        until(lambda: reports() >= number + 3, 90)  # of all files that anybody uses
         stop(child)
     with open(tmp_path / "output") as output:
         records = [json.loads(line) for line in output]
