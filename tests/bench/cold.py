@@ -6,36 +6,13 @@ Needs root, bpfcc-tools and bpftool.
 """
 
 import os
-import re
 import shutil
-import subprocess
-import sys
 import tempfile
 
 import harness
 
-sys.path.insert(0, os.path.join(harness.ROOT, "lib"))
-from crisis.bpf import btf, header
-
 RUNS = 9
 BCC = "/usr/sbin/runqlat-bpfcc"
-
-
-def full_header_tree(directory):
-    """Kernel headers for bcc, made without pruning: the whole of bpftool's dump."""
-    dump = subprocess.check_output(
-        ["bpftool", "btf", "dump", "file", btf.VMLINUX, "format", "c"], text=True
-    )
-    dump = re.sub(
-        r"#pragma clang attribute.*|#ifndef BPF_NO_PRESERVE_ACCESS_INDEX|#endif", "", dump
-    )
-    dump = dump.replace("#ifndef __VMLINUX_H__", "").replace("#define __VMLINUX_H__", "")
-    prune, header.prune = header.prune, lambda btf, text: "#define _UAPI__LINUX_BPF_H__\n" + dump
-    try:
-        with open(BCC) as f:
-            header.write_tree(directory, f.read(), None)
-    finally:
-        header.prune = prune
 
 
 def main():
@@ -45,8 +22,7 @@ def main():
     directory = tempfile.mkdtemp(prefix="crisis-bench-")
     try:
         if os.access(BCC, os.X_OK) and shutil.which("bpftool"):
-            full_header_tree(directory)
-            source = {"BCC_KERNEL_SOURCE": directory}
+            source = harness.bcc_headers(directory, BCC)
             jobs["bcc, full header"] = lambda: harness.run([BCC, "1", "1"], 1, source)
         else:
             harness.left_out("bcc", f"{BCC} or bpftool is not installed")

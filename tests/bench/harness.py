@@ -6,14 +6,17 @@ A figure is a ratio to a peer's in the same interleaved run, on a machine that d
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
 import sys
 import time
-from typing import Callable, NamedTuple
+from collections.abc import Iterator
+from typing import Any, Callable, NamedTuple
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 ROWS = "BENCH_ROWS"  # the environment variable that names the file of rows, which `make bench` sets
@@ -120,6 +123,51 @@ def ratio_row(
 ) -> None:
     """The row of a ratio of medians."""
     row(what, baseline, f"{median(ours) / median(theirs):.2f}", goal)
+
+
+def bcc_headers(directory: str, command: str) -> dict[str, str]:
+    """The environment for one of bcc's commands on a machine without kernel headers.
+
+    directory: gets headers that are not pruned: the whole of bpftool's dump of BTF.
+    """
+    sys.path.insert(0, os.path.join(ROOT, "lib"))
+    from crisis.bpf import btf, header
+
+    dump = subprocess.check_output(
+        ["bpftool", "btf", "dump", "file", btf.VMLINUX, "format", "c"], text=True
+    )
+    dump = re.sub(
+        r"#pragma clang attribute.*|#ifndef BPF_NO_PRESERVE_ACCESS_INDEX|#endif", "", dump
+    )
+    dump = dump.replace("#ifndef __VMLINUX_H__", "").replace("#define __VMLINUX_H__", "")
+    prune, header.prune = header.prune, lambda btf, text: "#define _UAPI__LINUX_BPF_H__\n" + dump
+    try:
+        with open(command) as f:
+            header.write_tree(directory, f.read(), None)
+    finally:
+        header.prune = prune
+    return {"BCC_KERNEL_SOURCE": directory}
+
+
+def programs() -> dict[int, dict[str, Any]]:
+    """{id: what bpftool knows of it} of all loaded BPF programs."""
+    found = json.loads(subprocess.check_output(["bpftool", "-j", "prog", "show"]))
+    return {program["id"]: program for program in found}
+
+
+@contextlib.contextmanager
+def bpf_statistics() -> Iterator[None]:
+    """Let the kernel count runs and times of BPF programs (kernel.bpf_stats_enabled)."""
+    switch = "/proc/sys/kernel/bpf_stats_enabled"
+    with open(switch) as f:
+        before = f.read()
+    try:
+        with open(switch, "w") as f:
+            f.write("1")
+        yield
+    finally:
+        with open(switch, "w") as f:
+            f.write(before)
 
 
 def share_of_cpu(command: list[str], seconds: float) -> tuple[float, float]:

@@ -14,9 +14,9 @@ import subprocess
 import sys
 import time
 
-import runqlat as bench  # the one beside this file: how it starts, times and counts
+import harness
 
-OURS = os.path.join(bench.ROOT, "bin/irqtime")
+OURS = harness.tool("irqtime")
 RUNS = 12
 FLOOD = (
     "import socket\ns=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)\ns.bind(('127.0.0.1',0))\n"
@@ -26,8 +26,8 @@ COMMANDS = {
     "ours": [OURS],
     "ours, --source lines": [OURS, "--source", "lines"],
     "ours, -d": [OURS, "-d"],
-    "our softirqs": [os.path.join(bench.ROOT, "bin/softirqs")],
-    "our hardirqs": [os.path.join(bench.ROOT, "bin/hardirqs")],
+    "our softirqs": [harness.tool("softirqs")],
+    "our hardirqs": [harness.tool("hardirqs")],
     "libbpf-tools softirqs": ["/usr/sbin/softirqs"],
     "libbpf-tools hardirqs": ["/usr/sbin/hardirqs"],
     "bcc softirqs": ["/usr/sbin/softirqs-bpfcc"],
@@ -55,14 +55,14 @@ def per_interrupt(command):
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 20
-        while not any(bench.programs()[i].get("run_cnt") for i in programs_of(child.pid)):
+        while not any(harness.programs()[i].get("run_cnt") for i in programs_of(child.pid)):
             if time.monotonic() > deadline:
                 raise RuntimeError(f"{command[0]} attached nothing")
             time.sleep(0.1)
         time.sleep(0.5)
-        ids, start = programs_of(child.pid), bench.programs()
+        ids, start = programs_of(child.pid), harness.programs()
         subprocess.check_call(["taskset", "-c", "0", sys.executable, "-c", FLOOD])
-        end = bench.programs()
+        end = harness.programs()
         spent, count = (
             sum(end[i].get(key, 0) - start[i].get(key, 0) for i in ids)
             for key in ("run_time_ns", "run_cnt")
@@ -77,36 +77,29 @@ def main():
     commands = {
         name: command for name, command in COMMANDS.items() if os.access(command[0], os.X_OK)
     }
-    times, memory, spent = {}, {}, {}
-    bench.timed([OURS, "1", "1"])
-    for name, command in list(commands.items()):
-        try:
-            bench.timed(command + ["1", "1"])
-        except RuntimeError as exc:
-            print(f"left out: {exc}")
-            del commands[name]
-    for _ in range(RUNS):
-        for name, command in commands.items():
-            milliseconds, megabytes = bench.timed(command + ["1", "1"])
-            times.setdefault(name, []).append(milliseconds)
-            memory.setdefault(name, []).append(megabytes)
-    switch = "/proc/sys/kernel/bpf_stats_enabled"
-    before = open(switch).read()
-    try:
-        open(switch, "w").write("1")
-        for _ in range(5):
-            for name, command in commands.items():
-                if "hardirqs" not in name:  # this load makes none of theirs
-                    spent.setdefault(name, []).append(per_interrupt(command))
-    finally:
-        open(switch, "w").write(before)
     base = "libbpf-tools softirqs"
     if base not in commands:
         sys.exit("libbpf-tools is not installed: nothing to compare with")
-    print(f"{os.uname().release}, {os.cpu_count()} CPUs, {RUNS} paired runs")
-    bench.table("start: whole process less the interval", "ms", times, base)
-    bench.table("peak RSS", "MB", memory, base)
-    bench.table("in the kernel, per softirq (two programs)", "ns", spent, base)
+    print(f"{harness.machine()}, {RUNS} interleaved runs")
+    jobs = {
+        name: (lambda command=command: harness.run([*command, "1", "1"], 1))
+        for name, command in commands.items()
+    }
+    found = harness.interleaved(jobs, RUNS)
+    walls = {name: [run.wall for run in runs] for name, runs in found.items()}
+    memory = {name: [run.rss for run in runs] for name, runs in found.items()}
+    harness.table("start: whole process less the interval", "ms", walls, base)
+    harness.table("peak RSS", "MB", memory, base)
+    harness.ratio_row("softirqs: start", base, walls["our softirqs"], walls[base])
+    # This load makes none of the interrupts that hardirqs counts.
+    spent = {name: [] for name in found if "hardirqs" not in name}
+    with harness.bpf_statistics():
+        for _ in range(5):
+            for name in spent:
+                spent[name].append(per_interrupt(commands[name]))
+    harness.table("in the kernel, per softirq (two programs)", "ns", spent, base)
+    what = "softirqs: cost of a softirq in the kernel"
+    harness.ratio_row(what, base, spent["our softirqs"], spent[base])
 
 
 if __name__ == "__main__":

@@ -14,11 +14,7 @@ import sys
 import tempfile
 import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-sys.path[:0] = [os.path.join(ROOT, "tests/bench"), os.path.join(ROOT, "lib")]
-import runqlat  # noqa: E402
-
-from crisis.bpf import header  # noqa: E402
+import harness
 
 ROUNDS = 5
 PAIRS = 30000
@@ -49,19 +45,7 @@ int main(int argc, char **argv)
 	}
 }
 """
-OURS = os.path.join(ROOT, "bin/memleak")
-
-
-def full_header_tree(directory):
-    """For bcc unchanged on a machine without kernel headers: see runqlat's bench."""
-    text = open("/usr/sbin/memleak-bpfcc").read()
-    dump, prune = runqlat.full_header_tree, header.prune
-    write = header.write_tree
-    header.write_tree = lambda where, ignored, btf: write(where, text, btf)
-    try:
-        dump(directory)
-    finally:
-        header.write_tree, header.prune = write, prune
+OURS = harness.tool("memleak")
 
 
 class Loop:
@@ -130,11 +114,8 @@ def main():
             "ours, --unwind": ([OURS, "--unwind"], {}),
         }
         if os.access("/usr/sbin/memleak-bpfcc", os.X_OK):
-            full_header_tree(os.path.join(directory, "tree"))
-            candidates["bcc"] = (
-                ["/usr/sbin/memleak-bpfcc"],
-                {"BCC_KERNEL_SOURCE": os.path.join(directory, "tree")},
-            )
+            bcc = "/usr/sbin/memleak-bpfcc"
+            candidates["bcc"] = [bcc], harness.bcc_headers(os.path.join(directory, "tree"), bcc)
         other = os.environ.get("LIBBPF_MEMLEAK", "/usr/sbin/memleak")
         if os.access(other, os.X_OK):
             candidates["libbpf-tools"] = [other], {}
@@ -144,36 +125,39 @@ def main():
                 try:
                     results[name].append(traced(path, *candidates[name]))
                 except RuntimeError as exc:
-                    print(f"left out: {name}: {exc}")
+                    harness.left_out(name, exc)
                     del candidates[name], results[name]
         cost = min(Loop(path).cost() for _ in range(3))
         print(
-            f"{os.uname().release}, {os.cpu_count()} CPUs, {ROUNDS} rounds of {PAIRS} pairs; "
-            f"without a tool {cost:.0f} ns"
+            f"{harness.machine()}, {ROUNDS} rounds of {PAIRS} pairs; without a tool {cost:.0f} ns"
         )
         peers = [name for name in results if not name.startswith("ours")]
         if not peers:
             sys.exit("neither bcc nor libbpf-tools is installed: nothing to compare with")
         best = min(peers, key=lambda name: statistics.median(results[name]))
-        runqlat.table("a pair of malloc and free", "ns", results, best)
+        harness.table("a pair of malloc and free", "ns", results, best)
+        for ours in "ours", "ours, -S 512K":
+            what = "memleak: a pair of malloc and free" + ours[4:]
+            harness.ratio_row(what, best, results[ours], results[best])
         child = subprocess.Popen(["sleep", "1000"])
         try:
             starts = {
-                "runqlat": [os.path.join(ROOT, "bin/runqlat"), "1", "1"],
+                "runqlat": [harness.tool("runqlat"), "1", "1"],
                 "memleak -p": [OURS, "-p", str(child.pid), "1", "1"],
                 "memleak": [OURS, "1", "1"],
             }
-            times, memory = {name: [] for name in starts}, {name: [] for name in starts}
-            for _ in range(2 * ROUNDS):
-                for name, command in starts.items():
-                    milliseconds, megabytes = runqlat.timed(command)
-                    times[name].append(milliseconds)
-                    memory[name].append(megabytes)
+            jobs = {
+                name: (lambda command=command: harness.run(command, 1))
+                for name, command in starts.items()
+            }
+            found = harness.interleaved(jobs, 2 * ROUNDS)
         finally:
             child.kill()
             child.wait()
-        runqlat.table("warm start: whole process less the interval", "ms", times, "runqlat")
-        runqlat.table("peak RSS", "MB", memory, "runqlat")
+        walls = {name: [run.wall for run in runs] for name, runs in found.items()}
+        memory = {name: [run.rss for run in runs] for name, runs in found.items()}
+        harness.table("warm start: whole process less the interval", "ms", walls, "runqlat")
+        harness.table("peak RSS", "MB", memory, "runqlat")
     finally:
         shutil.rmtree(directory)
 

@@ -13,12 +13,12 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import harness
+
 RUNS = 15
 PYTHON = "/usr/bin/python3"
-SOFT = [PYTHON, "-IS", os.path.join(ROOT, "tests/softpmu.py")]
+SOFT = [PYTHON, "-IS", os.path.join(harness.ROOT, "tests/softpmu.py")]
 EVENTS = {
     "pmcarch": "cpu-clock,task-clock,page-faults,alignment-faults,context-switches,cpu-migrations",
     "cpucache": "cpu-clock,task-clock,minor-faults,alignment-faults,emulation-faults,dummy,"
@@ -28,21 +28,8 @@ EVENTS = {
 
 def run(command, seconds=0, **environment):
     """(milliseconds beyond `seconds`, milliseconds of CPU time)."""
-    begin = time.monotonic()
-    pid = os.posix_spawnp(
-        command[0],
-        command,
-        dict(os.environ, **environment),
-        file_actions=[(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 1, 2)],
-    )
-    _, status, usage = os.wait4(pid, 0)
-    if status:
-        raise RuntimeError(f"{' '.join(command)} ended with status {status}")
-    return (time.monotonic() - begin - seconds) * 1e3, (usage.ru_utime + usage.ru_stime) * 1e3
-
-
-def summary(values):
-    return f"{statistics.median(values):.1f} ({min(values):.1f}–{max(values):.1f})"
+    found = harness.run(command, seconds, environment)
+    return found.wall, found.cpu
 
 
 def start():
@@ -71,9 +58,11 @@ def start():
         for label, figures in times.items():
             wall, cpu = zip(*figures)
             print(
-                f"| {label} | {summary(wall)} | {statistics.median(cpu):.1f} | "
+                f"| {label} | {harness.spread(wall)} | {statistics.median(cpu):.1f} | "
                 f"{statistics.median(wall) / base:.2f} |"
             )
+        ours, theirs = ([wall for wall, _ in times[label]] for label in commands)
+        harness.ratio_row(f"{name}: start", "perf stat", ours, theirs)
 
 
 def interval():
@@ -89,9 +78,9 @@ def interval():
             run([*SOFT, "cpucache", str(spacing), str(spacing)], spacing, SOFTPMU_TARGETS="512")[0]
         )
     print("\n| 512 simulated CPUs of 8 events | median (range) ms |\n|---|---|")
-    print(f"| CPU time of an interval | {summary(costs)} |")
+    print(f"| CPU time of an interval | {harness.spread(costs)} |")
     print(f"| the same at 1 s, % of one CPU | {statistics.median(costs) / 10:.2f} |")
-    print(f"| start and end, 4096 counters opened and closed | {summary(starts)} |")
+    print(f"| start and end, 4096 counters opened and closed | {harness.spread(starts)} |")
 
 
 if __name__ == "__main__":
@@ -99,6 +88,6 @@ if __name__ == "__main__":
         ["perf", "stat", "-a", "true"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ):
         sys.exit("perf stat does not run here: install linux-perf and be root")
-    print(f"{os.uname().release}, {os.cpu_count()} CPUs, {RUNS} paired runs")
+    print(f"{harness.machine()}, {RUNS} interleaved runs")
     start()
     interval()
