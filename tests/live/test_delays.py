@@ -5,7 +5,6 @@ import contextlib
 import json
 import mmap
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -270,44 +269,6 @@ def test_a_cgroup():
     finally:
         remove_cgroup(directory + "/below")
         remove_cgroup(directory)
-
-
-FORK = """
-import os, signal, sys, time
-os.setpgid(0, 0)
-for i in range(int(sys.argv[1])):
-    if not os.fork():
-        signal.pause()
-print(flush=True)
-signal.pause()
-"""
-
-
-@needs_quiet_machine
-def test_cost_of_2000_processes():
-    """At most that of top(1), for as many reports."""
-    top = shutil.which("top")
-    if not top:
-        pytest.skip("top(1) is not installed")
-
-    def cost(*command):
-        before = os.times()
-        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
-        after = os.times()
-        return after.children_user + after.children_system - before[2] - before[3]
-
-    records(0.01, 1)
-    child = subprocess.Popen(
-        ["/usr/bin/python3", "-IS", "-c", FORK, "2000"], stdout=subprocess.PIPE
-    )
-    try:
-        child.stdout.readline()
-        ours = cost(tool("delays"), ".2", "10")
-        theirs = cost(top, "-b", "-d", ".2", "-n", "11")
-    finally:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-    assert ours < theirs
 
 
 @pytest.mark.guest

@@ -238,31 +238,6 @@ def test_averages_of_cgroups_are_those_of_the_kernel():
     same_averages({key: before[key] for key in found}, found, after)
 
 
-def cpu_seconds(*args):
-    before = os.times()
-    assert run("psi", *args).returncode == 0
-    after = os.times()
-    return after.children_user + after.children_system - before[2] - before[3]
-
-
-@needs_quiet_machine
-def test_cost_of_2000_cgroups():
-    """At most 8 % of a CPU at one reading a second, without the start."""
-    records(0.01, 1)
-    with cgroup(f"crisis-psi-many-{os.getpid()}") as directory:
-        below = [f"{directory}/{i}/{j}" for i in range(20) for j in range(99)]
-        try:
-            for path in below:
-                os.makedirs(path)
-            few = cpu_seconds("--no-averages", "--by-cgroup", "0.1", "2")
-            many = cpu_seconds("--no-averages", "--by-cgroup", "0.1", "12")
-        finally:
-            for path, _, _ in os.walk(directory, topdown=False):
-                if path != directory:
-                    os.rmdir(path)
-    assert (many - few) / 10 < 0.08 * SLOW
-
-
 def test_a_removed_cgroup():
     records(0.01, 1)
     with cgroup(f"crisis-psi-c-{os.getpid()}") as directory:
