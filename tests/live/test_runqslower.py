@@ -64,7 +64,9 @@ def test_timehist_is_that_of_perf(source, tasks, tmp_path):
             near = min(mine[tid], key=lambda other: abs(other[0] - line[0]))
             same += all(abs(a - b) < 0.05 for a, b in zip(near[1:], line[1:]))
             assert abs(near[0] - line[0]) < 0.001, (tid, line, near)
-        assert same >= 0.97 * len(lines[2:]), (tid, same, len(lines))
+        # An LRU hash evicts the times of a task now and then.
+        most = 0.97 if source == "storage" else 0.9
+        assert same >= most * len(lines[2:]), (tid, same, len(lines))
 
 
 @pytest.mark.parametrize("source", SOURCES)
