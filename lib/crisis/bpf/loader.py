@@ -29,7 +29,8 @@ def load(
 ) -> Program:
     """The Program of the first of a command's sources that works on this kernel.
 
-    sources: {name: Source} in order of preference; args.source, of --source, chooses one of them.
+    sources: {name: Source} in order of preference; args.source, where the command has --source,
+        chooses one of them.
     args: the parsed arguments.  Where the programs filter tasks, args.pid, args.tid and
         args.cgroup are what they filter by, as far as the command has these options.
     params: {name: value} of the other parameters, as for Program; those that are missing are 0.
@@ -42,7 +43,8 @@ def load(
     def build(source: Source) -> Object:
         return cache.build(source, not args.no_cache, cli.note)
 
-    chosen = [sources[args.source]] if args.source else list(sources.values())
+    name = getattr(args, "source", None)
+    chosen = [sources[name]] if name else list(sources.values())
     values: dict[str, Any] = {name: 0 for source in chosen for name in source.params}
     if "tgid" in values:
         from . import task
