@@ -116,6 +116,7 @@ def main():
     jobs = {
         name: (lambda command=command, seconds=seconds: timed(command, seconds))
         for name, (command, seconds) in commands.items()
+        if os.access(command[0], os.X_OK) or harness.left_out(name, "not installed")
     }
     print(f"{harness.machine()}, {RUNS} interleaved runs")
     found = harness.interleaved(jobs, RUNS)

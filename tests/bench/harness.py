@@ -76,7 +76,7 @@ def interleaved(jobs: dict[str, Callable[[], Run]], runs: int) -> dict[str, list
         try:
             job()
             found[name] = []
-        except (OSError, RuntimeError) as exc:
+        except (OSError, RuntimeError, subprocess.CalledProcessError) as exc:
             left_out(name, exc)
     for _ in range(runs):
         for name, results in found.items():
