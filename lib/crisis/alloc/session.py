@@ -205,7 +205,7 @@ class Session:
 
         The event of its end comes a little before it can be waited for.
         """
-        if command.told:
+        if command.reported:
             return
         status = command.ended()
         for _ in range(100):
@@ -213,7 +213,7 @@ class Session:
                 break
             cli.wait(0.01)
             status = command.ended()
-        command.told = status is not None
+        command.reported = status is not None
         if status is None or self._args.json or self._args.folded:
             return
         if os.WIFSIGNALED(status):

@@ -32,7 +32,7 @@ class Command:
     It is sent SIGTERM when its parent ends.
 
     argv: the program, found by PATH, and its arguments.
-    Attributes: pid; told, for the caller to note that it has reported the end.
+    Attributes: pid; reported, for the caller to note that it has reported the end.
     Raises Error when it cannot be run.
     """
 
@@ -42,7 +42,7 @@ class Command:
         ours, theirs = os.pipe()
         parent = os.getpid()
         self._status: int | None = None
-        self.told = False
+        self.reported = False
         self.pid = os.fork()
         if not self.pid:
             try:

@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import time
-
 from .. import bpf, cli
 from ..bpf import task
 from ..kernel import proc
+from ..memory.schedule import Schedule
 from . import programs
 
 TYPE_CHECKING = False
@@ -55,17 +54,13 @@ class Tracer:
         args = self._args
         layout = self._program.layouts["slice" if args.timehist else "event"]
         ring = bpf.RingBuffer(self._program.maps["events"], layout)
-        end = time.monotonic() + args.duration if args.duration else None
+        schedule = Schedule(None, duration=args.duration)
         ends = cli.Ends([args.pid] if args.pid else (), args.tid)
         fds = ends.fds if args.timehist else (ring.fd, *ends.fds)
         last = False
         while not last:
-            left = _PERIOD if args.timehist else 1.0
-            if end is not None:
-                left = min(left, max(0.0, end - time.monotonic()))
-            ready = cli.wait(left, fds)
-            last = cli.stopping() or ends.ended(ready)
-            last = last or (end is not None and time.monotonic() >= end)
+            ready = cli.wait(schedule.left(_PERIOD if args.timehist else 1), fds)
+            last = cli.stopping() or ends.ended(ready) or schedule.over()
             lost = self._program.lost()
             lost.pop("unseen")  # waits that began before tracing
             yield sorted(ring.records(), key=lambda record: record.at), lost
