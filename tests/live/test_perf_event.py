@@ -117,8 +117,10 @@ def test_counters_of_a_process_follow_its_children():
         time.sleep(0.2 * SLOW**0.5)
         counters = Counters([[TASK_CLOCK, FAULTS]], {child.pid: (child.pid, -1)}, INHERIT)
         own = Counters([[TASK_CLOCK, FAULTS]], {child.pid: (child.pid, -1)})
-        counters.read(), own.read()
-        time.sleep(0.5)
+        own.read()
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:  # also while the kernel adds a child's counters
+            counters.read()
         (clock, enabled, running), (faults, _, _) = counters.read()[child.pid]
         (own_clock, _, _), (own_faults, _, _) = own.read()[child.pid]
         assert enabled == running

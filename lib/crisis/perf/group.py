@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import time
 from operator import sub
 
 from ..errors import Error, Unavailable
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Group", "OpenGroup", "Counters", "layout", "scaled"]
 
+_CHILD_TRIES = 1000  # reads of inherited counters, 1 ms apart: a preempted child took 50 ms
 _NO_CGROUP = (errno.ENOENT, errno.EBADF)  # css_tryget_online_from_dir()
 _CANNOT_COUNT = (
     errno.ENOENT,
@@ -86,8 +88,19 @@ class Group:
 
         running < enabled: the group shared the PMU with others, see scaled().
         None when the CPU went offline, which takes a group apart.
+
+        With INHERIT, perf_read_group() refuses to add up the counters of a child that has just
+        started or ends, until they are all there or gone: ECHILD.  Raises ChildProcessError where
+        this lasts.
         """
-        data = os.read(self.fds[0], self._size)
+        for left in reversed(range(_CHILD_TRIES)):
+            try:
+                data = os.read(self.fds[0], self._size)
+                break
+            except ChildProcessError:
+                if not left:
+                    raise
+                time.sleep(0.001)
         if len(data) != self._size:
             return None
         words = self._unpack(data)
