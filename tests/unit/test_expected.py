@@ -181,9 +181,9 @@ def test_man_page_has_each_json_key(command):
             with open(path, encoding="utf-8") as f:
                 used.update(dict.fromkeys(keys(json_values(f.read())), name))
     assert used, f"no case of {command} prints JSON"
-    words = man_section(command, "JSON")
+    words = man_section(command, "JSON OUTPUT")
     assert not {key: name for key, name in used.items() if key not in words}, (
-        f"not in section JSON of man/{command}.inc"
+        f"not in section JSON OUTPUT of man/{command}.inc"
     )
 
 
