@@ -3,6 +3,7 @@
 
 import struct
 
+from crisis.kernel.maps import Mapping
 from crisis.symbols import elf
 from crisis.symbols.eh_frame import Table
 from crisis.symbols.machine import AARCH64, X86_64
@@ -182,9 +183,9 @@ class Image:
         space = AddressSpace(lambda identity: table if identity == "id" else None)
         space.update(
             [
-                (LOADED, LOADED + len(self.data), True, 0, "id", "/file"),
-                (JIT, JIT + 65536, True, 0, "", ""),
-                (LOADED + (1 << 28), LOADED + (1 << 29), False, 0, "id", "/file"),
+                Mapping(LOADED, LOADED + len(self.data), True, 0, "id", "/file"),
+                Mapping(JIT, JIT + 65536, True, 0, "", ""),
+                Mapping(LOADED + (1 << 28), LOADED + (1 << 29), False, 0, "id", "/file"),
                 *extra,
             ]
         )

@@ -4,23 +4,28 @@
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     Identity = tuple[bytes, int]  # device as b"fd:01", inode
-    # start, end, executable, file offset, identity of the file, path
-    Mapping = tuple[int, int, bool, int, Identity, str]
 
-__all__ = ["mappings"]
+__all__ = ["Mapping", "mappings"]
+
+
+class Mapping(NamedTuple):
+    """A mapping of a process (struct vm_area_struct)."""
+
+    start: int  # addresses
+    end: int
+    executable: bool
+    offset: int  # bytes, in the file
+    identity: Identity  # of the file
+    path: str  # without the kernel's " (deleted)"; "" for anonymous memory
 
 
 def mappings(pid: int, root: str = "/") -> list[Mapping]:
-    """[(start, end, executable, file offset, (device, inode), path)] of a process.
-
-    device: as b"fd:01".
-    path: str, without the kernel's " (deleted)"; "" for anonymous memory.
-    Raises OSError.
-    """
+    """The mappings of a process, in order of their addresses.  Raises OSError."""
     with open(os.path.join(root, f"proc/{pid}/maps"), "rb") as f:
         text = f.read()
     found = []
@@ -31,7 +36,7 @@ def mappings(pid: int, root: str = "/") -> list[Mapping]:
         if path.endswith(" (deleted)"):
             path = path[:-10]
         found.append(
-            (
+            Mapping(
                 int(start, 16),
                 int(end, 16),
                 fields[1][2:3] == b"x",

@@ -106,9 +106,9 @@ class Command:
     def _loader(self) -> str | None:
         """The path of the dynamic loader as /proc/PID/maps has it; None for a static program."""
         program = os.stat(f"/proc/{self.pid}/exe")
-        for _, _, _, _, (_, inode), path in mappings(self.pid):
-            if path.startswith("/") and inode != program.st_ino:
-                return path
+        for mapping in mappings(self.pid):
+            if mapping.path.startswith("/") and mapping.identity[1] != program.st_ino:
+                return mapping.path
         return None
 
     def _inside(self, loader: str) -> bool:
@@ -118,8 +118,8 @@ class Command:
             return True
         counter = int(fields[-1], 16)
         return any(
-            start <= counter < end and path == loader
-            for start, end, _, _, _, path in mappings(self.pid)
+            mapping.start <= counter < mapping.end and mapping.path == loader
+            for mapping in mappings(self.pid)
         )
 
     def go(self) -> None:

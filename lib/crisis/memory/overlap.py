@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping as PyMapping
     from typing import Any, Optional
 
-    from .process import MappingTuple, Process
+    from .process import Process
+    from .smaps import Vma
 
     _Pages = tuple[list[int], int]
     _Frames = Callable[["Mapping"], Optional[_Pages]]
@@ -46,13 +47,12 @@ class Mapping:
 
     __slots__ = "key", "process", "anonymous", "start", "end", "ref", "shared"
 
-    def __init__(self, process: int, mapping: MappingTuple) -> None:
-        """mapping: one of smaps.parse()."""
-        self.start, self.end, _, name, _, _, self.ref, self.shared, file = mapping
-        self.process, self.anonymous = process, file.endswith(b" 0")
+    def __init__(self, process: int, vma: Vma) -> None:
+        self.start, self.end, self.ref, self.shared = vma.start, vma.end, vma.referenced, vma.shared
+        self.process, self.anonymous = process, vma.file.endswith(b" 0")
         # A child has its anonymous memory where its parent has it; a stack grows at its start.
         self.key: bytes | int = (
-            file if not self.anonymous else name if name == b"[stack]" else self.start
+            vma.file if not self.anonymous else vma.name if vma.name == b"[stack]" else self.start
         )
 
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     Phase = tuple[int, int]  # begin and end, in ns
-    # start, end, permissions, name, Rss, Pss, Referenced, Shared, file: see smaps.parse()
-    MappingTuple = tuple[int, int, str, bytes, int, int, int, int, bytes]
 
 __all__ = [
     "FIELDS",

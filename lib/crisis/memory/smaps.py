@@ -8,17 +8,18 @@ escapes a newline in a name.  Kernels differ in the fields that they have, not i
 
 from __future__ import annotations
 
+import re
+from typing import NamedTuple
+
 from .process import HUGE, HUGETLB
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from .process import MappingTuple
-
     _Entry = tuple[bytes, ...]  # the header, then the values of _FIELDS as digits
 
-__all__ = ["parse"]
+__all__ = ["Vma", "parse"]
 
 _SHARED = ("Shared_Clean", "Shared_Dirty")
 _ALWAYS = ("Rss", "Pss", *_SHARED, "Referenced")
@@ -36,16 +37,25 @@ _ENTRY = (
 )
 
 
-def parse(raw: bytes, touched: bool = False) -> tuple[dict[str, int], list[MappingTuple]]:
+class Vma(NamedTuple):
+    """A mapping of a process (struct vm_area_struct); sizes in bytes."""
+
+    start: int  # addresses
+    end: int
+    permissions: str
+    name: bytes  # b"" for none
+    rss: int
+    pss: int
+    referenced: int
+    shared: int  # of the pages that other mappings map, too
+    file: bytes  # device and inode; b"00:00 0" for anonymous memory
+
+
+def parse(raw: bytes, touched: bool = False) -> tuple[dict[str, int], list[Vma]]:
     """({field of WINDOW_FIELDS: bytes}, mappings) of the text of smaps.
 
     touched: only the mappings of which Referenced is above 0; the sums are those of all.
-    A mapping is (start, end, permissions, name, Rss, Pss, Referenced, Shared, file); name: bytes,
-    b"" for none; Shared: of the pages that other mappings map, too; file: the device and inode,
-    b"00:00 0" for anonymous memory.
     """
-    import re
-
     entries: list[_Entry] = re.findall(_ENTRY.encode(), raw, re.M)
     columns = dict(zip(_FIELDS, list(zip(*entries))[1:]))
     sums = {name: _kilobytes(columns.get(name, ())) for name in _FIELDS if name not in _SHARED}
@@ -57,14 +67,14 @@ def _kilobytes(column: Iterable[bytes]) -> int:
     return 1024 * sum(map(int, filter(None, column)))
 
 
-def _mappings(entries: Iterable[_Entry], touched: bool) -> Iterator[MappingTuple]:
+def _mappings(entries: Iterable[_Entry], touched: bool) -> Iterator[Vma]:
     for header, rss, pss, clean, dirty, ref, *_ in entries:
         if touched and ref == b"0":
             continue
         # start-end perms offset dev inode name: show_map_vma()
         span, perms, _, device, inode, *name = header.split(None, 5)
         start, _, end = span.partition(b"-")
-        yield (
+        yield Vma(
             int(start, 16),
             int(end, 16),
             perms.decode(),

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
+    from .smaps import Vma
     from .working_set import Report
     from .working_set_row import Row
 
@@ -75,18 +76,10 @@ def _range(row: Row) -> str:
     return f" ({low}-{high})"
 
 
-def hottest(rows: Iterable[Row], top: int) -> list[tuple[int, int, int, int, int, str, str, int]]:
-    """The mappings that were touched, most first.
-
-    Each is (referenced, rss, pss, start, end, permissions, name, pid).
-    """
-    found = [
-        (ref, rss, pss, start, end, perms, name.decode("utf-8", "surrogateescape"), row["pid"])
-        for row in rows
-        for start, end, perms, name, rss, pss, ref, *_ in row["maps"]
-        if ref
-    ]
-    found.sort(key=lambda m: (-m[0], m[7], m[3]))
+def hottest(rows: Iterable[Row], top: int) -> list[tuple[int, Vma]]:
+    """[(PID, mapping)] of the mappings that were touched, most first."""
+    found = [(row["pid"], vma) for row in rows for vma in row["maps"] if vma.referenced]
+    found.sort(key=lambda found: (-found[1].referenced, found[0], found[1].start))
     return found[:top]
 
 
@@ -116,32 +109,32 @@ def render_text(args: Namespace, report: Report, first: bool) -> str:
         columns.append(("PID", "%7d"))
     columns += [("ADDRESS", "%-25s"), ("PERM", "%-4s"), ("MAPPING", "%-s")]
     rows = []
-    for ref, rss, pss, start, end, perms, name, pid in maps:
-        cells: list[Any] = [ref / MB, rss / MB, pss / MB, 100 * ref / rss if rss else None]
+    for pid, vma in maps:
+        share = 100 * vma.referenced / vma.rss if vma.rss else None
+        cells: list[Any] = [vma.referenced / MB, vma.rss / MB, vma.pss / MB, share]
         if several:
             cells.append(pid)
-        rows.append([*cells, f"{start:x}-{end:x}", perms, name or "[anon]"])
+        name = table.decode(vma.name) or "[anon]"
+        rows.append([*cells, f"{vma.start:x}-{vma.end:x}", vma.permissions, name])
     return text + table.text(columns, rows)
 
 
 def render_json(args: Namespace, report: Report) -> str:
     when = cli.iso_time()
     records = [dict({"time": when}, **_record(report, row)) for row in _shown(report)]
-    for ref, rss, pss, start, end, perms, name, pid in (
-        hottest(report.rows, args.top) if args.map else []
-    ):
+    for pid, vma in hottest(report.rows, args.top) if args.map else []:
         records.append(
             {
                 "time": when,
                 "record": "mapping",
                 "pid": pid,
-                "start": f"0x{start:x}",
-                "end": f"0x{end:x}",
-                "perm": perms,
-                "mapping": name or None,
-                "ref_bytes": ref,
-                "rss_bytes": rss,
-                "pss_bytes": pss,
+                "start": f"0x{vma.start:x}",
+                "end": f"0x{vma.end:x}",
+                "perm": vma.permissions,
+                "mapping": table.decode(vma.name) or None,
+                "ref_bytes": vma.referenced,
+                "rss_bytes": vma.rss,
+                "pss_bytes": vma.pss,
             }
         )
     return "".join(map(table.json_line, records))

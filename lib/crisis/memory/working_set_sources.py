@@ -13,20 +13,20 @@ from .. import cli
 from ..errors import Error, NotPermitted, Unavailable
 from . import PAGE
 from .process import Process, flush_is_free
-from .smaps import parse
 from .working_set_row import measures, until
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
-    from .process import MappingTuple, Phase
+    from .process import Phase
+    from .smaps import Vma
     from .working_set_row import Row
 
     # begin, end, what to parse later, and the function of it: ({field: bytes}, mappings)
-    Reading = tuple[int, int, bytes, Callable[[bytes], tuple[dict[str, Any], list[MappingTuple]]]]
+    Reading = tuple[int, int, bytes, Callable[[bytes], tuple[dict[str, Any], list[Vma]]]]
 
 __all__ = ["IDLE_RSS", "IDLE_SIZE", "ClearRefs", "Idle", "Sampled", "choose"]
 
@@ -54,6 +54,8 @@ class ClearRefs:
         if not by_mapping:
             found, begin, end = process.rollup()
             return begin, end, b"", lambda _: (found, [])
+        from .smaps import parse
+
         raw, begin, end = process.smaps()
         return begin, end, raw, lambda raw: parse(raw, touched=True)
 
@@ -81,22 +83,21 @@ class Idle:
         resident = list(self.pages.resident(process))
         touched, begin, end = self.pages.touched([frame for *_, own in resident for frame in own])
         found: dict[str, Any] = {}
+        maps: list[Vma] = []
         if by_mapping:
-            sums, all_mappings = parse(process.smaps()[0])
+            from .smaps import Vma, parse
+
+            sums, every = parse(process.smaps()[0])
+            known = {vma.start: vma for vma in every}
+            for start, last, perms, name, frames in resident:
+                size = PAGE * len(frames)
+                unknown = Vma(start, last, perms, name, size, size, 0, 0, b"00:00 0")
+                vma = known.get(start, unknown)
+                maps.append(vma._replace(end=last, referenced=_bytes(frames, touched)))
         else:
-            sums, all_mappings = process.rollup()[0], []
+            sums = process.rollup()[0]
         found.update(sums)
-        sizes = {m[0]: m for m in all_mappings}
-        maps: list[MappingTuple] = []
-        found["Referenced"] = 0
-        for start, last, perms, name, frames in resident:
-            referenced = PAGE * sum(touched[frame] is True for frame in frames)
-            size, shared, file = PAGE * len(frames), 0, b"00:00 0"
-            rss = pss = size
-            if start in sizes:
-                _, _, _, _, rss, pss, _, shared, file = sizes[start]
-            maps.append((start, last, perms, name, rss, pss, referenced, shared, file))
-            found["Referenced"] += referenced
+        found["Referenced"] = sum(_bytes(frames, touched) for *_, frames in resident)
         found["touched"] = {frame for frame, state in touched.items() if state}
         return begin, end, b"", lambda _: (found, maps)
 
@@ -121,6 +122,11 @@ class Idle:
             "huge": None,
             "hugetlb": None,
         }
+
+
+def _bytes(frames: Iterable[int], touched: Mapping[int, bool | None]) -> int:
+    """The bytes of those page frames that have been touched for certain."""
+    return PAGE * sum(touched[frame] is True for frame in frames)
 
 
 class Sampled:

@@ -71,23 +71,19 @@ class Processes:
 
         Raises OSError when there is no such process.
         """
-        rows: list[Mapping] = [
-            (start, end, executable, offset, identity, path)
-            for start, end, executable, offset, identity, path in mappings(pid, self._root)
-            if executable
-        ]
-        for start, end, _, _, identity, path in rows:
-            if not path.startswith("/"):
+        rows = [row for row in mappings(pid, self._root) if row.executable]
+        for row in rows:
+            if not row.path.startswith("/"):
                 continue
-            known = self._modules.get(identity)
+            known = self._modules.get(row.identity)
             if known is None or known.code in DENIED and known.pid != pid:
-                self._modules[identity] = self._open(pid, start, end, identity, path)
+                self._modules[row.identity] = self._open(pid, row)
         old = self._maps.get(pid)
         if old is None or old[1] != rows:
             if old is not None:
                 # What is gone from the map (dlclose) still names what was allocated there.
                 rows = sorted(rows + apart(old[1], rows)[:_MAX_GONE])
-            self._maps[pid] = [start for start, *_ in rows], rows
+            self._maps[pid] = [row.start for row in rows], rows
             self._changed(pid)
 
     def _changed(self, pid: int) -> None:
@@ -114,15 +110,14 @@ class Processes:
         i = bisect_right(starts, address) - 1
         if i < 0:
             return None
-        _, end, *_ = row = rows[i]
-        return row if address < end else None
+        return rows[i] if address < rows[i].end else None
 
     def modules(self, pid: int) -> list[tuple[Identity, Module]]:
         """[(identity, Module)] of the executable files of a process that `hold` has read."""
         found = {
-            identity: self._modules[identity]
-            for _, _, _, _, identity, path in self.mapped(pid)
-            if path.startswith("/") and identity in self._modules
+            row.identity: self._modules[row.identity]
+            for row in self.mapped(pid)
+            if row.path.startswith("/") and row.identity in self._modules
         }
         return list(found.items())
 
@@ -142,7 +137,7 @@ class Processes:
         fd = module.fd
         return Elf(fd), lambda length, offset: os.pread(fd, length, offset)
 
-    def _open(self, pid: int, start: int, end: int, identity: Identity, path: str) -> Module:
+    def _open(self, pid: int, row: Mapping) -> Module:
         """The Module of a mapped file.
 
         It must be a regular one: a device, such as /dev/zero, can be mapped, too.
@@ -151,12 +146,13 @@ class Processes:
             import resource
 
             self._room = max(resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE, 8)
+        path = row.path
         if self._room <= 0:
             return self._no_room(path, pid)
         process = os.path.join(self._root, f"proc/{pid}")
-        _, inode = identity
+        inode, span = row.identity[1], f"{row.start:x}-{row.end:x}"
         try:
-            fd = targetfile.open_regular(f"{process}/map_files/{start:x}-{end:x}", follow=True)
+            fd = targetfile.open_regular(f"{process}/map_files/{span}", follow=True)
         except OSError as exc:
             # Without CAP_CHECKPOINT_RESTORE by its name: the process may have another file there by
             # now.
@@ -267,9 +263,9 @@ class Processes:
 
 def _vdso_mapping() -> tuple[int, int] | None:
     """(start, end) of our own vDSO, or None."""
-    for start, end, _, _, _, path in mappings(os.getpid()):
-        if path == "[vdso]":
-            return start, end
+    for mapping in mappings(os.getpid()):
+        if mapping.path == "[vdso]":
+            return mapping.start, mapping.end
     return None
 
 
@@ -277,14 +273,10 @@ def apart(old: list[Mapping], rows: list[Mapping]) -> list[Mapping]:
     """Those of the old mappings that overlap none of the present ones, which are in order of their
     starts.
     """
-    starts = [start for start, *_ in rows]
+    starts = [row.start for row in rows]
     found = []
     for row in old:
-        start, end, *_ = row
-        i = bisect_left(starts, end) - 1  # the last that begins before its end
-        if i >= 0:
-            _, last, *_ = rows[i]
-            if last > start:
-                continue
-        found.append(row)
+        i = bisect_left(starts, row.end) - 1  # the last that begins before its end
+        if i < 0 or rows[i].end <= row.start:
+            found.append(row)
     return found

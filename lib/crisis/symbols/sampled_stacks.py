@@ -121,7 +121,7 @@ class SampledStacks:
         self._keys: dict[int, int] = {}  # number of a sample -> key
         self._known: dict[tuple[int, tuple[int, ...]], int] = {}  # (process, addresses) -> key
         self._allowed: dict[int, float] = {}  # process -> when its map may be read again
-        highest = max(end for _, end, _, _, _, path in mappings(os.getpid()) if path == "[stack]")
+        highest = max(row.end for row in mappings(os.getpid()) if row.path == "[stack]")
         self._mask = address_mask(highest)
 
     def add(self, samples: Iterable[Any]) -> None:

@@ -26,11 +26,10 @@ TYPE_CHECKING = False  # mypy takes it for true
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
+    from ..kernel.maps import Mapping
     from .call_frame import Rule, Rules
     from .eh_frame import Table
     from .machine import Machine
-
-    Mapping = tuple[int, int, bool, int, Hashable, str]  # see kernel.maps.mappings
 
 __all__ = ["End", "Walk", "AddressSpace", "unwind", "address_mask"]
 
@@ -164,11 +163,11 @@ class AddressSpace:
 
     def update(self, mappings: Sequence[Mapping]) -> None:
         """Take the mappings as kernel.maps.mappings returns them, after each change."""
-        old, self._mappings = self._mappings, sorted(row for row in mappings if row[2])
-        self._starts = [row[0] for row in self._mappings]
+        old, self._mappings = self._mappings, sorted(row for row in mappings if row.executable)
+        self._starts = [row.start for row in self._mappings]
         # uprobe_get_trampoline_vaddr() in kernel/events/uprobes.c: a uretprobe puts this in the
         # return address's place.
-        self._trampolines = {row[0] for row in self._mappings if row[5] == "[uprobes]"}
+        self._trampolines = {row.start for row in self._mappings if row.path == "[uprobes]"}
         if set(old) <= set(self._mappings):  # a library has been loaded
             self.rows = {
                 address: row for address, row in self.rows.items() if row is not End.NO_CODE
@@ -204,11 +203,12 @@ class AddressSpace:
         there is none.
         """
         i = bisect_right(self._starts, address) - 1
-        if i < 0 or address >= self._mappings[i][1]:
+        if i < 0 or address >= self._mappings[i].end:
             return End.RETURN_PROBE if address + 1 in self._trampolines else End.NO_CODE
-        start, _, _, offset, identity, path = self._mappings[i]
-        table = self._table(identity if path.startswith("/") else path) if path else None
-        virtual = table.virtual(address - start + offset) if table is not None else None
+        row = self._mappings[i]
+        named = row.identity if row.path.startswith("/") else row.path
+        table = self._table(named) if named else None
+        virtual = table.virtual(address - row.start + row.offset) if table is not None else None
         return End.NO_TABLE if table is None or virtual is None else (table, virtual)
 
 

@@ -2,13 +2,14 @@
 """Memory that several processes touched."""
 
 from crisis.memory import PAGE, overlap
+from crisis.memory.smaps import Vma
 
 
 def mapping(process, start, pages, ref, shared, file=b"00:00 0", name=b""):
     """A overlap.Mapping of that many pages, so many of them referenced and shared."""
     return overlap.Mapping(
         process,
-        (
+        Vma(
             start,
             start + pages * PAGE,
             "rw-p",

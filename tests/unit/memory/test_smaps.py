@@ -4,7 +4,7 @@
 import re
 
 from crisis.memory.process import WINDOW_FIELDS
-from crisis.memory.smaps import parse
+from crisis.memory.smaps import Vma, parse
 
 SMAPS = b"""55d0c0000000-55d0c0002000 r-xp 00001000 fe:00 1234            /usr/bin/a b (deleted)
 Size:                  8 kB
@@ -44,7 +44,7 @@ VmFlags: rd wr sh mr mw me ms de ht sd
 """  # noqa: W291
 
 
-BINARY = (
+BINARY = Vma(
     0x55D0C0000000,
     0x55D0C0002000,
     "r-xp",
@@ -55,14 +55,11 @@ BINARY = (
     8192,
     b"fe:00 1234",
 )
-HEAP = (0x7F0000000000, 0x7F0000400000, "rw-p", b"", *[2052 << 10] * 2, 2048 << 10, 0, b"00:00 0")
-HUGETLB = (
-    0x7F0000400000,
-    0x7F0000600000,
-    "rw-s",
-    b"/anon_hugepage\\012x (deleted)",
-    *[0] * 4,
-    b"00:0f 99",
+HEAP = Vma(
+    0x7F0000000000, 0x7F0000400000, "rw-p", b"", *[2052 << 10] * 2, 2048 << 10, 0, b"00:00 0"
+)
+HUGETLB = Vma(
+    0x7F0000400000, 0x7F0000600000, "rw-s", b"/anon_hugepage\\012x (deleted)", *[0] * 4, b"00:0f 99"
 )
 
 
@@ -89,7 +86,7 @@ def test_no_mapping():
 def test_a_name_that_looks_like_a_field():
     raw = SMAPS.replace(b"/usr/bin/a b (deleted)", b"/tmp/Rss:                   9 kB")
     assert parse(raw)[0] == parse(SMAPS)[0]
-    assert parse(raw)[1][0][3] == b"/tmp/Rss:                   9 kB"
+    assert parse(raw)[1][0].name == b"/tmp/Rss:                   9 kB"
 
 
 def test_this_kernel_has_the_fields():

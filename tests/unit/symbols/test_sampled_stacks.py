@@ -7,6 +7,7 @@ The walks themselves: test_unwind.py.
 import pytest
 
 from crisis.bpf import record
+from crisis.kernel.maps import Mapping
 from crisis.symbols import sampled_stacks
 from crisis.symbols.elf import Elf
 from crisis.symbols.frame import Frame
@@ -35,7 +36,7 @@ class FakeSymbols:
             raise OSError("no such process")
         self.read += 1
         self.clock.now += 0.01
-        self.maps[pid] = [(0x1000, 0x2000, True, 0, ("8:1", self.read), "/x")]
+        self.maps[pid] = [Mapping(0x1000, 0x2000, True, 0, (b"8:1", self.read), "/x")]
 
     def file(self, identity):
         raise ValueError("malformed")
@@ -154,7 +155,7 @@ class WithoutFramePointer(FakeSymbols):
         self.data = Image([(0x10, 0x100, b"")], machine=MACHINE).data
 
     def mapped(self, pid):
-        return [(LOADED, LOADED + SIZE, True, 0, ("8:1", 1), "/bin/x")]
+        return [Mapping(LOADED, LOADED + SIZE, True, 0, (b"8:1", 1), "/bin/x")]
 
     def file(self, identity):
         return Elf(bytes(self.data)), reader(self.data)

@@ -3,13 +3,14 @@
 
 import time
 
+from crisis.kernel.maps import Mapping
 from crisis.symbols.process import apart
 from helpers import SLOW
 
 
 def test_mappings_that_are_gone():
     def row(start, end):
-        return start, end, True, 0, ("0:0", 1), "/x"
+        return Mapping(start, end, True, 0, (b"0:0", 1), "/x")
 
     old, new = (
         [row(0, 10), row(10, 20), row(30, 40), row(50, 60)],

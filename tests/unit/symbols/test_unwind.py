@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from crisis.kernel.maps import Mapping
 from crisis.symbols import unwind
 from crisis.symbols.elf import Elf
 from crisis.symbols.machine import AARCH64, MACHINE, X86_64
@@ -117,8 +118,8 @@ def test_signal_frame():
     other = LOADED + (1 << 20)
     space.update(
         [
-            (LOADED, LOADED + SIZE, True, 0, "id", "/file"),
-            (other, other + SIZE, True, 0, "other", "/other"),
+            Mapping(LOADED, LOADED + SIZE, True, 0, "id", "/file"),
+            Mapping(other, other + SIZE, True, 0, "other", "/other"),
         ]
     )
     words = {
@@ -159,7 +160,7 @@ UPROBES = LOADED + (1 << 30)
 )
 def test_ends(words, why, count):
     space = Image(FUNCTIONS).space(
-        extra=[(UPROBES, UPROBES + 4096, True, 0, ("00:00", 0), "[uprobes]")]
+        extra=[Mapping(UPROBES, UPROBES + 4096, True, 0, ("00:00", 0), "[uprobes]")]
     )
     found = walk(space, at(5), words)
     assert (found.end, len(found.addresses), found.addresses[0]) == (why, count, at(5))
@@ -204,21 +205,23 @@ def test_mappings_change():
     )
     space = AddressSpace({"a": first, "b": second}.get)
     words, rows = {24: at(0x65), 8: at(0x65)}, [LOADED, LOADED + SIZE, True, 0]
-    space.update([(*rows, "a", "/a")])
+    space.update([Mapping(*rows, "a", "/a")])
     assert walk(space, at(5), words) == ((at(5), at(0x65)), End.OUTERMOST)
     words[24] = 5
-    space.update([(*rows, "b", "/b")])
+    space.update([Mapping(*rows, "b", "/b")])
     assert walk(space, at(5), words) == ((at(5), at(0x65)), End.OUTERMOST)
     space.update([])
     assert walk(space, at(5), words) == ((at(5),), End.NO_CODE)
-    space.update([(*rows, "b", "/b")])  # one that comes in addition makes code of what was none
+    space.update(
+        [Mapping(*rows, "b", "/b")]
+    )  # one that comes in addition makes code of what was none
     assert walk(space, at(5), words) == ((at(5), at(0x65)), End.OUTERMOST)
     words[8] = JIT + 5
     assert walk(space, at(5), words) == ((at(5),), End.NO_CODE)
-    space.update([(*rows, "b", "/b"), (JIT, JIT + 4096, True, 0, "", "")])
+    space.update([Mapping(*rows, "b", "/b"), Mapping(JIT, JIT + 4096, True, 0, "", "")])
     assert walk(space, at(5), words) == ((at(5), JIT + 5), End.NO_TABLE)
     words[8] = at(0x65)
-    space.update([(*rows, "c", "/c")])
+    space.update([Mapping(*rows, "c", "/c")])
     assert walk(space, at(5), words) == ((at(5),), End.NO_TABLE)
 
 
@@ -226,7 +229,7 @@ def test_parts_of_a_file():
     """A mapping need not begin at the file's start."""
     table = Image(FUNCTIONS).table()
     space = AddressSpace({"id": table}.get)
-    space.update([(LOADED + 4096, LOADED + SIZE, True, 4096, "id", "/file")])
+    space.update([Mapping(LOADED + 4096, LOADED + SIZE, True, 4096, "id", "/file")])
     assert walk(space, at(5), {24: at(0x65)}) == ((at(5), at(0x65)), End.OUTERMOST)
 
 
@@ -388,7 +391,7 @@ def walks(r, data, code, machine):
     except ValueError:
         table = None
     space = AddressSpace(lambda identity: table)
-    space.update([(LOADED, LOADED + len(data), True, 0, "id", "/file")])
+    space.update([Mapping(LOADED, LOADED + len(data), True, 0, "id", "/file")])
     copy = struct.pack("=512Q", *[word() for _ in range(512)])
     for _ in range(4):
         saved = [word() for _ in machine.saved]

@@ -10,9 +10,11 @@ import re
 import shutil
 import struct
 import subprocess
+import tempfile
 
 import pytest
 
+from crisis.kernel.maps import mappings
 from crisis.symbols import unwind
 from crisis.symbols.eh_frame import Table
 from crisis.symbols.elf import Elf
@@ -132,23 +134,13 @@ def test_files_of_arm64():
 # Stacks of programs
 
 
-def mappings(text):
-    """The rows of /proc/PID/maps, as kernel.maps.mappings returns them."""
-    found = []
-    for row in text.splitlines():
-        span, flags, offset, device, inode, *path = row.split(None, 5)
-        start, _, end = span.partition("-")
-        found.append(
-            (
-                int(start, 16),
-                int(end, 16),
-                flags[2] == "x",
-                int(offset, 16),
-                (device, int(inode)),
-                "".join(path).strip(),
-            )
-        )
-    return found
+def parsed(text):
+    """The mappings of a text of /proc/PID/maps."""
+    with tempfile.TemporaryDirectory() as root:
+        os.makedirs(os.path.join(root, "proc/1"))
+        with open(os.path.join(root, "proc/1/maps"), "w") as f:
+            f.write(text)
+        return mappings(1, root)
 
 
 class Process:
@@ -212,7 +204,7 @@ def captured(command, path, machine):
     raw = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=60 * SLOW).stdout
     head, size = struct.unpack_from("=16Q", raw), struct.unpack_from("=Q", raw, 16)[0]
     process = Process(machine)
-    process.update(mappings(raw[128 + size :].decode()))
+    process.update(parsed(raw[128 + size :].decode()))
     highest = max(row[1] for row in process.rows if row[1] < 1 << 56)
     # qemu-user has 48 bits, and its programs in the lower ones.
     mask = unwind.address_mask(highest) if machine is MACHINE else MASK
@@ -357,7 +349,7 @@ def stops(directory, command, most, every, **options):
         )
     found, process = [], Process(X86_64)
     for row in rows:
-        process.update(mappings(row["maps"]))
+        process.update(parsed(row["maps"]))
         registers = row["registers"]
         saved = [registers[name] for name in ("rbx", "rbp", "r12", "r13", "r14", "r15")]
         walked = unwind.unwind(
