@@ -157,7 +157,10 @@ class Links:
         found: dict[int, Sample] = {}
         try:
             messages = self._dump(
-                self._route.stats, "dump", filter_mask=1 << (_IFLA_STATS_LINK_64 - 1)
+                self._route.stats,
+                "dump",
+                match={},  # without it, pyroute2 0.5 takes the mask for a filter of the answers
+                filter_mask=1 << (_IFLA_STATS_LINK_64 - 1),
             )
         except OSError as exc:
             raise Unavailable(f"cannot read the interfaces' counters: {exc.strerror}") from exc
