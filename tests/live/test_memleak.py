@@ -1494,20 +1494,8 @@ def test_unwind_as_gdb(tmp_path):
         "print(flush=True)\nsys.stdin.readline()\n[work(n) for n in [3]]"
     )
     with program("/usr/bin/python3", "-I", "-c", code) as child:
-        traced = Traced(
-            "-v",
-            "-j",
-            "-o",
-            "0",
-            "--unwind",
-            "-s",
-            "1",
-            "-z",
-            "1000003",
-            "-p",
-            str(child.pid),
-            "100",
-        )
+        options = f"-v -j -o 0 --unwind -s 1 -z 1000003 -p {child.pid} 100"
+        traced = Traced(*options.split())
         child.stdin.write("\n")
         child.stdin.flush()
         # pause(2), or on arm64 ppoll(2)
@@ -1596,20 +1584,8 @@ def test_unwind_follows_fork_and_exec(leaker):
     assert {r["pid"] == child.pid: r["bytes"] for r in stacks} == {True: 1000003, False: 2000006}
     assert all(found[-1] == "_start" and end is None for found, end in shown(stacks))
     with program(leaker, "exec", str(1000003), "x", "1000005") as child:
-        traced = Traced(
-            "-v",
-            "-j",
-            "-o",
-            "0",
-            "--unwind",
-            "-s",
-            "1",
-            "-z",
-            "1000003",
-            "-p",
-            str(child.pid),
-            ".3",
-        )
+        options = f"-v -j -o 0 --unwind -s 1 -z 1000003 -p {child.pid} .3"
+        traced = Traced(*options.split())
         for _ in range(2):
             child.stdin.write("\n")
             child.stdin.flush()

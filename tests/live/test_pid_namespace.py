@@ -35,27 +35,23 @@ print("pids", busy.pid, idle.pid, child.returncode)
 """
 
 
-def inside(kind, *command):
-    """(stdout, stderr) of a command run in a new PID namespace; its status is checked."""
+def unshared(code, *args):
+    """The finished process of Python code that has run in a new PID namespace."""
     result = subprocess.run(
-        [
-            "unshare",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "--mount-proc",
-            sys.executable,
-            "-c",
-            INSIDE,
-            kind,
-            *command,
-        ],
+        "unshare --pid --fork --kill-child --mount-proc".split()
+        + [sys.executable, "-c", code, *args],
         capture_output=True,
         text=True,
-        timeout=60 * SLOW,
+        timeout=120 * SLOW,
     )
     if "unshare failed" in result.stderr or "mount" in result.stderr:
         pytest.skip(result.stderr.strip())
+    return result
+
+
+def inside(kind, *command):
+    """(stdout, stderr) of a command run in a new PID namespace; its status is checked."""
+    result = unshared(INSIDE, kind, *command)
     lines = result.stdout.splitlines(True)
     assert lines[-1].split()[-1] in ("0", "69"), result.stderr
     if lines[-1].split()[-1] == "69":
@@ -193,26 +189,7 @@ def leaking_inside(*options):
     """(PID of the process, PID of its child, [(pid, bytes, comm)]) of memleak in a PID namespace,
     in its numbers.
     """
-    result = subprocess.run(
-        [
-            "unshare",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "--mount-proc",
-            sys.executable,
-            "-c",
-            MEMLEAK_INSIDE,
-            LEAKING,
-            tool("memleak"),
-            *options,
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120 * SLOW,
-    )
-    if "unshare failed" in result.stderr:
-        pytest.skip(result.stderr.strip())
+    result = unshared(MEMLEAK_INSIDE, LEAKING, tool("memleak"), *options)
     status, pid, child, out, err = json.loads(result.stdout)
     if status == 69:
         pytest.skip(err.strip())
