@@ -30,6 +30,7 @@ from helpers import (
     until,
 )
 
+PEER = "/usr/sbin/drsnoop"  # of libbpf-tools
 LIMIT = 32 << 20
 # Reads a file that is not cached, in the cgroup: NAME DIRECTORY FILE [ROUNDS [UID]]
 READER = """
@@ -369,10 +370,9 @@ def test_a_cgroups_limit_is_not_the_systems(file):
     """libbpf-tools' drsnoop, which traces only global reclaim, prints nothing in the same seconds
     of a task whose reclaim ours marks as its cgroup's.
     """
-    peer = "/usr/sbin/drsnoop"
-    if not os.access(peer, os.X_OK):
+    if not os.access(PEER, os.X_OK):
         pytest.skip("drsnoop of libbpf-tools is not installed")
-    theirs = subprocess.Popen([peer, "-d", "4"], stdout=subprocess.PIPE, text=True)
+    theirs = subprocess.Popen([PEER, "-d", "4"], stdout=subprocess.PIPE, text=True)
     time.sleep(1 * SLOW)
     with memory_cgroup(LIMIT) as directory, tracing("drsnoop") as ours:
         process = reader("drs-limit", directory, file)
@@ -516,6 +516,24 @@ def comm_of(pid):
         return ""
 
 
+@contextlib.contextmanager
+def beside_libbpf_tools(path):
+    """libbpf-tools' drsnoop, where it is installed and runs; its output goes to a file.
+
+    It has attached its programs before the block, and prints all of the block.
+    """
+    if not os.access(PEER, os.X_OK):
+        yield
+        return
+    with open(path, "w") as f, subprocess.Popen([PEER], stdout=f) as theirs:
+        try:
+            until(lambda: theirs.poll() is not None or "LAT(ms)" in open(path).read())
+            yield
+            time.sleep(1 * SLOW)
+        finally:
+            theirs.send_signal(signal.SIGINT)
+
+
 def filled(tmp_path, **values):
     """Fill the guest's memory; (records, the kernel's trace, growth of /proc/vmstat)."""
     if not GUEST:
@@ -534,6 +552,7 @@ def filled(tmp_path, **values):
         with sysctl(min_free_kbytes=2048, watermark_scale_factor=1, **values), idle_kswapd():
             with (
                 captured(tmp_path, "direct", "memcg", "node") as truth,
+                beside_libbpf_tools(tmp_path / "theirs"),
                 tracing("drsnoop", "-j") as child,
             ):
                 before = vmstat()
@@ -575,6 +594,12 @@ def test_global_reclaim_is_exactly_what_the_kernel_counts(tmp_path):
         f"{grown['pgscan_direct']}; reclaimed: {reclaimed}, pgsteal_direct: "
         f"{grown['pgsteal_direct']}"
     )
+    theirs = tmp_path / "theirs"
+    if theirs.exists() and "LAT(ms)" in theirs.read_text():
+        lines = theirs.read_text().splitlines()
+        print(f"libbpf-tools: {len(lines) - 2} reclaims")
+        pages = [int(line.split()[-1]) for line in lines[2:]]
+        assert sorted(pages) == sorted(r["pages"] for r in records if r["kind"] == "global")
     # The kernel counts a stall once more when a reclaim starts over, having spared pages in vain.
     assert count <= stalls <= count * 1.1 + 3
     if None not in [r["scanned_pages"] for r in records]:

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """How busy the CPUs are: /proc/stat.  Follows fs/proc/stat.c.
 
-Ticks are of the user's clock, sysconf(_SC_CLK_TCK).  Waiting for I/O is idle.  Every function takes
-root="/", so
-that a fixture tree can stand in.
+Ticks are of the user's clock, sysconf(_SC_CLK_TCK).  Waiting for I/O is idle.  Every function
+takes root="/", so that a fixture tree can stand in.
 """
 
 from __future__ import annotations

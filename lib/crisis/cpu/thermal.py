@@ -2,8 +2,7 @@
 """Temperatures, throttle counts and cooling devices of the CPUs.
 
 Follows Documentation/hwmon/{coretemp,k10temp}.rst, Documentation/driver-api/thermal/sysfs-api.rst
-and
-drivers/thermal/intel/therm_throt.c.  Every function takes root="/", so that a fixture tree can
+and drivers/thermal/intel/therm_throt.c.  Every function takes root="/", so that a fixture tree can
 stand in.
 """
 

@@ -266,9 +266,9 @@ class Counters:
         """The Group of a target.
 
         A parent and a child that inherited the same events trade them when one follows the
-        other on a CPU (perf_event_context_sched_out); a member that is opened just then is of
-        another
-        thread than its leader, and the answer is EINVAL.  The next try is another moment.
+        other on a CPU (perf_event_context_sched_out).  A member that is opened just then belongs
+        to another thread than its leader, which the kernel refuses with EINVAL; a second try
+        succeeds.
         """
         for _ in range(50 if self.bits & INHERIT else 0):
             try:
