@@ -72,7 +72,7 @@ def _start(
 
 
 def _read(output: IO[bytes], seconds: float, most: int) -> bytes:
-    """What a pipe delivers within so many seconds, at most `most` bytes."""
+    """What a pipe delivers within `seconds`, at most `most` bytes."""
     import select
     import time
 

@@ -102,7 +102,7 @@ def field_places(source: Source) -> dict[str, int]:
     """{parameter: offset << 8 | size} of each of a Source's `fields`; 0 without it.
 
     They come from the format files of tracefs.
-    Raises Unavailable for one that the kernel must have and has not.
+    Raises Unavailable for one that the kernel must have and lacks.
     """
     from ..perf import tracefs
 

@@ -141,7 +141,7 @@ def meminfo(root: str = "/") -> dict[str, int]:
 
 
 def vmstat(name: str, root: str = "/") -> int:
-    """A counter of /proc/vmstat.  Raises KeyError for one that this kernel has not."""
+    """A counter of /proc/vmstat.  Raises KeyError for one that this kernel lacks."""
     for line in read(root, "proc/vmstat").splitlines():
         key, _, value = line.partition(" ")
         if key == name:

@@ -23,7 +23,7 @@ __all__ = ["Command"]
 
 _TRACEME, _DETACH, _SYSCALL, _SETOPTIONS = 0, 17, 24, 0x4200
 _TRACESYSGOOD, _EXITKILL = 1, 1 << 20
-_STOPS = 100000  # system calls of a loader; no program has so many libraries
+_STOPS = 100000  # system calls of a dynamic loader: more than any number of libraries takes
 
 
 class Command:

@@ -127,7 +127,7 @@ class Log:
                 continue
             prefix, _, text = raw.partition(b";")
             fields = prefix.split(b",")
-            # Facility 0 is the kernel itself, whom nobody can imitate.
+            # Facility 0 is the kernel itself; no write to /dev/kmsg has it (devkmsg_write()).
             if int(fields[0]) >> 3 == 0:
                 line = text.partition(b"\n")[0].decode("utf-8", "surrogateescape")
                 entry = self.feed(line, int(fields[2]))

@@ -285,7 +285,7 @@ def bar(
 
 
 def _cell(counts: Counts, pages: int) -> str:
-    """A character for a part of a file that has so many pages."""
+    """The character for a part of a file, by the share of its pages in memory."""
     resident, dirty, writeback, evicted, _ = counts
     if dirty or writeback:
         return "D"
@@ -297,7 +297,7 @@ def _cell(counts: Counts, pages: int) -> str:
 
 
 def many(paths: Iterable[tuple[str, str]]) -> bool:
-    """True when there are directories with so many entries that several processes are worth it."""
+    """True when the directories have enough entries for several processes to be worth it."""
     pending, seen = [path for _, path in paths if os.path.isdir(path)], 0
     while pending and seen < MANY:
         try:

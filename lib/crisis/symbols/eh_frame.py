@@ -169,7 +169,7 @@ class Table:
         raise ValueError("too many functions without a search table")
 
     def _read(self, size: int, address: int) -> bytes:
-        """At most so many bytes at a virtual address."""
+        """At most `size` bytes at a virtual address."""
         at = address - self._start
         if 0 <= at < len(self._data) - size:
             return self._data[at : at + size]
@@ -179,7 +179,7 @@ class Table:
         return self._at(size, offset)
 
     def _at(self, size: int, offset: int) -> bytes:
-        """At most so many bytes at a file offset."""
+        """At most `size` bytes at a file offset."""
         if offset >= 1 << 62:
             raise ValueError("an offset behind any file's end")
         try:

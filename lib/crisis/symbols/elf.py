@@ -76,7 +76,7 @@ class _Input:
         self._deadline = time.monotonic() + _MAX_SECONDS
 
     def read(self, size: int, offset: int) -> bytes:
-        """At most so many bytes at an offset; for a bounded size only, as it is not charged."""
+        """At most `size` bytes at an offset.  Not charged to the budget: for bounded sizes only."""
         size = min(size, self.size - offset)
         if size <= 0 or offset < 0:
             return b""
@@ -166,7 +166,7 @@ class Elf:
             raise ValueError("it is a truncated ELF file") from None
 
     def read(self, size: int, offset: int) -> bytes:
-        """At most so many bytes (64 KB) at an offset of the file."""
+        """At most `size` bytes (64 KB) at an offset of the file."""
         return self._input.read(min(size, _MAX_READ), offset)
 
     def _rows(self, offset: int, size: int, count: int, form: str) -> Iterator[tuple[Any, ...]]:
@@ -445,7 +445,7 @@ class Functions:
         return len(self._keys)
 
     def _candidate(self, key: int) -> _Candidate | None:
-        """The function of a key, or None for a symbol that is none."""
+        """The function of a key, or None for a symbol that is no function."""
         number = key & (1 << _INDEX_BITS) - 1
         first, elf, table = self._tables[bisect_right(self._firsts, number) - 1]
         symbol = elf.symbol(table, number - first)

@@ -167,7 +167,7 @@ def _immediate_size(form: str, modrm: int | None, rex: int, prefixes: set[int]) 
 def _decode(code: bytes) -> _Instruction:
     """The x86-64 instruction that the bytes begin with.
 
-    Raises ValueError for what is none, IndexError when the bytes end before it does.
+    Raises ValueError for bytes that are not one, IndexError when they end in the middle of it.
     """
     at, rex = 0, 0
     prefixes = set()
@@ -193,7 +193,7 @@ def _decode(code: bytes) -> _Instruction:
 def length(code: bytes) -> int:
     """The length of the x86-64 instruction that the bytes begin with.
 
-    Raises ValueError for what is none, IndexError when the bytes end before it does.
+    Raises ValueError for bytes that are not one, IndexError when they end in the middle of it.
     """
     return _decode(code).length
 
