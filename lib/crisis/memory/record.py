@@ -107,7 +107,7 @@ COLUMNS: dict[str, tuple[str, str, str]] = {
     "RECENTLY_EVICTED_PAGES": (
         "recently_evicted",
         "pages",
-        "evicted so recently that reading them again shows memory pressure",
+        "evicted recently: to read them again shows pressure",
     ),
     "RECENTLY_EVICTED": ("recently_evicted", "bytes", "the same in bytes"),
     "PERCENT": ("percent", "percent", "share of the file's pages that are in memory"),
