@@ -104,6 +104,15 @@ def test_exit_status_lists_each_status(page):
     assert re.findall(r"^\.TP\n(\d+)$", text, re.M) == ["0", "1", "2", "69", "77"]
 
 
+@pytest.mark.parametrize("page", GENERATED + GENERAL)
+def test_words_are_those_of_man_pages(page):
+    """A kernel reports and a command queries; see "Style" in HACKING.md."""
+    words = (
+        r"tells?|told(?! apart)|asks?|asked|so many|this kernel cannot|takes? no right|an octave"
+    )
+    assert not re.findall(rf"\b(?:{words})\b", read(page))
+
+
 def test_every_page_has_the_date_and_version_of_the_release():
     titles = {
         page: re.match(r'\.TH \S+ "\d" "(\S+)" "(.*?)" "crisis', read(page))
