@@ -157,7 +157,7 @@ def parser(
     p.add_argument(
         *verbose,
         action="store_true",
-        help="say on stderr which sources were taken and why others were not",
+        help="report on stderr which data sources are used, and why others are not",
     )
     if cache:
         p.add_argument(
@@ -180,9 +180,7 @@ def _without_interval(every: float | None) -> str:
 def add_source(p: ArgumentParser, sources: Iterable[str], purpose: str = "measure") -> None:
     """Add --source.  sources: the names that it takes, those of the command's SOURCES."""
     p.add_argument(
-        "--source",
-        choices=tuple(sources),
-        help=f"use only this way to {purpose}; see -v and the man page",
+        "--source", choices=tuple(sources), help=f"{purpose} with this data source only (see -v)"
     )
 
 

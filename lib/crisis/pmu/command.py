@@ -46,14 +46,14 @@ def parser(description: str, epilog: str) -> ArgumentParser:
         "--pid",
         type=cli.positive_int,
         metavar="PID",
-        help="only this process, until it ends, with its threads and the children that it makes "
+        help="only this process, until it ends, with its threads and the children that it creates "
         "from now on",
     )
     group.add_argument(
         "-c",
         "--command",
         metavar="COMMAND",
-        help="run this command line with sh and count it and its children, until it ends",
+        help="run this command line with sh, and count it and its children until it ends",
     )
     group.add_argument(
         "-G",
@@ -75,7 +75,7 @@ def parser(description: str, epilog: str) -> ArgumentParser:
     p.add_argument(
         "--total",
         action="store_true",
-        help="print the total at the end; on a terminal, it follows several reports anyway",
+        help="print the total at the end, also after one report or in a pipe",
     )
     return p
 
