@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+import sys
 
 from .errors import Usage
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, NoReturn
 
-__all__ = ["Parser", "Formatter", "terminal_width"]
+__all__ = ["Parser", "Formatter", "installed", "terminal_width"]
 
 _MAX_WORD = 80  # characters of an argument that an error message repeats
 _MAX_MESSAGE = 400  # characters of an error message
@@ -65,6 +67,19 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
         # argparse makes one for each argument that is added; without a width, it imports shutil to
         # query the terminal each time.
         super().__init__(prog, width=self.width)
+
+
+def installed(text: str) -> str:
+    """A text in which the command has the name under which it was started.
+
+    Its plain name is replaced where a command line begins: at the start of a line, and after a
+    quotation mark.  What continues a line of a table of examples is moved with it.
+    """
+    plain, name = (os.path.basename(path) for path in (os.path.realpath(sys.argv[0]), sys.argv[0]))
+    if plain == name:
+        return text
+    text = re.sub(rf"^( *|.*'){re.escape(plain)}(?= )", rf"\1{name}", text, flags=re.M)
+    return re.sub(r"^(?= {10})", " " * (len(name) - len(plain)), text, flags=re.M)
 
 
 def terminal_width() -> int:

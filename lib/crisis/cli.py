@@ -21,7 +21,7 @@ import time
 from argparse import ArgumentTypeError
 
 from . import __version__
-from .arguments import Formatter, Parser, terminal_width
+from .arguments import Formatter, Parser, installed, terminal_width
 from .errors import Error, NotPermitted, Stopped, Unavailable, Usage, file_limit
 
 TYPE_CHECKING = False
@@ -131,7 +131,10 @@ def parser(
     """
     Formatter.width = terminal_width() - 2
     p = Parser(
-        description=description, epilog=epilog, allow_abbrev=False, formatter_class=Formatter
+        description=description,
+        epilog=installed(epilog),
+        allow_abbrev=False,
+        formatter_class=Formatter,
     )
     if interval:
         p.add_argument(
@@ -591,7 +594,7 @@ def _report(error: Exception) -> int:
         parts = traceback.format_exception(type(error), error, error.__traceback__, chain=chain)
         title("\n".join(map(_printable, "".join(parts).splitlines())))
     status, text = _described(file_limit(error) or _not_mounted(error) or error)
-    note(text)
+    note(installed(text))
     return status
 
 
