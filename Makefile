@@ -101,7 +101,7 @@ lint-text: $(LINTENV)/installed
 	codespell .ci bin lib man packaging tests $(wildcard *.md) Makefile setup.cfg pyproject.toml
 	@command -v mandoc >/dev/null || { \
 	    echo "make lint: mandoc is not installed. Install it: apt-get install mandoc" >&2; exit 1; }
-	mandoc -T lint -W warning $(PAGES:%=man/%) $(wildcard man/*.7)
+	mandoc -T lint -W warning $(PAGES:%=man/%) $(GUIDES:%=man/%)
 
 # Rewrite all files in the project's style.
 format: $(LINTENV)/installed
