@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
-import functools
 import json
 import os
 import re
@@ -22,7 +21,7 @@ import traceback
 
 sys.path.insert(1, os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__)))))
 from crisis.bpf import btf as types
-from crisis.bpf import compiler, header, record
+from crisis.bpf import compiler, header, record, requirements
 from crisis.bpf.object import pack
 from crisis.child import die_with_parent
 from crisis.errors import Error, Unavailable
@@ -42,13 +41,6 @@ _KFUNC_MAGIC = 0x7E000000  # no helper has such a number
 _TASK_STORAGE = 29
 _LAST_FD = 200
 _CLONE_NEWNS, _MS_BIND, _MS_REC_PRIVATE = 0x20000, 0x1000, 0x4000 | 0x40000
-# Which BTF type a program of the kind is attached by.
-_BTF_KINDS = {
-    "tp_btf": ("btf_trace_%s", types.TYPEDEF),
-    "fentry": ("%s", types.FUNC),
-    "fexit": ("%s", types.FUNC),
-    "iter": ("bpf_iter_%s", types.FUNC),
-}
 
 
 def main() -> None:
@@ -125,7 +117,7 @@ def end(work: Callable[[], int]) -> NoReturn:
 def _load() -> None:
     """Load what all requests need before any fork; what fails here is reported by each of them."""
     try:
-        btf = _btf()
+        btf = requirements.vmlinux()
         if btf is not None:
             btf.string_offset("")
         import bcc  # noqa: F401
@@ -135,7 +127,7 @@ def _load() -> None:
 
 def build(request: Request) -> tuple[dict[str, Any], bytes]:
     """(metadata, instructions) of the requested object.  Raises Error."""
-    btf = None if request["headers"] == "kernel" else _btf()
+    btf = None if request["headers"] == "kernel" else requirements.vmlinux()
     meta = {
         "name": request["name"],
         "unusable": None,
@@ -148,61 +140,21 @@ def build(request: Request) -> tuple[dict[str, Any], bytes]:
         "constants": {},
         "counters": request["counters"],
     }
-    meta["unusable"] = unusable(request, btf)
+    meta["unusable"] = requirements.unusable(request, btf)
     if meta["unusable"]:
         return meta, b""
     if btf is not None:
         meta["constants"] = btf.constants(request["constants"])
         for candidate in (c for point in request["points"] for c in point):
-            kind, _, target = candidate.partition(":")[0].partition("/")
-            if kind in _BTF_KINDS:
-                form, btf_kind = _BTF_KINDS[kind]
-                meta["ids"][f"{kind}/{target}"] = btf.find(form % target, btf_kind)
+            place = candidate.partition(":")[0]
+            if requirements.by_btf(place):
+                meta["ids"][place] = requirements.btf_id(place, btf)
         request["kfunc_ids"] = [
             btf.find(name.rstrip("?"), types.FUNC) for name in request["kfuncs"]
         ]
     text = macros(request, btf) + request["text"]
     with _HeaderTree(text, btf, request["headers"]):
         return _compile(request, text, meta)
-
-
-def unusable(request: Request, btf: types.Btf | None) -> str | None:
-    """Why the running kernel cannot have the requested program, or None.  btf: its Btf, or None."""
-    if btf is None:
-        if request["requires"] or request["arguments"] or request["kfuncs"]:
-            return (
-                f"this kernel has no BTF in {types.VMLINUX}, which the program needs. "
-                "Boot a kernel with CONFIG_DEBUG_INFO_BTF=y"
-            )
-        return None
-    for need in request["requires"]:
-        any_of = [need] if isinstance(need, str) else need
-        if not any(map(btf.has, any_of)):
-            return f"this kernel has no {' or '.join(any_of)}"
-    for name in request["kfuncs"]:
-        if not name.endswith("?") and btf.find(name, types.FUNC) is None:
-            return f"this kernel has no {name}"
-    for argument in request["arguments"]:
-        if not argument.endswith("?") and btf.argument(*argument.split(".")) is None:
-            return f"this kernel's BTF has no tracepoint argument {argument}"
-    return None
-
-
-@functools.cache
-def _btf() -> types.Btf | None:
-    """The running kernel's Btf, or None when it has none."""
-    try:
-        with open(types.VMLINUX, "rb") as f:
-            return types.Btf(f.read())
-    except FileNotFoundError:
-        if not os.path.exists("/sys/kernel"):
-            raise Error(
-                "cannot compile the BPF program: /sys is not mounted. "
-                "Mount it: mount -t sysfs sysfs /sys"
-            ) from None
-        return None
-    except (OSError, ValueError):
-        return None
 
 
 def macros(request: Request, btf: types.Btf | None) -> str:
@@ -214,7 +166,7 @@ def macros(request: Request, btf: types.Btf | None) -> str:
             lines.append(f"#define {macro} 1")
     lines += [f"#define {name} {value}" for name, value in request["defines"].items()]
     for name in (argument.rstrip("?") for argument in request["arguments"]):
-        assert btf is not None, name  # unusable() has seen to it
+        assert btf is not None, name  # requirements.unusable() has seen to it
         position = btf.argument(*name.split("."))
         if position is not None:
             lines.append(f"#define ARG_{name.replace('.', '_')} {position}")

@@ -7,7 +7,7 @@ import pytest
 
 from crisis import bpf
 from crisis.bpf import btf as types
-from crisis.bpf import builder
+from crisis.bpf import builder, requirements
 from made_btf import btf_of
 
 KERNEL = (
@@ -39,14 +39,14 @@ def request(**members):
     ],
 )
 def test_what_a_kernel_lacks(members, why):
-    found = builder.unusable(request(**members), btf_of(*KERNEL))
+    found = requirements.unusable(request(**members), btf_of(*KERNEL))
     assert found is None if why is None else found.endswith(why)
 
 
 def test_a_kernel_without_btf():
-    assert builder.unusable(request(), None) is None
+    assert requirements.unusable(request(), None) is None
     for members in {"requires": ("request",)}, {"kfuncs": ("f?",)}, {"arguments": ("a.b?",)}:
-        assert "CONFIG_DEBUG_INFO_BTF=y" in builder.unusable(request(**members), None)
+        assert "CONFIG_DEBUG_INFO_BTF=y" in requirements.unusable(request(**members), None)
 
 
 def test_macros():
