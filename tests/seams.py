@@ -1149,6 +1149,44 @@ def crisis_warm(world, module, data):
     )
 
 
+def crisis_check(world, module, data):
+    """data: {"commands": [name], "sources": {name: {"no" or "unknown" or "works": why or note}},
+    "files": [name of a check that runs on the tree], "tools": [name], "family", "uncompiled":
+    [program]}: what the kernel answered, and what is installed; all other sources work."""
+    if data is None:
+        return
+    from crisis import errors
+    from crisis.suite import checks, commands, kit, needs
+
+    kinds = {"no": errors.Unavailable, "unknown": errors.NotPermitted}
+
+    def scripted(entry):
+        def check():
+            ((state, text),) = entry.items()
+            if state in kinds:
+                raise kinds[state](text)
+            return text
+
+        return check
+
+    for name in set(checks.CHECKS) - set(data.get("files", ())):
+        checks.CHECKS[name] = scripted(data.get("sources", {}).get(name, {"works": ""}))
+    commands.names = lambda here: data["commands"]
+    kit.family = lambda root: data["family"]
+    kit.find = lambda name, *ignored: "/usr/bin/" + name if name in data["tools"] else None
+
+    class Everything(dict):
+        def get(self, key):
+            return 1
+
+    needs.cached = lambda sources: {
+        source.name: types.SimpleNamespace(unusable=None, ids=Everything(), maps=[])
+        for source in sources
+        if source.name not in data.get("uncompiled", ())
+    }
+    needs.cache.CACHE = "/proc/no-cache"
+
+
 def wss(world, module, data):
     """data: {"pagemap": {"PID": [{"address", "frame", "pages", "exclusive"}]}}: the pages that are
     present.

@@ -11,6 +11,7 @@ from helpers import ROOT
 LIB = os.path.join(ROOT, "lib", "crisis")
 # From top to bottom; a module that is in none of the packages is named by itself.
 FLOORS = (
+    {"suite"},
     {"pmu"},
     {"memory", "cpu", "alloc", "sched"},
     {"bpf", "perf", "symbols", "net"},

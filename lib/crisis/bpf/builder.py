@@ -194,10 +194,7 @@ class _HeaderTree:
 
     def __enter__(self) -> None:
         if self.btf is None:
-            build = f"/lib/modules/{os.uname().release}/build"
-            if self.choice == "btf" or not (
-                os.path.isdir(build) or os.path.exists("/sys/kernel/kheaders.tar.xz")
-            ):
+            if self.choice == "btf" or not requirements.kernel_headers():
                 raise Unavailable(
                     f"cannot compile the BPF program: this kernel has no BTF in {types.VMLINUX} "
                     "and no kernel headers are installed. Boot a kernel with "
@@ -243,11 +240,7 @@ def _compile(request: Request, text: str, meta: dict[str, Any]) -> tuple[dict[st
         import bcc
         from bcc.libbcc import lib
     except ImportError:
-        package = "python3-bpfcc" if os.path.exists("/etc/debian_version") else "python3-bcc"
-        raise compiler.NoCompiler(
-            "cannot compile the BPF program: bcc's Python module is not installed. "
-            f"Install {package}"
-        ) from None
+        raise compiler.not_installed() from None
     _declare(lib)
     _hide_kallsyms()
     bcc.BPF._trace_autoload = lambda self: None  # compile; attach and load nothing

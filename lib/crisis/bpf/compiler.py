@@ -20,7 +20,15 @@ if TYPE_CHECKING:
 
     Outcome = Union[bytes, Error]
 
-__all__ = ["Compiler", "NoCompiler", "compiled", "sweep", "SCRATCH", "SCRATCH_PREFIX"]
+__all__ = [
+    "Compiler",
+    "NoCompiler",
+    "compiled",
+    "not_installed",
+    "sweep",
+    "SCRATCH",
+    "SCRATCH_PREFIX",
+]
 
 _PYTHON = "/usr/bin/python3"  # as in the interpreter line; sys.executable follows $PYTHONEXECUTABLE
 _TIME_LIMIT = 300  # seconds; a compilation takes half of one where nothing is wrong
@@ -43,6 +51,14 @@ class NoCompiler(Unavailable):
     """bcc is not installed."""
 
     code = 127  # with which the child ends
+
+
+def not_installed() -> NoCompiler:
+    """The error where bcc's Python module cannot be imported."""
+    package = "python3-bpfcc" if os.path.exists("/etc/debian_version") else "python3-bcc"
+    return NoCompiler(
+        f"cannot compile the BPF program: bcc's Python module is not installed. Install {package}"
+    )
 
 
 class Compiler:

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["btf_id", "by_btf", "unusable", "vmlinux"]
+__all__ = ["btf_id", "by_btf", "kernel_headers", "unusable", "vmlinux"]
 
 # Which BTF type a program of the kind is attached by.
 _BTF_KINDS = {
@@ -39,6 +39,15 @@ def vmlinux() -> types.Btf | None:
         return None
     except (OSError, ValueError):
         return None
+
+
+def kernel_headers() -> str | None:
+    """Where the kernel's headers are, None where they are not installed."""
+    build = f"/lib/modules/{os.uname().release}/build"
+    if os.path.isdir(build):
+        return build
+    archive = "/sys/kernel/kheaders.tar.xz"
+    return archive if os.path.exists(archive) else None
 
 
 def btf_id(place: str, btf: types.Btf) -> int | None:

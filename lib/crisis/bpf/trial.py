@@ -16,6 +16,10 @@ from .program import Program
 from .requirements import btf_id, by_btf, vmlinux
 from .syscall import DENIED, denied, raise_memlock
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 __all__ = ["MAPS", "attach", "attach_uprobe", "create"]
 
 _NOTHING = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0)  # r0 = 0; exit
@@ -29,11 +33,11 @@ MAPS = {
 
 def _program(place: str) -> Program:
     """The Program of a function that does nothing, for "kind/target"."""
-    ids = {}
+    ids: dict[str, int | None] = {}
     if by_btf(place):
         btf = vmlinux()
         ids[place] = btf_id(place, btf) if btf is not None else None
-    meta = {
+    meta: dict[str, Any] = {
         "name": place.partition("/")[0],
         "unusable": None,
         "points": [[f"{place}:nothing"]],

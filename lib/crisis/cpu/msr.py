@@ -13,6 +13,7 @@ import os
 import struct
 
 from ..errors import NotPermitted, Unavailable
+from ..kernel import proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,6 +63,10 @@ class Registers:
         try:
             return os.open(os.path.join(self._root, path[1:]), os.O_RDONLY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
+            if proc.kernel_option("CONFIG_X86_MSR", self._root, module=True) is False:
+                raise Unavailable(
+                    f"there is no {path}: the kernel was built without CONFIG_X86_MSR"
+                ) from None
             raise Unavailable(f"there is no {path}. Try: modprobe msr") from None
         except PermissionError:
             raise NotPermitted(

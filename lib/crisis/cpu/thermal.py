@@ -21,7 +21,16 @@ if TYPE_CHECKING:
 
     Topology = dict[int, tuple[int, int, int | None]]
 
-__all__ = ["THROTTLE", "Sensor", "sensors", "cooling", "registers", "best", "throttle_counts"]
+__all__ = [
+    "THROTTLE",
+    "Sensor",
+    "sensors",
+    "cooling",
+    "registers",
+    "best",
+    "throttle_counts",
+    "remedy",
+]
 
 THROTTLE = tuple(
     "core_throttle_count core_throttle_total_time_ms core_power_limit_count"
@@ -365,3 +374,18 @@ def throttle_counts(root: str = "/") -> dict[int, dict[str, int | None]]:
         if os.path.isdir(at):
             found[cpu] = {name: number(at, name) for name in THROTTLE}
     return found
+
+
+def remedy(root: str = "/") -> str:
+    """What would make this machine show its temperatures."""
+    processor = identify(root)
+    if processor.virtual:
+        return "Most virtual machines have no sensor. Run it on the host"
+    driver = {"GenuineIntel": "coretemp", "AuthenticAMD": "k10temp", "HygonGenuine": "k10temp"}.get(
+        processor.vendor
+    )
+    return (
+        f"Try: modprobe {driver}"
+        if driver
+        else "It takes a driver of this system's thermal sensors"
+    )

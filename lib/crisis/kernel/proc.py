@@ -85,9 +85,10 @@ def in_initial_pid_namespace(root: str = "/") -> bool:
         return True
 
 
-def kernel_option(name: str, root: str = "/") -> bool | None:
+def kernel_option(name: str, root: str = "/", module: bool = False) -> bool | None:
     """Whether a CONFIG_ option is y in the kernel's configuration.
 
+    module: or m.
     That is /boot/config-RELEASE or /proc/config.gz; None where neither can be read.
     """
     for path in "boot/config-" + os.uname().release, "proc/config.gz":
@@ -103,7 +104,8 @@ def kernel_option(name: str, root: str = "/") -> bool | None:
                 raw = zlib.decompress(raw, 31)
             except zlib.error:  # hidden, in a container
                 continue
-        return (name + "=y").encode() in raw.splitlines()
+        lines = raw.splitlines()
+        return any(f"{name}={value}".encode() in lines for value in ("ym" if module else "y"))
     return None
 
 

@@ -12,18 +12,34 @@ import os
 import signal
 
 from ..child import die_with_parent
-from ..errors import Error
+from ..errors import Error, Unavailable
 from .maps import mappings
+from .sysfs import text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Command"]
+__all__ = ["Command", "check"]
 
 _TRACEME, _DETACH, _SYSCALL, _SETOPTIONS = 0, 17, 24, 0x4200
 _TRACESYSGOOD, _EXITKILL = 1, 1 << 20
 _STOPS = 100000  # system calls of a dynamic loader: more than any number of libraries takes
+
+
+def check(root: str = "/") -> str:
+    """The level of Yama's ptrace_scope, "" without Yama.
+
+    Raises Unavailable where it forbids Command to trace its own child: yama_ptrace_traceme(),
+    security/yama/yama_lsm.c.
+    """
+    level = text(root, "proc/sys/kernel/yama/ptrace_scope") or ""
+    if level == "3":
+        raise Unavailable(
+            "kernel.yama.ptrace_scope is 3, which forbids ptrace(2) until the next boot. "
+            "Boot with a lower one"
+        )
+    return level
 
 
 class Command:

@@ -19,6 +19,7 @@ import os
 import time
 
 from ..errors import Error, NotPermitted, Unavailable
+from ..kernel import proc
 from . import PAGE
 
 TYPE_CHECKING = False
@@ -27,11 +28,16 @@ if TYPE_CHECKING:
 
     Span = tuple[int, int]
 
-__all__ = ["REGIONS", "regions_of", "standard_error", "Damon"]
+__all__ = ["REGIONS", "regions_of", "standard_error", "check", "Damon"]
 
 REGIONS = 4096
 _MOST = str((1 << 63) - 1)
 _U32 = str((1 << 32) - 1)
+_TOP = "sys/kernel/mm/damon/admin/kdamonds"
+_NO_ADDRESSES = (
+    "DAMON on this kernel cannot watch fixed virtual addresses: it was built without "
+    "CONFIG_DAMON_VADDR, or is older than 6.0"
+)
 
 
 def regions_of(runs: Iterable[Span], most: int = REGIONS) -> list[Span]:
@@ -69,6 +75,36 @@ def standard_error(regions: Iterable[Span], touched: int) -> float:
     return float((share * (1 - share) * sum(size * size for size in sizes if size > PAGE)) ** 0.5)
 
 
+def check(root: str = "/") -> None:
+    """Raise what Damon() would, as far as that is known without setting DAMON up.
+
+    Raises Unavailable, NotPermitted, or Error where it is in use.
+    """
+    top = os.path.join(root, _TOP)
+    try:
+        with open(os.path.join(top, "nr_kdamonds")) as f:
+            used = f.read().strip()
+        if used != "0" and os.path.exists(os.path.join(top, "0/contexts/0")):
+            with open(os.path.join(top, "0/contexts/0/avail_operations")) as f:
+                if "fvaddr" not in f.read().split():
+                    raise Unavailable(_NO_ADDRESSES)
+    except FileNotFoundError:
+        raise Unavailable(
+            f"there is no {top}: the kernel was built without CONFIG_DAMON_SYSFS"
+        ) from None
+    except PermissionError as exc:
+        raise NotPermitted(
+            f"cannot read {top}/nr_kdamonds: {exc.strerror}. DAMON needs root"
+        ) from None
+    if proc.kernel_option("CONFIG_DAMON_VADDR", root) is False:
+        raise Unavailable(_NO_ADDRESSES)
+    if used != "0":
+        raise Error(
+            f"cannot use DAMON: somebody has set it up ({top}/nr_kdamonds is {used}). "
+            f"Stop them, or take another --source"
+        )
+
+
 class Damon:
     """One kdamond, ours while this object lives.
 
@@ -76,25 +112,9 @@ class Damon:
     """
 
     def __init__(self, root: str = "/") -> None:
-        self.top = os.path.join(root, "sys/kernel/mm/damon/admin/kdamonds")
+        self.top = os.path.join(root, _TOP)
         self.ours = False
-        try:
-            used = self._read("nr_kdamonds").strip()
-        except FileNotFoundError:
-            raise Unavailable(
-                f"there is no {self.top}: the kernel was built without CONFIG_DAMON_SYSFS"
-            ) from None
-        except PermissionError as exc:
-            raise NotPermitted(
-                f"cannot read {self.top}/nr_kdamonds: {exc.strerror}. DAMON needs root"
-            ) from None
-        if used != "0" and os.path.exists(os.path.join(self.top, "0/contexts/0")):
-            self._check_operations()
-        if used != "0":
-            raise Error(
-                f"cannot use DAMON: somebody has set it up ({self.top}/nr_kdamonds is {used}). "
-                f"Stop them, or take another --source"
-            )
+        check(root)
         self._write("nr_kdamonds", "1")
         self.ours = True
         try:
@@ -106,10 +126,7 @@ class Damon:
 
     def _check_operations(self) -> None:
         if "fvaddr" not in self._read("0/contexts/0/avail_operations").split():
-            raise Unavailable(
-                "DAMON on this kernel cannot watch fixed virtual addresses: it was built without "
-                "CONFIG_DAMON_VADDR, or is older than 6.0"
-            )
+            raise Unavailable(_NO_ADDRESSES)
 
     def _read(self, path: str) -> str:
         with open(os.path.join(self.top, path)) as f:

@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import re
 
-__all__ = ["LIMITS", "LogEntry", "Log", "past"]
+__all__ = ["LIMITS", "LogEntry", "Log", "opened", "past"]
 
 # enum oom_constraint, in its order: what an allocation was limited by.
 LIMITS = {
@@ -252,12 +252,16 @@ def past() -> list[LogEntry]:
 
     Raises NotPermitted, and Error where the log cannot be read.
     """
+    return Log(opened()).read()
+
+
+def opened() -> int:
+    """A descriptor of the kernel log.  Raises as past()."""
     try:
-        fd = os.open(_KMSG, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        return os.open(_KMSG, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except PermissionError as exc:
         raise NotPermitted(
             f"cannot read {_KMSG}: {exc.strerror}. Run it as root or with CAP_SYSLOG"
         ) from None
     except OSError as exc:
         raise Error(f"cannot read the kernel log: {_KMSG}: {exc.strerror}") from None
-    return Log(fd).read()

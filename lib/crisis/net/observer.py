@@ -21,7 +21,19 @@ if TYPE_CHECKING:
 
     Source = TypeVar("Source")
 
-__all__ = ["Observer", "Report", "Snapshot", "sources"]
+__all__ = ["Observer", "Report", "Snapshot", "find_pyroute2", "sources"]
+
+_NO_PYROUTE2 = "cannot import pyroute2. Install the package python3-pyroute2"
+
+
+def find_pyroute2() -> str:
+    """The directory of pyroute2, without importing it.  Raises Unavailable."""
+    from importlib.util import find_spec
+
+    found = find_spec("pyroute2")
+    if found is None or not found.submodule_search_locations:
+        raise Unavailable(_NO_PYROUTE2)
+    return found.submodule_search_locations[0]
 
 
 def sources(netns: str | None, make: Callable[[str | None], Source]) -> list[Source]:
@@ -39,7 +51,7 @@ def sources(netns: str | None, make: Callable[[str | None], Source]) -> list[Sou
                 found.append(make(path))
         return found
     except ImportError:
-        raise Unavailable("cannot import pyroute2. Install the package python3-pyroute2") from None
+        raise Unavailable(_NO_PYROUTE2) from None
     except PermissionError as exc:
         raise NotPermitted(
             f"cannot enter another network namespace: {exc.strerror}. Run it as root or with "

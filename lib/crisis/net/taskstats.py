@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     # Of each delay, its count and its total in ns; None for what the kernel does not keep.
     Accounts = dict[str, tuple[Union[int, None], Union[int, None]]]
 
-__all__ = ["DELAYS", "Layout", "Taskstats", "accounts", "attributes", "switched_on"]
+__all__ = ["DELAYS", "OFF", "Layout", "Taskstats", "accounts", "attributes", "switched_on"]
 
+OFF = "delay accounting is off. For new tasks: sysctl kernel.task_delayacct=1"
 # What a task waits for: a turn on the CPU; block I/O; a page from swap; reclaim; a page evicted
 # lately; compaction; a copy of a page on write; and what interrupts took.
 DELAYS = ("cpu", "blkio", "swapin", "freepages", "thrashing", "compact", "wpcopy", "irq")

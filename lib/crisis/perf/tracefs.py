@@ -12,7 +12,14 @@ import os
 from ..errors import Unavailable
 from ..kernel import syscalls
 
-__all__ = ["tracepoint_id", "tracepoint_fields", "tracepoint_file"]
+__all__ = ["mounted", "tracepoint_id", "tracepoint_fields", "tracepoint_file"]
+
+_ROOTS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
+
+
+def mounted() -> str | None:
+    """Where tracefs is mounted, None where it is not."""
+    return next((root for root in _ROOTS if os.path.exists(os.path.join(root, "events"))), None)
 
 
 def tracepoint_id(category: str, name: str) -> int:
@@ -45,7 +52,7 @@ def tracepoint_file(category: str, name: str, file: str) -> str:
     OSError when reading it is refused.
     """
     path = f"events/{category}/{name}/{file}"
-    for root in "/sys/kernel/tracing", "/sys/kernel/debug/tracing":
+    for root in _ROOTS:
         try:
             with open(os.path.join(root, path)) as f:
                 return f.read()

@@ -8,11 +8,20 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 
 from .. import cli
 from ..errors import Error, NotPermitted, Unavailable, Usage
 from ..kernel import proc, sysfs
-from ..perf.event import ENABLE_ON_EXEC, EXCLUDE_HV, EXCLUDE_KERNEL, FLAG_PID_CGROUP, INHERIT
+from ..perf.event import (
+    ENABLE_ON_EXEC,
+    EXCLUDE_HV,
+    EXCLUDE_KERNEL,
+    FLAG_PID_CGROUP,
+    INHERIT,
+    refusal,
+)
+from ..perf.group import Group
 from . import codes
 from .plan import plan
 from .source import Source
@@ -22,16 +31,50 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable, Iterable, Sequence
 
+    from ..perf.event import Event
     from .plan import Plan
     from .source import Label, Row
 
-__all__ = ["Session", "cpu_list"]
+__all__ = ["Session", "check", "cpu_list"]
 
 _DEAD_PMU = (
     "cannot count CPU events: the PMU is there but counts no cycles, so it is not really passed to "
     "this "
     "guest. Use an instance size that has one, or bare metal"
 )
+
+
+def check() -> str:
+    """The names of the core PMUs, which count cycles now on a CPU of each.
+
+    Raises Unavailable without one that counts, NotPermitted.
+    """
+    names = []
+    for p in plan([["cycles"]], shared_l3=False)[0]:
+        cpus = [cpu for cpu in sysfs.online_cpus() if p.cpus is None or cpu in p.cpus]
+        if p.clusters and cpus and _counts_cycles(p.clusters[0], cpus[0]):
+            names.append(p.pmu)
+    if not names:
+        raise Unavailable(_DEAD_PMU)
+    return " ".join(names)
+
+
+def _counts_cycles(events: Sequence[Event], cpu: int) -> bool:
+    """Whether the events count anything on a CPU in a millisecond.  Raises NotPermitted."""
+    try:
+        group = Group(events, cpu=cpu)
+    except OSError as exc:
+        error = refusal(exc, True)
+        if error is not None:
+            raise error from None
+        return False
+    try:
+        group.enable()
+        time.sleep(0.001)
+        reading = group.read()
+        return reading is not None and any(reading[2:])
+    finally:
+        group.close()
 
 
 class Session:

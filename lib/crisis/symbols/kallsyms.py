@@ -10,16 +10,44 @@ from __future__ import annotations
 import os
 from bisect import bisect_left, bisect_right
 
+from ..errors import NotPermitted, Unavailable
+from ..kernel.sysfs import text
 from .frame import KERNEL, Frame, call_site, moved
 
 TYPE_CHECKING = False  # mypy takes it for true
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["Kallsyms"]
+__all__ = ["Kallsyms", "check"]
 
 _BLOCK = 1 << 16  # bytes read at a time
 _CODE = b"tTwW"  # types of symbols: text, weak
+
+
+def check(root: str = "/") -> None:
+    """Raise Unavailable or NotPermitted where kernel functions have no name.
+
+    kallsyms_show_value(), kernel/ksyms_common.c, decides who sees the addresses.
+    """
+    try:
+        with open(os.path.join(root, "proc/kallsyms"), "rb") as f:
+            rows = f.read(_BLOCK).split(b"\n")
+    except OSError as exc:
+        raise Unavailable(
+            f"cannot read /proc/kallsyms: {exc.strerror}. Boot a kernel with CONFIG_KALLSYMS=y"
+        ) from None
+    # Per-CPU symbols, which come first on x86, begin at address 0.
+    if not any(row[:16].strip(b"0") for row in rows):
+        level = text(root, "proc/sys/kernel/kptr_restrict")
+        if level == "2":
+            raise Unavailable(
+                "kernel.kptr_restrict is 2: addresses are hidden. Try: sysctl "
+                "kernel.kptr_restrict=1"
+            )
+        raise NotPermitted(
+            f"addresses are hidden with kernel.kptr_restrict at {level or 'unknown'}. "
+            "Run as root, or with CAP_SYSLOG"
+        )
 
 
 class Kallsyms:
