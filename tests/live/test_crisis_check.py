@@ -6,15 +6,26 @@ import errno
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import time
 
 import pytest
 
-from helpers import GUEST, NOBODY, ROOT, SLOW, as_nobody, readable_root, run, tool
+from helpers import (
+    GUEST,
+    NOBODY,
+    ROOT,
+    SLOW,
+    as_nobody,
+    needs_quiet_machine,
+    readable_root,
+    run,
+    tool,
+)
 
-# A short run of each command, and whether it takes -v.
+# A short run of each command; {pid} is a process that exists.
 SHORT = {
     "cachesnoop": ["-d", ".1"],
     "cpuhot": ["1", "1"],
@@ -24,7 +35,8 @@ SHORT = {
     "fincore": [tool("fincore")],
     "nicstat": [".1", "1"],
     "oomkill": ["-d", ".1"],
-    "pagecache": [tool("pagecache")],
+    "memleak": ["-p", "{pid}", ".1", "1"],
+    "pagecache": ["touch", tool("pagecache")],
     "runqslower": ["-d", ".1"],
     "wss": ["{pid}", ".1"],
 }
@@ -60,7 +72,6 @@ PROBES = {
     "kprobe": ["kprobe:out_of_memory"],
     "fentry": ["kfunc:out_of_memory", "fentry:out_of_memory"],
     "tracepoint": ["tracepoint:oom:mark_victim"],
-    "raw_tp": ["rawtracepoint:sched_process_exec"],
     "uprobe": ["uprobe:libc:fcloseall"],
 }
 
@@ -74,26 +85,24 @@ def test_probes_as_bpftrace_attaches_them(found, source):
     assert states(found)[source] == ("works" if attached else "no")
 
 
-def test_typed_tracepoints_as_the_kernels_own_loader_takes_them(found):
-    """bpftool's probe of the program type, and the BTF that bpftool reads."""
+def test_btf_as_bpftool_reads_it(found):
     has_btf = succeeds("bpftool", "btf", "dump", "id", "1")
     assert states(found)["btf"] == ("works" if has_btf else "no")
     if not has_btf:
         assert states(found)["tp_btf"] == "no"
 
 
-def test_maps_as_bpftool_creates_them(found):
+def test_types_as_bpftool_probes_them(found):
+    """bpftool creates maps, and loads programs; it cannot load those of tp_btf."""
     if not shutil.which("bpftool"):
         pytest.skip("bpftool is not installed")
-    probed = json.loads(subprocess.check_output(["bpftool", "-j", "feature", "probe", "kernel"]))[
-        "map_types"
-    ]
-    for source, name in (
-        ("ringbuf", "ringbuf"),
-        ("task_storage", "task_storage"),
-        ("stack_trace", "stack_trace"),
-    ):
-        assert states(found)[source] == ("works" if probed[f"have_{name}_map_type"] else "no")
+    command = ["bpftool", "-j", "feature", "probe", "kernel"]
+    probed = json.loads(subprocess.check_output(command))
+    for name in "ringbuf", "task_storage", "stack_trace":
+        there = probed["map_types"][f"have_{name}_map_type"]
+        assert states(found)[name] == ("works" if there else "no"), name
+    there = probed["program_types"]["have_raw_tracepoint_prog_type"]
+    assert states(found)["raw_tp"] == ("works" if there else "no")
 
 
 def test_counters_as_perf_opens_them(found):
@@ -205,13 +214,10 @@ def test_a_user_is_told_what_privileges_lack(command):
     """What root alone may try is unknown, and such a command ends with the predicted status."""
     predicted = as_nobody("crisis-check", command)
     assert predicted.stderr == ""
-    if command == "wss":  # not of another user's process
-        assert predicted.returncode in (0, 69)
+    if command in ("fincore", "pagecache", "wss"):  # the owner of the file or process decides
+        assert predicted.returncode == 0
         return
-    arguments = [
-        os.path.join(readable_root(), "bin", command) if word.startswith("/") else word
-        for word in SHORT.get(command, [".1", "1"])
-    ]
+    arguments = [word.format(pid=os.getpid()) for word in SHORT.get(command, [".1", "1"])]
     result = as_nobody(command, *arguments)
     assert predicted.returncode == result.returncode, predicted.stdout + result.stderr
 
@@ -252,13 +258,13 @@ def test_nothing_is_changed():
         assert "name nothing" not in programs
 
 
+@needs_quiet_machine
 def test_it_is_fast():
-    times = []
-    for _ in range(3):
-        begin = time.monotonic()
-        records()
-        times.append(time.monotonic() - begin)
-    assert min(times) < 1 * SLOW, times
+    begin, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    records()
+    wall, after = time.monotonic() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert wall < 1 * SLOW and cpu < 0.6 * SLOW, (wall, cpu)
 
 
 def test_without_proc_and_sys():

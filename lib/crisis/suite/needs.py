@@ -13,6 +13,7 @@ import re
 from ..bpf import cache
 from ..bpf.map import RINGBUF, STACK_TRACE, TASK_STORAGE
 from ..bpf.requirements import by_btf, unusable, vmlinux
+from ..errors import Error
 from .answer import NO, ORDER, UNKNOWN, WORKS, Answer
 from .checks import KINDS
 
@@ -180,7 +181,10 @@ def ways(command: str, sources: Sources, objects: Mapping[str, Object]) -> list[
 
 def _of_program(source: Source, obj: Object | None) -> Way:
     """The Way of a BPF program, compiled or not."""
-    btf = vmlinux()
+    try:
+        btf = vmlinux()
+    except Error:  # no /sys, which the sources' own answers report
+        btf = None
     lacks = obj.unusable if obj is not None else unusable(source.request(), btf)
     needs: list[tuple[str, ...]] = [("bpf",)]
     for point in source.points:

@@ -59,7 +59,9 @@ def executable(path):
 
 
 def look(root, path="/usr/bin", ours=""):
-    return {name: (found, paths) for name, found, paths in kit.look({"PATH": path}, ours, str(root))}
+    return {
+        name: (found, paths) for name, found, paths in kit.look({"PATH": path}, ours, str(root))
+    }
 
 
 def test_tools_are_found_by_name(tmp_path):

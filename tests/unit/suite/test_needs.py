@@ -131,10 +131,7 @@ def answers(**other):
 
 TYPED = source("x.typed", ("fentry/f:on_f", "kprobe/f:on_f"), ("tp_btf/t:on_t",))
 RAW = source("x.raw", ("raw_tp/t:on_t",), ("fexit/f:on_f", "none"))
-OBJECTS = {
-    "x.typed": compiled(("fentry/f", "tp_btf/t"), (27,)),
-    "x.raw": compiled(("fexit/f",)),
-}
+OBJECTS = {"x.typed": compiled(("fentry/f", "tp_btf/t"), (27,)), "x.raw": compiled(("fexit/f",))}
 
 
 def outcome(objects=OBJECTS, **other):
