@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Decoding of registers, against values worked out by hand from the manuals' tables."""
 
+import os
+
 import pytest
 
 from crisis.cpu import msr
 from crisis.errors import NotPermitted, Unavailable
-from helpers import run
+from helpers import run, write_tree
 
 
 @pytest.mark.parametrize(
@@ -99,6 +101,16 @@ def test_registers_without_the_driver(tmp_path):
     with pytest.raises(Unavailable, match="modprobe msr"):
         msr.Registers(str(tmp_path)).read(0, msr.IA32_TSC)
     assert msr.cpuid(0, 0, root=str(tmp_path)) is None
+
+
+def test_registers_of_a_kernel_without_the_driver(tmp_path):
+    config = "boot/config-" + os.uname().release
+    root = write_tree(tmp_path, {config: "CONFIG_X86_MSR=m\n"})
+    with pytest.raises(Unavailable, match="modprobe msr"):
+        msr.Registers(root).read(0, msr.IA32_TSC)
+    write_tree(tmp_path, {config: "# CONFIG_X86_MSR is not set\n"})
+    with pytest.raises(Unavailable, match="built without CONFIG_X86_MSR$"):
+        msr.Registers(root).read(0, msr.IA32_TSC)
 
 
 def test_registers_without_the_right(tmp_path, monkeypatch):

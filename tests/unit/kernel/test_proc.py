@@ -73,3 +73,12 @@ def test_vmstat_nodes_and_lru_gen(tmp_path):
         (tmp_path / path).parent.mkdir(parents=True)
         (tmp_path / path).write_text(text)
     assert sysfs.online_nodes(str(tmp_path)) == [0, 1, 4] and sysfs.lru_gen(str(tmp_path)) is True
+
+
+def test_a_kernel_option_that_may_be_a_module(tmp_path):
+    release = os.uname().release
+    root = tree(tmp_path, {"boot/config-" + release: "CONFIG_X86_MSR=m\nCONFIG_PSI=y\n"})
+    assert proc.kernel_option("CONFIG_X86_MSR", root) is False
+    assert proc.kernel_option("CONFIG_X86_MSR", root, module=True) is True
+    assert proc.kernel_option("CONFIG_PSI", root, module=True) is True
+    assert proc.kernel_option("CONFIG_X86", root, module=True) is False

@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from crisis.errors import Error
+from crisis.errors import Error, Unavailable
 from crisis.kernel.maps import mappings
-from crisis.kernel.ptrace import Command
-from helpers import ROOT, SLOW
+from crisis.kernel.ptrace import Command, check
+from helpers import ROOT, SLOW, write_tree
 
 
 def status_of(command):
@@ -119,3 +119,11 @@ def is_running(pid):
             return f.read().rpartition(")")[2].split()[0] not in "ZX"
     except FileNotFoundError:
         return False
+
+
+def test_only_the_strictest_scope_forbids_to_trace_a_child(tmp_path):
+    assert check(str(tmp_path)) == ""
+    for level in "0", "1", "2":
+        assert check(write_tree(tmp_path, {"proc/sys/kernel/yama/ptrace_scope": level})) == level
+    with pytest.raises(Unavailable, match="yama.ptrace_scope is 3"):
+        check(write_tree(tmp_path, {"proc/sys/kernel/yama/ptrace_scope": "3"}))

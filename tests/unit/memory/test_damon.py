@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """DAMON, in a tree of files."""
 
+import os
+
 import pytest
 
 from crisis.errors import Error, Unavailable
@@ -113,4 +115,11 @@ def test_damon_in_use_or_missing(tmp_path):
     (top / "nr_kdamonds").write_text("0\n")
     with pytest.raises(Unavailable, match="CONFIG_DAMON_VADDR"):
         damon.Damon(str(tmp_path))
+    config = tmp_path / "boot" / ("config-" + os.uname().release)
+    config.parent.mkdir()
+    config.write_text("CONFIG_DAMON_VADDR=y\n")
+    damon.check(str(tmp_path))
+    config.write_text("# CONFIG_DAMON_VADDR is not set\n")
+    with pytest.raises(Unavailable, match="CONFIG_DAMON_VADDR"):
+        damon.check(str(tmp_path))
     assert (top / "nr_kdamonds").read_text() == "0\n"  # (a file is not cut: "0" over "0\n")

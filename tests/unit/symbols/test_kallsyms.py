@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Kernel addresses to names, by made-up /proc/kallsyms."""
 
+import pytest
+
+from crisis.errors import NotPermitted, Unavailable
 from crisis.symbols.frame import line as frame_line
-from crisis.symbols.kallsyms import Kallsyms
+from crisis.symbols.kallsyms import Kallsyms, check
+from helpers import write_tree
 
 KALLSYMS = """\
 ffffffff81000000 T _stext
@@ -46,3 +50,28 @@ def test_kernel_symbols_in_many_blocks(tmp_path):
     wanted = [at + 8 for at, _ in rows[::7]]
     symbols.learn(wanted)
     assert [symbols.frames([a])[0].name for a in wanted] == [name for _, name in rows[::7]]
+
+
+HIDDEN = "0000000000000000 T _stext\n0000000000000000 t first\n"
+
+
+@pytest.mark.parametrize(
+    "symbols, level, error, words",
+    [
+        (KALLSYMS, "1", None, ""),
+        ("0000000000000000 A fixed_percpu_data\n" + KALLSYMS, "1", None, ""),
+        (HIDDEN, "1", NotPermitted, "CAP_SYSLOG"),
+        (HIDDEN, "2", Unavailable, "sysctl kernel.kptr_restrict=1"),
+        (None, "1", Unavailable, "CONFIG_KALLSYMS"),
+    ],
+)
+def test_whether_kernel_functions_have_names(tmp_path, symbols, level, error, words):
+    files = {"proc/sys/kernel/kptr_restrict": level + "\n"}
+    if symbols is not None:
+        files["proc/kallsyms"] = symbols
+    root = write_tree(tmp_path, files)
+    if error is None:
+        check(root)
+        return
+    with pytest.raises(error, match=words):
+        check(root)
