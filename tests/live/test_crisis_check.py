@@ -229,6 +229,22 @@ def test_a_user_sees_no_source_as_broken_that_root_has(found):
     assert user["bpf"] == user["taskstats"] == "unknown"
 
 
+@pytest.mark.parametrize("command", ["cachestat", "irqtime", "oomkill", "runqlat"])
+def test_two_capabilities_suffice_or_are_said_not_to(command):
+    """With CAP_BPF and CAP_PERFMON alone: tracefs and the cache of programs are root's."""
+    only = "-all,+bpf,+perfmon"
+    user = [*NOBODY, f"--inh-caps={only}", f"--ambient-caps={only}", f"--bounding-set={only}"]
+    check = os.path.join(readable_root(), "bin", "crisis-check")
+    result = subprocess.run([*user, check, "-j", command], capture_output=True, text=True, cwd="/")
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    assert states(found)["bpf"] == "works", result.stderr
+    if os.stat("/sys/kernel/tracing").st_mode & 0o005 == 0 and "tracefs" in states(found):
+        assert states(found)["tracefs"] == "unknown"
+    short = SHORT.get(command, [".1", "1"])
+    there = os.path.join(readable_root(), "bin", command)
+    assert run_status(*user, there, *short) == result.returncode
+
+
 def system_state():
     """What a check could leave behind, of the whole system."""
     state = {}

@@ -14,6 +14,7 @@ from .sysfs import read
 
 __all__ = [
     "thread_count",
+    "capable",
     "check_process",
     "check_thread",
     "process_of",
@@ -57,6 +58,15 @@ def check_thread(tid: int, root: str = "/") -> None:
     """Raise Error unless `tid` is a live thread."""
     if _status(tid, root) is None:
         raise Error(f"no such thread: {tid}")
+
+
+def capable(capability: int, root: str = "/") -> bool:
+    """Whether this process has a capability, by its number, in its effective set."""
+    for line in read(root, "proc/self/status").splitlines():
+        name, _, value = line.partition(":")
+        if name == "CapEff":
+            return bool(int(value, 16) >> capability & 1)
+    return False
 
 
 def process_of(tid: int, root: str = "/") -> int:

@@ -275,7 +275,7 @@ class Cache:
         import resource
 
         soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-        if soft != resource.RLIM_INFINITY and not _capable(_CAP_IPC_LOCK):
+        if soft != resource.RLIM_INFINITY and not proc.capable(_CAP_IPC_LOCK):
             if hard != resource.RLIM_INFINITY and pages * PAGE > hard:
                 raise NotPermitted(
                     f"cannot lock {table.size(pages * PAGE)}: the limit RLIMIT_MEMLOCK is "
@@ -316,13 +316,6 @@ def within(ranges: Iterable[tuple[int, int]], first: int, last: int) -> list[tup
     """What lies between first and last of the ranges [(start, end)]."""
     cut = [(max(start, first), min(end, last)) for start, end in ranges]
     return [(start, end) for start, end in cut if start < end]
-
-
-def _capable(capability: int) -> bool:
-    """Whether this process has a capability in its effective set."""
-    with open("/proc/self/status") as f:
-        status = dict(line.split(":\t", 1) for line in f if ":\t" in line)
-    return bool(int(status["CapEff"], 16) >> capability & 1)
 
 
 def _available() -> int:

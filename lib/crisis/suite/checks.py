@@ -7,6 +7,7 @@ the system is changed: probes are attached to functions that hardly ever run, an
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 
@@ -34,6 +35,10 @@ _PLACES = {
     "fentry": "fentry/out_of_memory",
     "iter": "iter/task",
 }
+_CAP_SYS_ADMIN = 21
+_DENIED = (os.strerror(errno.EPERM), os.strerror(errno.EACCES))
+# bpf(2) has been permitted: where more is refused, these capabilities do not suffice.
+_BPF_REMEDY = "Run as root, or with CAP_BPF and CAP_PERFMON"
 _UPROBES = ("uprobe", "uprobe_multi", "uprobe_session")
 # The source that a kind of program, as bpf.program.KINDS has it, needs.
 KINDS = {
@@ -78,11 +83,15 @@ def _absent(name: str, exc: Unavailable) -> Unavailable:
 def _permitted(name: str, trial: Callable[[str], None], argument: str) -> None:
     if not bpf.permitted():
         raise NotPermitted("not permitted, see bpf")
+    if name == "tracepoint":
+        tracefs.tracepoint_id("oom", "mark_victim")  # which may be for root only
     try:
         trial(argument)
-    except NotPermitted:
-        raise
+    except NotPermitted as exc:
+        raise NotPermitted(str(exc).replace(_BPF_REMEDY, "Run as root")) from None
     except Unavailable as exc:
+        if str(exc) in _DENIED and not proc.capable(_CAP_SYS_ADMIN):
+            raise NotPermitted(f"{exc}. Run as root") from None
         raise _absent(name, exc) from None
 
 

@@ -82,3 +82,10 @@ def test_a_kernel_option_that_may_be_a_module(tmp_path):
     assert proc.kernel_option("CONFIG_X86_MSR", root, module=True) is True
     assert proc.kernel_option("CONFIG_PSI", root, module=True) is True
     assert proc.kernel_option("CONFIG_X86", root, module=True) is False
+
+
+def test_a_capability_is_in_the_effective_set(tmp_path):
+    text = "Name:\tx\nCapPrm:\t000001ffffffffff\nCapEff:\t0000000000004000\n"
+    root = tree(tmp_path, {"proc/self/status": text})
+    assert proc.capable(14, root) and not proc.capable(21, root)
+    assert not proc.capable(14, tree(tmp_path, {"proc/self/status": "Name:\tx\n"}))
