@@ -6,6 +6,7 @@ Needs root.
 
 import fcntl
 import glob
+import importlib.util
 import json
 import os
 import pty
@@ -339,6 +340,7 @@ def test_warm_reports_what_the_verifier_refuses(checkout):
         for name in "irqtime.vectors", "irqtime.lines":
             assert states[name]["state"] == "failed"
             assert "tp_btf/" in states[name]["reason"] and "(verifier: " in states[name]["reason"]
+        assert states["runqlat.raw"].pop("compiler").startswith("bcc ")
         assert states["runqlat.raw"] == {"program": "runqlat.raw", "state": "ready", "reason": None}
 
 
@@ -372,29 +374,114 @@ def test_warm_without_rights_compiles_nothing(checkout):
     assert not os.path.exists(checkout + "/cache")
 
 
-def test_without_bcc(checkout):
-    """One line with the remedy."""
-    hide = [
-        "unshare",
-        "-m",
-        "sh",
-        "-c",
-        'mount -t tmpfs tmpfs "$0" && exec "$@"',
-        cache.bcc_directory(),
-    ]
-    if subprocess.call(hide + ["true"]):
+@pytest.fixture()
+def hide():
+    """The start of a command line that hides bcc from the rest of it."""
+    (directory,) = importlib.util.find_spec("bcc").submodule_search_locations
+    words = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs tmpfs "$0" && exec "$@"', directory]
+    if subprocess.call(words + ["true"]):
         pytest.skip("bcc cannot be hidden by a mount here")
+    return words
+
+
+def tracing_commands():
+    commands = (name for name in os.listdir(ROOT + "/bin") if name != "crisis-warm")
+    return sorted(name for name in commands if getattr(helpers.load(name), "SOURCES", None))
+
+
+def traced(checkout, hide, name, *arguments):
+    """The finished process of a command for a tenth of a second, without bcc."""
+    short = ["-d", ".1"] if name == "runqslower" else [".1", "1"]
+    return subprocess.run(
+        [*hide, f"{checkout}/bin/{name}", "-v", *arguments, *short],
+        capture_output=True,
+        text=True,
+        timeout=60 * helpers.SLOW,
+    )
+
+
+def test_without_bcc(checkout, hide):
+    """One line with the remedy."""
     result = warm(checkout, wrap=hide)
     assert result.returncode == 1 and result.stdout == "" and result.stderr.count("\n") == 1
     assert "bcc's Python module is not installed. Install python3-" in result.stderr
+    for name in tracing_commands():
+        result = traced(checkout, hide, name)
+        assert result.returncode == 69, name
+        assert "bcc's Python module is not installed. " in result.stderr.splitlines()[-1]
+        assert "crisis-warm --import" in result.stderr
+
+
+def test_an_import_replaces_the_compiler(checkout, hide, tmp_path):
+    """Every command traces; nothing is compiled."""
+    path = str(tmp_path / "archive")
+    exported = warm(checkout, "--export", path)
+    assert exported.returncode == 0 and not exported.stderr
+    shutil.rmtree(checkout + "/cache")
+    result = warm(checkout, "-j", "--import", path, wrap=hide)
+    assert result.returncode == 0 and not result.stderr
+    states = [json.loads(line) for line in result.stdout.splitlines()]
+    expected = dict(line.split(None, 1) for line in exported.stdout.splitlines())
+    assert {entry["program"] for entry in states} == set(expected)
+    for entry in states:
+        assert expected[entry["program"]].startswith(entry["state"])
+        assert entry["state"] != "ready" or entry["compiler"].startswith("bcc ")
+    names = tracing_commands()
+    assert {"memleak", "runqlat", "cachestat"} <= set(names)
+    for name, *arguments in [*([name] for name in names), ["memleak", "-p", str(os.getpid())]]:
+        result = traced(checkout, hide, name, *arguments)
+        assert result.returncode == 0 and "attached to" in result.stderr, (name, result.stderr)
+
+
+def test_what_was_compiled_is_used_without_bcc(checkout, hide):
+    """So an upgrade of bcc, or its removal, costs nothing."""
+    assert warm(checkout, "runqlat").returncode == 0
+    before = sorted(os.listdir(checkout + "/cache"))
+    result = traced(checkout, hide, "runqlat")
+    assert result.returncode == 0 and "attached to" in result.stderr
+    assert sorted(os.listdir(checkout + "/cache")) == before
+
+
+def test_an_archive_goes_through_a_pipe(checkout, hide):
+    """The report of the export goes to standard error."""
+    source = warm(checkout, "--export", "-", "irqtime")
+    assert source.returncode == 0 and source.stdout.startswith("{") and "ready" in source.stderr
+    shutil.rmtree(checkout + "/cache")
     result = subprocess.run(
-        hide + [checkout + "/bin/runqlat", ".1", "1"], capture_output=True, text=True
+        [*hide, checkout + "/bin/crisis-warm", "--import", "-", "irqtime"],
+        input=source.stdout,
+        capture_output=True,
+        text=True,
     )
-    assert (
-        result.returncode == 69
-        and result.stderr.count("\n") == 1
-        and "bcc's Python module" in result.stderr
-    )
+    assert result.returncode == 0 and result.stdout == source.stderr
+    assert traced(checkout, hide, "irqtime").returncode == 0
+
+
+def test_refused_archives(checkout, tmp_path):
+    """One line, and the cache is as it was."""
+    path = str(tmp_path / "archive")
+    assert warm(checkout, "--export", path, "irqtime").returncode == 0
+    with open(path) as f:
+        lines = f.readlines()
+    shutil.rmtree(checkout + "/cache")
+    release = os.uname().release
+    for text, why in (
+        ("".join(lines).replace(f'"{release}"', '"6.99.1-x"'), f"6.99.1-x, this one is {release}."),
+        (lines[0] + lines[1][:-100], "line 2 is not a program"),
+        (lines[0] + lines[1][:-2000] + "A" * 16 + lines[1][-1984:], "the checksum is wrong"),
+    ):
+        with open(path, "w") as f:
+            f.write(text)
+        result = warm(checkout, "--import", path, "irqtime")
+        assert result.returncode == 1 and not result.stdout
+        assert result.stderr.count("\n") == 1 and why in result.stderr
+        assert not os.path.exists(checkout + "/cache")
+    with open(path, "w") as f:
+        f.write(lines[0])
+    result = warm(checkout, "--import", path, "irqtime")
+    assert result.returncode == 1
+    first, second = sorted(result.stdout.splitlines(), key=lambda line: "failed" in line)
+    assert first.split()[1] == "ready" and "failed: it is not in the archive. " in second
 
 
 def test_warm_accepts_installed_names(tmp_path):

@@ -131,6 +131,7 @@ def build(request: Request) -> tuple[dict[str, Any], bytes]:
     meta = {
         "name": request["name"],
         "unusable": None,
+        "compiler": "",
         "points": request["points"],
         "probes": request["probes"],
         "maps": [],
@@ -249,6 +250,7 @@ def _compile(request: Request, text: str, meta: dict[str, Any]) -> tuple[dict[st
         module = bcc.BPF(text=text, cflags=["-g0"])
     except Exception as exc:  # bcc raises bare Exception, clang has said why on stderr
         raise Error(f"cannot compile {request['name']}: {exc}") from None
+    meta["compiler"] = f"bcc {bcc.__version__}"
     handle = module.module
     descriptors = _maps(lib, handle, meta)
     code = []

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 from binascii import crc32
 
 from .. import __version__
+from ..kernel import build as kernel
 from .object import MAGIC, unpack
 
 TYPE_CHECKING = False
@@ -25,57 +25,34 @@ if TYPE_CHECKING:
     from .object import Object
     from .source import Source
 
-__all__ = ["CACHE", "build", "cached", "keep", "key", "load", "store"]
+__all__ = [
+    "CACHE",
+    "build",
+    "cached",
+    "keep",
+    "key",
+    "load",
+    "made_from",
+    "packed",
+    "replace",
+    "store",
+]
 
 CACHE = "/var/cache/crisis-tools"
 _LIMIT = 1 << 24  # bytes; no object comes near
 
 
-def _kernel_id() -> bytes:
-    """What identifies this kernel build: uname and the GNU build ID."""
-    uname = os.uname()
-    try:
-        with open("/sys/kernel/notes", "rb") as f:
-            notes = f.read(4096)
-    except OSError:
-        notes = b""
-    return "\0".join((uname.release, uname.version, uname.machine)).encode() + b"\0" + notes
+def made_from(source: Source, headers: str = "auto") -> bytes:
+    """All that the object depends on.
 
-
-def bcc_directory() -> str | None:
-    """The directory of bcc's Python package that a child without our -S would import, or None."""
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    for base in "/usr/local/lib", "/usr/lib", "/usr/lib64", "/usr/local/lib64":
-        for path in (
-            f"{base}/python3/dist-packages",
-            f"{base}/{version}/dist-packages",
-            f"{base}/{version}/site-packages",
-        ):
-            if os.path.exists(os.path.join(path, "bcc/__init__.py")):
-                return os.path.join(path, "bcc")
-    return None
-
-
-def _bcc_id() -> bytes:
-    directory = bcc_directory()
-    if directory is None:
-        return b""
-    path = os.path.join(directory, "version.py")
-    try:
-        with open(path, "rb") as f:
-            return f.read(256) + b"%d" % os.fstat(f.fileno()).st_mtime_ns
-    except OSError:
-        return directory.encode()
-
-
-def _facts(source: Source, headers: str) -> bytes:
-    """All that the object depends on."""
+    Not the compiler: each makes a right object of the text.  So an entry outlives bcc's upgrade,
+    and one that was imported is used without bcc.
+    """
     parts = (
         __version__.encode(),
         headers.encode(),
         repr(source.request()).encode(),
-        _kernel_id(),
-        _bcc_id(),
+        "\0".join(kernel.running()).encode(),
     )
     return b"".join(b"%d:" % len(part) + part for part in (MAGIC, *parts))
 
@@ -87,7 +64,7 @@ def _name(source: Source, facts: bytes) -> str:
 
 def key(source: Source, headers: str = "auto") -> str:
     """The name of a source's entry."""
-    return _name(source, _facts(source, headers))
+    return _name(source, made_from(source, headers))
 
 
 def _open_cache(path: str, create: bool = False) -> int:
@@ -134,6 +111,17 @@ def load(name: str, facts: bytes, path: str = CACHE) -> tuple[Object | None, str
 
     (None, None) when it has none, (None, warning) for one that it must not use.
     """
+    data, warning = _read(name, facts, path)
+    if data is None:
+        return None, warning
+    try:
+        return unpack(data), None
+    except ValueError as exc:
+        return None, _not_used(name, exc)
+
+
+def _read(name: str, facts: bytes, path: str) -> tuple[bytes | None, str | None]:
+    """As load(), with the bytes of the object."""
     try:
         directory = _open_cache(path)
     except FileNotFoundError:
@@ -170,11 +158,15 @@ def load(name: str, facts: bytes, path: str = CACHE) -> tuple[Object | None, str
             data += piece
         if not data.startswith(facts):
             raise ValueError("it was not made from this source")
-        return unpack(data[len(facts) :]), None
+        return data[len(facts) :], None
     except (OSError, ValueError) as exc:
-        return None, f"cached program {name} not used: {_reason(exc)}; it is built again"
+        return None, _not_used(name, exc)
     finally:
         os.close(fd)
+
+
+def _not_used(name: str, exc: Exception) -> str:
+    return f"cached program {name} not used: {_reason(exc)}; it is built again"
 
 
 def store(name: str, data: bytes, path: str = CACHE) -> str | None:
@@ -183,14 +175,24 @@ def store(name: str, data: bytes, path: str = CACHE) -> str | None:
         directory = _open_cache(path, create=True)
     except (OSError, ValueError) as exc:
         return f"program not cached: {_reason(exc, path)}"
-    temporary = f".{name}.{os.getpid()}.{os.urandom(8).hex()}"
     try:
-        fd = os.open(
-            temporary,
-            os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
-            0o600,
-            dir_fd=directory,
-        )
+        replace(directory, name, data, 0o600)
+        return None
+    except OSError as exc:
+        return f"program not cached: {_reason(exc, path)}"
+    finally:
+        os.close(directory)
+
+
+def replace(directory: int, name: str, data: bytes, mode: int) -> None:
+    """Make a file of a directory, or replace it, atomically.
+
+    directory: its descriptor.  mode: of the file, less the umask.  Raises OSError.
+    """
+    temporary = f".{name}.{os.getpid()}.{os.urandom(8).hex()}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(temporary, flags, mode, dir_fd=directory)
         try:
             view = memoryview(data)
             while view:
@@ -199,15 +201,12 @@ def store(name: str, data: bytes, path: str = CACHE) -> str | None:
         finally:
             os.close(fd)
         os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
-        return None
-    except OSError as exc:
+    except OSError:
         try:
             os.unlink(temporary, dir_fd=directory)
         except OSError:
             pass
-        return f"program not cached: {_reason(exc, path)}"
-    finally:
-        os.close(directory)
+        raise
 
 
 def _reason(exc: Exception, path: str = "") -> str:
@@ -253,11 +252,17 @@ def cached(
     path: str = CACHE,
 ) -> Object | None:
     """The Object of a source from the cache, or None."""
-    facts = _facts(source, headers)
+    facts = made_from(source, headers)
     found, warning = load(_name(source, facts), facts, path)
     if warning:
         warn(warning)
     return found
+
+
+def packed(source: Source, path: str = CACHE) -> bytes | None:
+    """The bytes of a source's Object from the cache, not checked, or None."""
+    facts = made_from(source)
+    return _read(_name(source, facts), facts, path)[0]
 
 
 def keep(source: Source, data: bytes, headers: str = "auto", path: str = CACHE) -> str | None:
@@ -265,5 +270,5 @@ def keep(source: Source, data: bytes, headers: str = "auto", path: str = CACHE) 
 
     Returns None, or a warning that says why they were not kept.
     """
-    facts = _facts(source, headers)
+    facts = made_from(source, headers)
     return store(_name(source, facts), facts + data, path)

@@ -57,7 +57,8 @@ def not_installed() -> NoCompiler:
     """The error where bcc's Python module cannot be imported."""
     package = "python3-bpfcc" if os.path.exists("/etc/debian_version") else "python3-bcc"
     return NoCompiler(
-        f"cannot compile the BPF program: bcc's Python module is not installed. Install {package}"
+        "cannot compile the BPF program: bcc's Python module is not installed. "
+        f"Install {package}, or take compiled programs: see crisis-warm --import"
     )
 
 

@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 
 __all__ = ["MAGIC", "Object", "pack", "unpack"]
 
-MAGIC = b"crisis-tools object 5\n"
+MAGIC = b"crisis-tools object 6\n"
 _CHECKSUM = 4  # bytes
 
 
 class Object:
     """A compiled program as the loader wants it.
 
-    name; unusable: why this kernel cannot have it, or None; points, probes: as in Source;
+    name; unusable: why this kernel cannot have it, or None; compiler: which has made it, such as
+    "bcc 0.26.0"; points, probes: as in Source;
     maps: [name, type, key size, value size, max entries, flags, key, value], where the last two are
     the name of a struct, or the layout of a number, or "-" for what records cannot have;
     layouts: {name of a struct: its layout, as text for record.Layout};
@@ -31,6 +32,7 @@ class Object:
 
     def __init__(self, meta: dict[str, Any], code: bytes) -> None:
         self.name, self.unusable = meta["name"], meta["unusable"]
+        self.compiler: str = meta.get("compiler", "")
         self.points, self.probes = meta["points"], meta["probes"]
         self.maps, self.layouts, self.ids = meta["maps"], meta["layouts"], meta["ids"]
         self.constants: dict[str, int] = meta["constants"]
@@ -51,6 +53,7 @@ def pack(meta: dict[str, Any], code: bytes) -> bytes:
     tab-separated fields, not JSON, whose module costs a warm start a millisecond.
     """
     lines: list[tuple[Any, ...]] = [("name", meta["name"]), ("unusable", meta["unusable"] or "")]
+    lines.append(("compiler", meta["compiler"]))
     lines += [("point", *point) for point in meta["points"]] + [
         ("probe", probe) for probe in meta["probes"]
     ]
@@ -108,6 +111,8 @@ def _take(meta: dict[str, Any], word: str, *fields: str) -> None:
     """Put the fact of one line into `meta`."""
     if word in ("name", "unusable"):
         meta[word] = fields[0] or None
+    elif word == "compiler":
+        meta[word] = fields[0]
     elif word == "point":
         meta["points"].append(list(fields))
     elif word in ("probe", "counter"):

@@ -15,6 +15,8 @@ import time
 from array import array
 from bisect import bisect_left, bisect_right
 
+from ..kernel import build
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -39,12 +41,7 @@ _PT_LOAD, _PT_INTERP, _PT_NOTE = 1, 3, 4
 _PF_X = 1
 _SHT_SYMTAB, _SHT_NOBITS, _SHT_DYNSYM = 2, 8, 11
 _STT_NOTYPE, _STT_FUNC, _STT_GNU_IFUNC = 0, 2, 10
-_NT_GNU_BUILD_ID = 3
 _INDEX_BITS = 24  # of a symbol's number in a key of Functions; the rest is for its address
-
-
-def _align4(size: int) -> int:
-    return (size + 3) & ~3
 
 
 def _load_order(segment: Segment) -> bool:
@@ -237,15 +234,9 @@ class Elf:
         if not places and b".note.gnu.build-id" in self.sections:
             places = [self.sections[b".note.gnu.build-id"][1:]]
         for offset, size in places:
-            raw, at = self.read(min(size, _MAX_NOTES), offset), 0
-            while at + 12 <= len(raw):
-                name_size, length, kind = struct.unpack_from("=III", raw, at)
-                owner = raw[at + 12 : at + 12 + name_size]
-                at += 12 + _align4(name_size)
-                whole = 0 < length <= 64 and at + length <= len(raw)
-                if kind == _NT_GNU_BUILD_ID and owner == b"GNU\0" and whole:
-                    return raw[at : at + length].hex()
-                at += _align4(length)
+            found = build.build_id(self.read(min(size, _MAX_NOTES), offset))
+            if found is not None:
+                return found
         return None
 
     # Symbols

@@ -16,7 +16,7 @@ def source(**members):
 def packed(name):
     lists = {key: [] for key in ("points", "probes", "maps", "functions", "counters")}
     dicts = {key: {} for key in ("layouts", "ids", "constants")}
-    return object.pack({"name": name, "unusable": None, **lists, **dicts}, b"")
+    return object.pack({"name": name, "unusable": None, "compiler": "", **lists, **dicts}, b"")
 
 
 @pytest.fixture

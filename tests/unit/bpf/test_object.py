@@ -10,6 +10,7 @@ def test_object_survives_and_notices_every_flipped_bit():
     meta = {
         "name": "t",
         "unusable": None,
+        "compiler": "bcc 0.26.0",
         "points": [],
         "probes": [],
         "maps": [],
@@ -35,6 +36,7 @@ def test_object_keeps_everything():
     meta = {
         "name": "t.x",
         "unusable": None,
+        "compiler": "bcc 0.26.0",
         "points": [["tp_btf/a:f", "raw_tp/a:f"], ["kprobe/b:g"]],
         "probes": ["uprobe:f", "uretprobe:g"],
         "maps": [["m", 1, 4, 8, 16, 0, "I", "block"]],
@@ -57,6 +59,7 @@ def test_object_keeps_everything():
         meta["constants"],
         meta["counters"],
     )
+    assert obj.compiler == "bcc 0.26.0"
     assert obj.probes == meta["probes"] and obj.layouts == meta["layouts"]
     meta.update(unusable="why\nnot\t", functions=[])
     assert object.unpack(object.pack(meta, b"")).unusable == "why not"
