@@ -83,8 +83,8 @@ def digest(source: Source) -> str:
     return sha256(cache.made_from(source)).hexdigest()
 
 
-def _running() -> tuple[str, ...]:
-    """kernel.running().  Raises Unavailable for a kernel that nothing tells from another build."""
+def _running() -> tuple[str, str, str, str]:
+    """kernel.running().  Raises Unavailable for a kernel that has no build ID."""
     found = kernel.running()
     if not found[-1]:
         raise Unavailable("cannot identify this kernel: /sys/kernel/notes has no GNU build ID")

@@ -30,8 +30,8 @@ def build_id(notes: bytes) -> str | None:
 def running() -> tuple[str, str, str, str]:
     """FIELDS of the running kernel; the build ID is "" where /sys/kernel/notes has none.
 
-    The other notes do not identify it: before Linux 6.10, those for Xen are relocated and so differ
-    at each boot (aaa8736370db, "x86, relocs: Ignore relocations in .notes section").
+    The other notes do not identify it: KASLR relocates those for Xen at each boot, in kernels
+    without aaa8736370db ("x86, relocs: Ignore relocations in .notes section").
     """
     try:
         with open("/sys/kernel/notes", "rb") as f:
