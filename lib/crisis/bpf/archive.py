@@ -106,14 +106,14 @@ def write(path: str, text: str) -> None:
     directory, name = os.path.split(path)
     try:
         if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
-            raise Error(f"cannot export to {cli.shown(path)}: it is not a regular file")
+            raise Error(f"cannot export to {path}: it is not a regular file")
         fd = os.open(directory or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             cache.replace(fd, name, text.encode(), 0o644)
         finally:
             os.close(fd)
     except OSError as exc:
-        raise Error(f"cannot export to {cli.shown(path)}: {exc.strerror}") from None
+        raise Error(f"cannot export to {path}: {exc.strerror}") from None
 
 
 def read(path: str) -> dict[str, bytes]:
@@ -124,7 +124,7 @@ def read(path: str) -> dict[str, bytes]:
     nothing for this kernel and this release of crisis-tools; Unavailable where the kernel has no
     build ID; Stopped at a stop.
     """
-    here = _running()
+    here, name = _running(), "standard input" if path == STANDARD else path
     found: dict[str, bytes] = {}
     kernels: dict[tuple[str, ...], None] = {}  # in the order of the archive
     releases: dict[str, None] = {}  # of crisis-tools
@@ -138,12 +138,12 @@ def read(path: str) -> dict[str, bytes]:
             if one.tools == __version__:
                 found[one.made_from] = _object(one, number)
     except OSError as exc:
-        raise Error(f"cannot import {cli.shown(path)}: {exc.strerror}") from None
+        raise Error(f"cannot import {name}: {exc.strerror}") from None
     except ValueError as exc:
-        raise Error(f"cannot import {cli.shown(path)}: {exc}") from None
+        raise Error(f"cannot import {name}: {exc}") from None
     if not found:
         why = _nothing_for(here, list(kernels), list(releases))
-        raise Error(f"cannot import {cli.shown(path)}: {why}")
+        raise Error(f"cannot import {name}: {why}")
     return found
 
 
