@@ -114,6 +114,7 @@ def parser(
     interval: bool = True,
     cache: bool = True,
     every: float | None = None,
+    without: str = "",
     lines: str = "--json",
     verbose: tuple[str, ...] = ("-v", "--verbose"),
     version: tuple[str, ...] = ("-V", "--version"),
@@ -125,6 +126,7 @@ def parser(
     interval: add the positional `interval` (seconds) and `count`.
     every: the interval when none is given, for a command that then reports without end;
            0 for one that then reports once, at once.
+    without: what the command does without an interval, for its help, where `every` does not say it.
     cache: add --no-cache, for a command that loads a BPF program.
     lines: the long name of -j, for a command whose --json was another thing before.
     verbose, version: the names of these options, for a command whose classic has other letters.
@@ -142,7 +144,7 @@ def parser(
             nargs="?",
             type=positive_float,
             default=every or None,
-            help=f"seconds between two reports; without it, {_without_interval(every)}",
+            help=f"seconds between two reports; without it, {without or _without_interval(every)}",
         )
         p.add_argument(
             "count",

@@ -13,6 +13,7 @@ LIB = os.path.join(ROOT, "lib", "crisis")
 FLOORS = (
     {"suite"},
     {"pmu"},
+    {"pmu", "use"},
     {"memory", "cpu", "alloc", "sched"},
     {"bpf", "perf", "symbols", "net"},
     {"cli", "kernel", "child"},

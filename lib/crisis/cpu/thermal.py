@@ -360,8 +360,10 @@ def best(found: Iterable[Sensor], cpus: Container[int]) -> dict[int, Sensor]:
     return nearest
 
 
-def throttle_counts(root: str = "/") -> dict[int, dict[str, int | None]]:
-    """{CPU: {name of THROTTLE: number since boot, or None}}.
+def throttle_counts(
+    root: str = "/", names: Iterable[str] = THROTTLE
+) -> dict[int, dict[str, int | None]]:
+    """{CPU: {name of THROTTLE: number since boot, or None}}.  names: those to read.
 
     Of the CPUs that have the directory (Intel only).
 
@@ -372,7 +374,7 @@ def throttle_counts(root: str = "/") -> dict[int, dict[str, int | None]]:
     for cpu in cpu_list(text(root, CPUS, "online") or ""):
         at = os.path.join(root, CPUS, f"cpu{cpu}", "thermal_throttle")
         if os.path.isdir(at):
-            found[cpu] = {name: number(at, name) for name in THROTTLE}
+            found[cpu] = {name: number(at, name) for name in names}
     return found
 
 

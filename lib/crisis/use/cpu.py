@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The CPUs: /proc/stat, the run queues, pressure, throttling and machine checks.
+
+Follows fs/proc/stat.c, show_schedstat() in kernel/sched/stats.c, arch_show_interrupts() in
+arch/x86/kernel/irq.c and drivers/thermal/intel/therm_throt.c.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..cpu import thermal
+from .row import Row, growth, lines, ratio, stall
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .row import Counters
+
+__all__ = ["WAITING", "STOLEN", "Cpus", "Reading"]
+
+WAITING = 0.25  # share of the time for which a task waits, or waiting tasks for each CPU
+STOLEN = 0.1  # share of the time
+_BUSIEST = 0.95  # a single CPU from this utilization on is named
+_TICKS = "user nice system idle iowait irq softirq steal".split()  # guest time is in user
+# Machine check exceptions, interrupts at a threshold of corrected errors, deferred errors.
+_MACHINE_CHECKS = ("MCE", "THR", "DFR")
+_THROTTLED = ("core_throttle_count", "package_throttle_count")
+
+
+class Reading:
+    """counters: of the system.  busy: {CPU: (busy, total) ticks}.
+    throttled: {CPU: events of its core and package}.  slowed: CPUs that a cooling device slows.
+    """
+
+    __slots__ = ("counters", "busy", "throttled", "slowed")
+
+    def __init__(self) -> None:
+        self.counters: Counters = {}
+        self.busy: dict[int, Counters] = {}
+        self.throttled: dict[int, int] = {}
+        self.slowed = 0
+
+
+class Cpus:
+    """All CPUs, as one row."""
+
+    def __init__(self) -> None:
+        self.missing: list[str] = []
+
+    def read(self) -> Reading:
+        """The counters now."""
+        found, self.missing = Reading(), []
+        self._read_stat(found)
+        self._add(found, _run_delay(), "no /proc/schedstat: SAT of cpu is the run queue at the end")
+        self._add(found, stall("/proc/pressure/cpu"), "no pressure of the CPUs. Boot with psi=1")
+        self._add(found, _machine_checks(), "machine checks are not counted")
+        for cpu, counts in thermal.throttle_counts(names=_THROTTLED).items():
+            found.throttled[cpu] = sum(count or 0 for count in counts.values())
+        found.slowed = sum(state > 0 for state, _ in thermal.cooling().values())
+        return found
+
+    def _add(self, found: Reading, counters: Counters, missing: str) -> None:
+        """Add the counters; without them, what is missing."""
+        found.counters.update(counters)
+        if not counters:
+            self.missing.append(missing)
+
+    @staticmethod
+    def _read_stat(found: Reading) -> None:
+        for line in lines("/proc/stat"):
+            name, *words = line.split()
+            if name == "procs_running":
+                found.counters["running"] = int(words[0])
+            if not name.startswith("cpu"):
+                continue
+            ticks = dict(zip(_TICKS, map(int, words)))
+            if name == "cpu":
+                found.counters.update(ticks)
+            else:
+                total = sum(ticks.values())
+                busy = total - ticks["idle"] - ticks["iowait"]
+                found.busy[int(name[3:])] = {"busy": busy, "total": total}
+
+    def rows(self, before: Reading, after: Reading, seconds: float) -> list[Row]:
+        """The row."""
+        old, new, cpus = before.counters, after.counters, len(after.busy)
+        # The kernel lets idle and iowait go back a little (get_idle_time()).
+        ticks = {name: max(growth(old, new, name) or 0, 0) for name in _TICKS}
+        total = sum(ticks.values())
+        busy = total - ticks["idle"] - ticks["iowait"]
+        waiting = ratio(growth(old, new, "run_delay_ns"), seconds * 1e9)
+        if waiting is None and "running" in new:
+            waiting = max(0, new["running"] - 1 - cpus)  # this process runs, too
+        psi = ratio(growth(old, new, "psi_some_us"), seconds * 1e6)
+        crowded = psi if psi is not None else ratio(waiting, cpus)
+        stolen = ratio(ticks["steal"], total)
+        checks = growth(old, new, "machine_checks")
+        throttled = _throttled(before, after)
+        known = [count for count in (checks, throttled) if count is not None]
+        values: dict[str, object] = {
+            "cpus": cpus,
+            "running_tasks": new.get("running"),
+            "run_delay_ns": growth(old, new, "run_delay_ns"),
+            "psi_some_ratio": psi,
+            "iowait_ratio": ratio(ticks["iowait"], total),
+            "steal_ratio": stolen,
+            "machine_checks": checks,
+            "throttle_events": throttled,
+            "slowed_cpus": after.slowed,
+        }
+        notes = [
+            f"{checks} machine checks" if checks else None,
+            f"throttled {throttled} times" if throttled else None,
+            f"cooling slows {after.slowed} CPUs" if after.slowed else None,
+            f"steal {100 * stolen:.0f}%" if stolen and stolen >= 0.01 else None,
+            None if psi is None else f"PSI {100 * psi:.0f}%",
+            _busiest(before, after, values),
+            f"{cpus} CPUs",
+        ]
+        row = Row(
+            "cpu",
+            util=ratio(busy, total),
+            saturation=waiting,
+            unit="tasks",
+            errors=sum(known) if known else None,
+            erroneous=any(known) or after.slowed > 0,
+            saturated=(crowded or 0) >= WAITING or (stolen or 0) >= STOLEN,
+            notes=notes,
+            values=values,
+        )
+        return [row]
+
+
+def _busiest(before: Reading, after: Reading, values: dict[str, object]) -> str | None:
+    """A note that names the busiest CPU if it has no time left; adds it to the values."""
+    shares = {}
+    for cpu, new in after.busy.items():
+        old = before.busy.get(cpu, {})
+        shares[cpu] = ratio(growth(old, new, "busy"), growth(old, new, "total")) or 0.0
+    busiest = max(shares, key=lambda cpu: shares[cpu], default=None)
+    values["busiest_cpu"] = busiest
+    values["busiest_util_ratio"] = None if busiest is None else shares[busiest]
+    if busiest is None or shares[busiest] < _BUSIEST:
+        return None
+    return f"CPU {busiest} {100 * shares[busiest]:.0f}%"
+
+
+def _throttled(before: Reading, after: Reading) -> int | None:
+    """Throttling events of the CPU that had most; None where the CPUs do not count them.
+
+    Each CPU counts those of its core and its package: a sum would count them many times.
+    """
+    changes = [
+        count - before.throttled[cpu]
+        for cpu, count in after.throttled.items()
+        if cpu in before.throttled
+    ]
+    return max(max(changes), 0) if changes else None
+
+
+def _run_delay() -> Counters:
+    """{"run_delay_ns": how long tasks have waited on run queues}; {} without CONFIG_SCHEDSTATS.
+
+    That is the 8th number of each CPU in /proc/schedstat.
+    """
+    delays = [int(line.split()[8]) for line in lines("/proc/schedstat") if line.startswith("cpu")]
+    return {"run_delay_ns": sum(delays)} if delays else {}
+
+
+def _machine_checks() -> Counters:
+    """{"machine_checks": those since boot}; {} where the kernel does not count them."""
+    found: Counters = {}
+    if not os.path.isdir("/sys/devices/system/machinecheck"):
+        return found  # /proc/interrupts is slow to read
+    for line in lines("/proc/interrupts"):
+        label, _, rest = line.partition(":")
+        if label.strip() in _MACHINE_CHECKS:
+            counts = [int(word) for word in rest.split() if word.isdigit()]
+            found["machine_checks"] = found.get("machine_checks", 0) + sum(counts)
+    return found
