@@ -298,6 +298,22 @@ def nicstat(world, module, data):
     protocols.entered = lambda netns: nullcontext()
 
 
+def use(world, module, data):
+    """data: "links" as nicstat's, null without pyroute2; "descriptors": {"PID": open files, null
+    where that is not permitted}."""
+    from crisis.net import observer
+    from crisis.use import tables
+
+    nicstat(world, module, data)
+    if data["links"] is None:
+
+        def links(*arguments):
+            raise ImportError
+
+        observer.Links = links
+    tables.descriptors = lambda pid: data["descriptors"].get(str(pid), 0)
+
+
 def runqlat(world, module, data):
     """data: {"intervals": [{"waits": [{"pid", "tid", "comm", "cpu", "cgroup", "pidns", "us":
     [[time, how many]]}], "threads": [{"tid", "pid", "comm", "us", "run_ms", "at", "front_tid",

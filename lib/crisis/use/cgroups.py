@@ -133,7 +133,7 @@ def _cpu(path: str, before: Counters, after: Counters, seconds: float) -> Row:
         saturation=None if share is None else 100 * share,
         unit="% of periods",
         saturated=(share or 0) >= THROTTLED,
-        notes=[f"limit {allowed:.2f} CPUs"],
+        notes=[f"of {allowed:.2f} CPUs"],
         values={
             "limit_cpus": allowed,
             "usage_us": used,
@@ -199,9 +199,9 @@ def _memory(path: str, before: Counters, after: Counters, seconds: float) -> Row
         errors=ooms,
         saturated=bool(hits),
         notes=[
-            f"{ooms} times out of memory" if ooms else None,
-            None if psi is None else f"PSI {100 * psi:.0f}%",
-            f"limit {size(limit)}",
+            f"out of memory: {ooms}" if ooms else None,
+            f"PSI {100 * psi:.0f}%" if psi and psi >= 0.01 else None,
+            f"of {size(limit)}",
         ],
         values={
             "limit_bytes": limit,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 
 from ..cpu import thermal
+from ..kernel import sysfs
 from .row import Row, growth, lines, ratio, stall
 
 TYPE_CHECKING = False
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["WAITING", "STOLEN", "Cpus", "Reading"]
 
-WAITING = 0.25  # share of the time for which a task waits, or waiting tasks for each CPU
+# Share of the time for which a task waits, or waiting tasks for each CPU; while a CPU has no time
+# left, since tasks of a throttled cgroup wait, too, beside idle CPUs.
+WAITING = 0.25
 STOLEN = 0.1  # share of the time
-_BUSIEST = 0.95  # a single CPU from this utilization on is named
+_BUSIEST = 0.9  # the utilization from which a single CPU has no time left, and is named
 _TICKS = "user nice system idle iowait irq softirq steal".split()  # guest time is in user
 # Machine check exceptions, interrupts at a threshold of corrected errors, deferred errors.
 _MACHINE_CHECKS = ("MCE", "THR", "DFR")
@@ -48,7 +51,7 @@ class Cpus:
         self.missing: list[str] = []
 
     def read(self) -> Reading:
-        """The counters now."""
+        """The counters now.  Raises OSError without /proc/stat."""
         found, self.missing = Reading(), []
         self._read_stat(found)
         self._add(found, _run_delay(), "no /proc/schedstat: SAT of cpu is the run queue at the end")
@@ -67,7 +70,7 @@ class Cpus:
 
     @staticmethod
     def _read_stat(found: Reading) -> None:
-        for line in lines("/proc/stat"):
+        for line in sysfs.read("/proc/stat").splitlines():
             name, *words = line.split()
             if name == "procs_running":
                 found.counters["running"] = int(words[0])
@@ -92,13 +95,16 @@ class Cpus:
         if waiting is None and "running" in new:
             waiting = max(0, new["running"] - 1 - cpus)  # this process runs, too
         psi = ratio(growth(old, new, "psi_some_us"), seconds * 1e6)
-        crowded = psi if psi is not None else ratio(waiting, cpus)
+        crowded = (psi if psi is not None else ratio(waiting, cpus)) or 0
         stolen = ratio(ticks["steal"], total)
         checks = growth(old, new, "machine_checks")
         throttled = _throttled(before, after)
         known = [count for count in (checks, throttled) if count is not None]
+        busiest, share = _busiest(before, after)
         values: dict[str, object] = {
             "cpus": cpus,
+            "busiest_cpu": busiest,
+            "busiest_util_ratio": share,
             "running_tasks": new.get("running"),
             "run_delay_ns": growth(old, new, "run_delay_ns"),
             "psi_some_ratio": psi,
@@ -109,13 +115,13 @@ class Cpus:
             "slowed_cpus": after.slowed,
         }
         notes = [
-            f"{checks} machine checks" if checks else None,
-            f"throttled {throttled} times" if throttled else None,
-            f"cooling slows {after.slowed} CPUs" if after.slowed else None,
+            f"machine checks: {checks}" if checks else None,
+            f"throttled: {throttled}" if throttled else None,
+            f"CPUs slowed by cooling: {after.slowed}" if after.slowed else None,
             f"steal {100 * stolen:.0f}%" if stolen and stolen >= 0.01 else None,
             None if psi is None else f"PSI {100 * psi:.0f}%",
-            _busiest(before, after, values),
-            f"{cpus} CPUs",
+            f"CPU {busiest} {100 * share:.0f}%" if share >= _BUSIEST else None,
+            f"CPUs: {cpus}",
         ]
         row = Row(
             "cpu",
@@ -124,25 +130,21 @@ class Cpus:
             unit="tasks",
             errors=sum(known) if known else None,
             erroneous=any(known) or after.slowed > 0,
-            saturated=(crowded or 0) >= WAITING or (stolen or 0) >= STOLEN,
+            saturated=crowded >= WAITING and share >= _BUSIEST or (stolen or 0) >= STOLEN,
             notes=notes,
             values=values,
         )
         return [row]
 
 
-def _busiest(before: Reading, after: Reading, values: dict[str, object]) -> str | None:
-    """A note that names the busiest CPU if it has no time left; adds it to the values."""
+def _busiest(before: Reading, after: Reading) -> tuple[int | None, float]:
+    """The CPU with the highest utilization, and that."""
     shares = {}
     for cpu, new in after.busy.items():
         old = before.busy.get(cpu, {})
         shares[cpu] = ratio(growth(old, new, "busy"), growth(old, new, "total")) or 0.0
     busiest = max(shares, key=lambda cpu: shares[cpu], default=None)
-    values["busiest_cpu"] = busiest
-    values["busiest_util_ratio"] = None if busiest is None else shares[busiest]
-    if busiest is None or shares[busiest] < _BUSIEST:
-        return None
-    return f"CPU {busiest} {100 * shares[busiest]:.0f}%"
+    return busiest, 0.0 if busiest is None else shares[busiest]
 
 
 def _throttled(before: Reading, after: Reading) -> int | None:

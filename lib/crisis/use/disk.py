@@ -124,8 +124,8 @@ def _row(name: str, before: Reading, after: Reading, seconds: float) -> Row:
     moved = (change.get("read_sectors", 0) + change.get("write_sectors", 0)) * _SECTOR
     notes = [
         after.state if offline else None,
-        f"{after.degraded} disks missing" if after.degraded else None,
-        f"{ext4} ext4 errors" if ext4 else None,
+        f"missing disks: {after.degraded}" if after.degraded else None,
+        f"ext4 errors: {ext4}" if ext4 else None,
         f"none of {stuck} requests completed" if stuck else None,
         None if wait is None else f"await {wait:.1f} ms",
         _rates(change, seconds) if ios else None,

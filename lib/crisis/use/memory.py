@@ -82,14 +82,14 @@ def _memory(before: Counters, after: Counters, seconds: float) -> Row:
     errors = growth(before, after, "oom_kill", "ecc_corrected", "ecc_uncorrected")
     oom = after.get("oom_kill")
     notes = [
-        f"{uncorrected} uncorrected ECC errors" if uncorrected else None,
+        f"uncorrected ECC errors: {uncorrected}" if uncorrected else None,
         f"{size(corrupted)} corrupted" if corrupted else None,
-        f"{corrected} corrected ECC errors" if corrected else None,
-        f"{kills} OOM kills" if kills else None,
+        f"corrected ECC errors: {corrected}" if corrected else None,
+        f"OOM kills: {kills}" if kills else None,
         f"direct reclaim {_rate(direct, seconds)}" if direct else None,
         f"PSI {100 * psi:.0f}%" if psi and psi >= 0.01 else None,
         None if available is None else f"{size(available)} available",
-        f"{oom} OOM kills since boot" if oom else None,
+        f"OOM kills since boot: {oom}" if oom and not kills else None,
     ]
     return Row(
         "memory",

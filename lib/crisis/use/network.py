@@ -52,7 +52,7 @@ class Interfaces:
         try:
             self._observer = observer.Observer(None, lambda link: True, {}, False)
         except (Error, OSError) as exc:
-            self.missing.append(f"interfaces: {exc}")
+            self.missing.append(str(exc))
 
     def read(self) -> observer.Snapshot | None:
         """The counters now."""
@@ -61,7 +61,7 @@ class Interfaces:
         try:
             return self._observer.read()
         except (Error, OSError) as exc:
-            self.missing.append(f"interfaces: {exc}")
+            self.missing.append(str(exc))
             return None
 
     def rows(
@@ -69,7 +69,8 @@ class Interfaces:
     ) -> list[Row]:
         """The rows; one without values where the interfaces cannot be read."""
         if before is None or after is None:
-            return [Row("interface", unit="packets/s", notes=self.missing)]
+            notes = [text.partition(". ")[0] for text in self.missing]
+            return [Row("interface", unit="packets/s", notes=notes)]
         old = before.samples
         found = [one for one in observer.Report(before, after).rows if one.link.up or one.used]
         known = {(0, index) for _, index in old}
@@ -84,10 +85,10 @@ def _interface(one: Traffic) -> Row:
     down = one.link.up and one.link.state in ("down", "lowerlayerdown")
     notes = ["no carrier" if down else None]
     for count, what in (
-        (one.change("queue_drops"), "dropped by qdisc"),
-        (one.change("rx_missed_errors"), "missed"),
+        (one.change("queue_drops"), "qdisc drops"),
+        (one.change("rx_missed_errors"), "ring overflows"),
     ):
-        notes.append(f"{count} {what}" if count else None)
+        notes.append(f"{what}: {count}" if count else None)
     if one.packets:
         received, sent = (one.rate(way + "_bytes") or 0 for way in ("rx", "tx"))
         notes.append(f"in {size(int(received))}/s, out {size(int(sent))}/s")
@@ -163,7 +164,7 @@ class Stack:
             saturation=per_second(dropped, seconds),
             unit="packets/s",
             saturated=bool(dropped),
-            notes=[f"{squeezed} times out of budget" if squeezed else None],
+            notes=[f"out of budget: {squeezed}" if squeezed else None],
             values={"dropped_packets": dropped, "squeezed": squeezed},
         )
         activity = Activity(None, before, after, seconds)
@@ -171,16 +172,15 @@ class Stack:
 
 
 def _tcp(activity: Activity, after: Counters, seconds: float) -> Row:
-    again, sent = activity.change("Tcp.RetransSegs"), activity.change("Tcp.OutSegs")
-    # A segment with both old and new data is in both counters, one with old data in RetransSegs.
-    share = None if again is None or sent is None else ratio(again, again + sent) or 0.0
+    again, percent = activity.change("Tcp.RetransSegs"), activity.retransmitted
+    share = None if percent is None else percent / 100
     drops = activity.change("TcpExt.ListenDrops")
     util = ratio(after.get("tcp_mem"), after.get("tcp_mem_limit"))
     many = (per_second(again, seconds) or 0) >= SEGMENTS and (share or 0) >= RETRANSMITTED
     notes = [
-        f"{drops} connections dropped" if drops else None,
-        None if not share else f"{100 * share:.2f}% retransmitted",
-        f"{after['tcp_inuse']} sockets" if "tcp_inuse" in after else None,
+        f"connections dropped: {drops}" if drops else None,
+        None if not share else f"retransmitted: {100 * share:.2f}%",
+        f"sockets: {after['tcp_inuse']}" if "tcp_inuse" in after else None,
     ]
     return Row(
         "tcp",
@@ -213,7 +213,7 @@ def _udp(activity: Activity, seconds: float) -> Row:
         unit="datagrams/s",
         errors=activity.change("Udp.InCsumErrors"),
         saturated=any(known),
-        notes=[f"{received} dropped, receive buffer full" if received else None],
+        notes=[f"receive buffers full: {received}" if received else None],
         values=_changes(activity, _UDP + _UDP_MORE),
     )
 
