@@ -174,6 +174,13 @@ def test_install_renames_commands_and_pages_together(tmp_path):
         assert shown.returncode == 0 and shown.stdout.startswith(new + " ")
         page = (tmp_path / "usr/share/man" / ("man" + section) / (f"{new}.{section}")).read_text()
         assert page.splitlines()[2].replace("\\-", "-").startswith(new + " - ")
+        # "use" is a word of most pages, too, and PSI none of a command.
+        named = [line for line in page.splitlines() if "x-use" in line]
+        if name == "use":
+            assert {".B x-use-y", "$ x-use-y 2 1"} <= set(named) and "(the USE method)" in page
+        else:
+            assert all(re.match(r"\.BR? x-use-y", line) for line in named)
+        assert "x-PSI" not in page or page.startswith(".TH x-PSI-y ")
     subprocess.check_call(
         [
             "make",
