@@ -15,6 +15,7 @@ import pytest
 from crisis.kernel import cgroup as cgroups
 from helpers import (
     HOG,
+    ROOT,
     SLOW,
     as_nobody,
     fails_to_write,
@@ -389,6 +390,34 @@ def test_a_busy_disk(loop_device):
     assert set(marks(found)) <= before | {("disk", name), ("cpu", None)}
 
 
+@pytest.mark.guest
+def test_interfaces_are_those_of_pyroute2(network):
+    """Names, states, counters and queues, while nothing is sent."""
+    code = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from crisis.net import link, rtnl
+links = link.Links()
+for samples in rtnl.samples(), links.read():
+    print([(index, one.link.name, one.link.up, one.link.state, one.link.loopback,
+            one.link.ethernet, one.counters,
+            one.queue and (one.queue.packets, one.queue.bytes, one.queue.drops))
+           for index, one in sorted(samples.items())])
+"""
+    with started(FLOOD, "va", ".1", wrap=network):
+        time.sleep(0.2)
+    result = subprocess.run(
+        [*network, "/usr/bin/python3", "-c", code, os.path.join(ROOT, "lib")],
+        capture_output=True,
+        text=True,
+    )
+    if "No module named" in result.stderr:
+        pytest.skip(result.stderr.strip().splitlines()[-1])
+    assert result.returncode == 0, result.stderr
+    ours, theirs = result.stdout.splitlines()
+    assert ours == theirs and "'va', True, 'up', False, True" in ours
+
+
 def sysstat(*words):
     """A command of sysstat that reports on five seconds."""
     if shutil.which(words[0]) is None:
@@ -436,8 +465,8 @@ def test_figures_of_sar_vmstat_and_iostat(loop_device):
 def test_in_a_container(tmp_path):
     """In namespaces of its own, without privileges over the machine, it shows what there is."""
     script = (
-        "ip link set lo up; mount -t proc proc /proc && mount -t tmpfs none /sys/fs/cgroup; mount -t cgroup2 none "
-        '/sys/fs/cgroup; exec "$@"'
+        "ip link set lo up; mount -t proc proc /proc; mount -t tmpfs none /sys/fs/cgroup; "
+        'mount -t cgroup2 none /sys/fs/cgroup; exec "$@"'
     )
     enter = ["unshare", "-mCpnif", "sh", "-c", script, "sh"]
     result = subprocess.run([*enter, tool("use"), "-v", ".2", "1"], capture_output=True, text=True)

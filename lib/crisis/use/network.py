@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 
-from ..errors import Error
-from ..net import link, observer
+from ..net import link, rtnl
 from ..net.protocols import Activity, Protocols
+from ..net.traffic import Traffic
 from ..table import size
 from .row import Row, contents, growth, lines, per_second, ratio
 
@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ..net.traffic import Traffic
+    from ..net.link import Sample
     from .row import Counters
 
 __all__ = ["DROPPED", "RETRANSMITTED", "SEGMENTS", "Conntrack", "Interfaces", "Stack"]
@@ -48,38 +48,43 @@ class Interfaces:
 
     def __init__(self) -> None:
         self.missing: list[str] = []
-        self._observer: observer.Observer | None = None
-        try:
-            self._observer = observer.Observer(None, lambda link: True, {}, False)
-        except (Error, OSError) as exc:
-            self.missing.append(str(exc))
 
-    def read(self) -> observer.Snapshot | None:
-        """The counters now."""
-        if self._observer is None:
-            return None
+    def read(self) -> dict[int, Sample] | None:
+        """The interfaces now, by their index; None where they cannot be read."""
         try:
-            return self._observer.read()
-        except (Error, OSError) as exc:
-            self.missing.append(str(exc))
+            found = rtnl.samples()
+        except OSError as exc:  # a sandbox
+            self.missing = [f"no rtnetlink: {exc.strerror}"]
             return None
+        for sample in found.values():
+            if _has_device(sample.link.name):
+                sample.link.speed, sample.link.full = _speed(sample.link.name)
+        return found
 
     def rows(
-        self, before: observer.Snapshot | None, after: observer.Snapshot | None, seconds: float
+        self, before: dict[int, Sample] | None, after: dict[int, Sample] | None, seconds: float
     ) -> list[Row]:
         """The rows; one without values where the interfaces cannot be read."""
         if before is None or after is None:
-            notes = [text.partition(". ")[0] for text in self.missing]
-            return [Row("interface", unit="packets/s", notes=notes)]
-        old = before.samples
-        found = [one for one in observer.Report(before, after).rows if one.link.up or one.used]
-        known = {(0, index) for _, index in old}
-        return [_interface(one) for one in found if (0, one.link.index) in known]
+            return [Row("interface", unit="packets/s", notes=self.missing)]
+        found = [
+            Traffic(before[index], after[index], seconds)
+            for index in sorted(after)
+            if index in before
+        ]
+        return [_interface(one) for one in found if one.link.up or one.used]
+
+
+def _speed(name: str) -> tuple[int | None, bool | None]:
+    """(Mbit/s, full duplex) as the driver has it; None where it does not know."""
+    speed = contents(f"{_CLASS}/{name}/speed") or ""
+    full = {"full": True, "half": False}.get(contents(f"{_CLASS}/{name}/duplex") or "")
+    return int(speed) if speed.isdigit() and int(speed) else None, full  # -1: unknown
 
 
 def _interface(one: Traffic) -> Row:
     name = one.link.name
-    util = one.wire_util if not one.link.loopback and _has_device(name) else None
+    util = one.wire_util
     lost, ignored = _sum(one, _LOST), one.change("rx_dropped") or 0
     errors = _sum(one, ("rx_errors", "tx_errors"))
     down = one.link.up and one.link.state in ("down", "lowerlayerdown")
@@ -92,8 +97,8 @@ def _interface(one: Traffic) -> Row:
     if one.packets:
         received, sent = (one.rate(way + "_bytes") or 0 for way in ("rx", "tx"))
         notes.append(f"in {size(int(received))}/s, out {size(int(sent))}/s")
-    speed, record = one.link.speed if util is not None else None, one.record()
-    notes.append(f"{speed} Mbit/s" if speed else None)
+    notes.append(f"{one.link.speed} Mbit/s" if one.link.speed else None)
+    record = one.record()
     return Row(
         "interface",
         name,
