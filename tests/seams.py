@@ -977,6 +977,79 @@ def pmcarch(world, module, data):
 cpucache = icache = tlbstat = resstalls = pmcarch
 
 
+def tiptop(world, module, data):
+    """data: {"tasks": {TID: {"cpu": its share of a CPU, "speed": how its rates differ, "until":
+    seconds when it ends, "user": false for one that is in the kernel only}}, "rates": {counter:
+    events a second on a CPU}, "pmus": {type: share of the time on its CPUs}, "not_permitted":
+    [TID], "files": limit of open files, and as for pmcarch}.
+    """
+    import errno
+
+    from crisis.kernel import rlimit
+    from crisis.perf import group
+    from crisis.pmu import tasks
+
+    real, names, opened = tasks.plan, {}, []
+
+    def plan(*arguments, **options):
+        plans, unknown = real(*arguments, **options)
+        for one in plans:
+            flat = [event for cluster in one.clusters for event in cluster]
+            for counter, parts in one.parts.items():
+                for index, _ in parts:
+                    names[flat[index].type, flat[index].config] = counter, 1 / len(parts), one
+        return plans, unknown
+
+    class Group:
+        def __init__(self, events, pid=-1, cpu=-1, bits=0, flags=0):
+            self.fds, self.whole_cpu, self.pid = [], False, pid
+            self.found = [names[event.type, event.config] for event in events]
+            if any(counter in data.get("refused", ()) for counter, _, _ in self.found):
+                raise OSError(errno.ENOENT, "No such event")
+            if len(self.found) > data.get("most", 100):
+                raise OSError(errno.EINVAL, "Invalid argument")
+            if pid in data.get("not_permitted", ()):
+                raise OSError(errno.EACCES, "Permission denied")
+            if pid and len(opened) + len(self.found) > data.get("files", 10**6):
+                raise OSError(errno.EMFILE, "Too many open files")
+            self.fds, self.last = list(self.found), (1,) * (2 + len(self.found))
+            if pid:
+                opened.extend(self.fds)
+
+        def enable(self):
+            self.begin = world.now
+
+        def read(self):
+            if not self.pid:  # layout() looks whether it counts
+                return self.last
+            task = data["tasks"][str(self.pid)]
+            end = min(world.seconds(), task.get("until", 1e9))
+            begin = (self.begin - world.now) / 1e9 + world.seconds()
+            ns = round(max(end - begin, 0) * task["cpu"] * 1e9)
+            share = data.get("pmus", {}).get(str(self._type()), 1) * data.get("running", 1)
+            speed = task.get("speed", 1) if task.get("user", True) else 0
+            counts = [
+                round(data["rates"][counter] * part * speed * ns * share / 1e9)
+                for counter, part, _ in self.found
+            ]
+            return (ns, round(ns * share), *counts)
+
+        def _type(self):
+            from crisis.perf.event_source import pmu_type
+
+            return pmu_type(self.found[0][2].pmu)
+
+        def close(self):
+            if self.pid:
+                del opened[: len(self.fds)]
+            self.fds = []
+
+    for name in "__init__", "enable", "read", "close", "_type":
+        setattr(group.Group, name, getattr(Group, name))
+    rlimit.most_open_files = lambda: data.get("files", 20000)
+    tasks.plan = plan
+
+
 class Pages:
     """The page cache: of each file in the working directory a letter for each page.
 

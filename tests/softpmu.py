@@ -17,7 +17,7 @@ sys.path.insert(0, os.path.join(ROOT, "lib"))
 from crisis import cli
 from crisis.kernel import sysfs  # noqa: E402
 from crisis.perf import event, group  # noqa: E402
-from crisis.pmu import session
+from crisis.pmu import session, tasks
 from crisis.pmu.plan import Plan
 
 # Counter: number of the software event (include/uapi/linux/perf_event.h).
@@ -32,6 +32,7 @@ STAND_INS = {
     "l1d_misses": 7,
     "l2_refs": 8,
     "l2_misses": 9,
+    "bus_cycles": 10,
 }
 
 
@@ -56,7 +57,7 @@ def main():
     command = {"__name__": "command", "__file__": path}
     with open(path) as f:
         exec(compile(f.read(), path, "exec"), command)
-    session.plan = plan
+    session.plan = tasks.plan = plan
     if "SOFTPMU_TARGETS" in os.environ:
         real, simulated = sysfs.online_cpus(), list(range(int(os.environ["SOFTPMU_TARGETS"])))
         sysfs.online_cpus = lambda root="/": simulated

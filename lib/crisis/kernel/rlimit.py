@@ -6,8 +6,9 @@ from __future__ import annotations
 import os
 
 from ..errors import Error
+from . import sysfs
 
-__all__ = ["raise_open_files"]
+__all__ = ["raise_open_files", "most_open_files"]
 
 
 def raise_open_files(descriptors: int, what: str) -> None:
@@ -32,3 +33,20 @@ def raise_open_files(descriptors: int, what: str) -> None:
         f"cannot open {descriptors} {what}: the limit of open files is {hard}. Raise it with "
         f"ulimit -Hn {needed}"
     )
+
+
+def most_open_files(root: str = "/") -> int:
+    """Raise RLIMIT_NOFILE as far as it can be; the limit then.
+
+    That is the hard limit, and with CAP_SYS_RESOURCE fs.nr_open.
+    """
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    for limit in max(hard, sysfs.number(root, "proc/sys/fs/nr_open") or 0), hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+            break
+        except (ValueError, OSError):
+            pass
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -246,13 +246,9 @@ class Counters:
 
         Raises NotPermitted, Unavailable (cgroup), Error (no such process), OSError.
         """
-        opened: list[OpenGroup] = []
-        self.open[key] = opened
         try:
-            for indices in self.groups:
-                opened.append(OpenGroup(self._group([self.events[i] for i in indices], pid, cpu)))
+            self.try_add(key, pid, cpu)
         except OSError as exc:
-            self.drop(key)
             if exc.errno == errno.ESRCH:
                 raise Error(f"no such process: {pid}") from None
             if self.flags & FLAG_PID_CGROUP and exc.errno in _NO_CGROUP:
@@ -261,6 +257,17 @@ class Counters:
                 ) from None
             system_wide = pid == -1 or bool(self.flags & FLAG_PID_CGROUP)
             raise refusal(exc, system_wide) or exc from None
+
+    def try_add(self, key: Key, pid: int, cpu: int) -> None:
+        """As add(), but with the error of perf_event_open(2).  Raises OSError."""
+        opened: list[OpenGroup] = []
+        self.open[key] = opened
+        try:
+            for indices in self.groups:
+                opened.append(OpenGroup(self._group([self.events[i] for i in indices], pid, cpu)))
+        except OSError:
+            self.drop(key)
+            raise
 
     def _group(self, events: Sequence[Event], pid: int, cpu: int) -> Group:
         """The Group of a target.

@@ -30,7 +30,16 @@ if TYPE_CHECKING:
 
     _Table = dict[str, tuple[tuple[Any, ...], ...]]
 
-__all__ = ["Code", "GENERIC", "RISCV", "SOURCES", "microarchitecture", "arm_core", "table"]
+__all__ = [
+    "Code",
+    "GENERIC",
+    "IN_NO_TABLE",
+    "RISCV",
+    "SOURCES",
+    "microarchitecture",
+    "arm_core",
+    "table",
+]
 
 
 class Code:
@@ -48,6 +57,7 @@ class Code:
 
 # Column: the arguments of Code, ..., whose counts are summed.
 GENERIC = {"cycles": 0, "instructions": 1, "branches": 4, "branch_misses": 5}  # PERF_COUNT_HW_*
+IN_NO_TABLE = {"bus_cycles": 6}  # the kernel's event on every CPU
 RISCV = "RISC-V SBI"
 _INTEL: _Table = {
     "cycles": ((0x3C, "CPU_CLK_UNHALTED.THREAD_P"),),

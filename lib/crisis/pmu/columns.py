@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .session import Session
     from .source import Label, Row
 
-__all__ = ["Column", "count", "ratio", "percent", "hit", "Printer"]
+__all__ = ["Column", "count", "ratio", "percent", "hit", "run_ratio", "Printer"]
 
 _HEADER_EVERY = 25  # the header stands above each row whose number is a multiple, as the classic's
 
@@ -94,7 +94,7 @@ def _shown(columns: Sequence[Column], session: Session) -> list[Column]:
     return [c for c in columns if not c.optional]
 
 
-def _run_ratio(row: Row) -> float | None:
+def run_ratio(row: Row) -> float | None:
     """The smallest share of the time that a counter of this row was counted.
 
     None when nothing was to be counted.
@@ -162,13 +162,13 @@ class Printer:
                 if value is not None and not column.key.endswith(("ratio", "ipc")):
                     value = round(value)
                 line[column.key] = value
-            line["run_ratio"] = _run_ratio(row)
+            line["run_ratio"] = run_ratio(row)
             parts.append(table.json_line(line))
         return "".join(parts)
 
     def _text(self, record: str, seconds: float, rows: Sequence[tuple[Label, Row]]) -> str:
         lines = []
-        shares = [_run_ratio(row) for _, row in rows]
+        shares = [run_ratio(row) for _, row in rows]
         if not self.with_run and any(share is not None and share < 0.995 for share in shares):
             self.with_run, self.headed = True, False
         if record == "total":

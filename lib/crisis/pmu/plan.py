@@ -89,14 +89,14 @@ class Plan:
         self.clusters: list[list[Event]] = []
         self.parts: dict[str, list[tuple[int, int]]] = {}
         self._size = 0
-        self._seen: dict[tuple[int, int], int] = {}
+        self._seen: dict[tuple[int, int, int], int] = {}
 
     def add(self, cluster: Iterable[tuple[str, list[tuple[Event, int]]]]) -> None:
         """cluster: [(counter, [(Event, divisor)])]: counters whose ratios are wanted."""
         members: list[Event] = []
         for counter, found in cluster:
             for event, divisor in found:
-                key = event.config, event.config1
+                key = event.type, event.config, event.config1
                 if key not in self._seen:  # two columns may share an event
                     self._seen[key] = self._size + len(members)
                     members.append(event)
@@ -160,9 +160,12 @@ class _CorePmu:
 
         hybrid: whether the machine has several core PMUs.
         """
-        if self.kind in (None, codes.RISCV) and counter in codes.GENERIC:
+        generic = codes.IN_NO_TABLE
+        if self.kind in (None, codes.RISCV):
+            generic = {**generic, **codes.GENERIC}
+        if counter in generic:
             # A hybrid kernel takes the PMU's type in the upper half (PERF_PMU_TYPE_SHIFT).
-            config = codes.GENERIC[counter] | (self.type << 32 if hybrid else 0)
+            config = generic[counter] | (self.type << 32 if hybrid else 0)
             return [(Event(TYPE_HARDWARE, config, name=counter), 1)]
         found = [
             (Event(self._code_type, code.code, code.config1, name=code.name), code.divisor)

@@ -24,7 +24,7 @@ from ..perf.event import (
 from ..perf.group import Group
 from . import codes
 from .plan import plan
-from .source import Source
+from .source import Affinity, Source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ class Session:
         for p in self.plans:
             if not p.clusters:
                 continue
-            with _Affinity(p.cpus):
+            with Affinity(p.cpus):
                 self.sources.append(
                     Source(
                         p,
@@ -358,23 +358,3 @@ def _threads(pid: int) -> list[int]:
         return sorted(int(tid) for tid in os.listdir(f"/proc/{pid}/task"))
     except FileNotFoundError:
         raise Error(f"no such process: {pid}") from None
-
-
-class _Affinity:
-    """Run on one of these CPUs meanwhile, so that a PMU that only they have can be tried."""
-
-    def __init__(self, cpus: Iterable[int] | None) -> None:
-        self.cpus = cpus
-        self.before: set[int] = set()
-
-    def __enter__(self) -> None:
-        if self.cpus:
-            self.before = os.sched_getaffinity(0)
-            try:
-                os.sched_setaffinity(0, self.cpus)
-            except OSError:
-                pass
-
-    def __exit__(self, *exc: object) -> None:
-        if self.cpus:
-            os.sched_setaffinity(0, self.before)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+
 from ..perf.group import Counters, scaled
 
 TYPE_CHECKING = False
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     Count = tuple[Union[float, None], int, int]
     Row = dict[str, Count]
 
-__all__ = ["Source", "Sums"]
+__all__ = ["Affinity", "Source", "Sums"]
 
 
 class Source:
@@ -109,3 +111,23 @@ class Sums:
         if least is None:
             return amount, 0, 0
         return amount, least[0], least[1]
+
+
+class Affinity:
+    """Run on one of these CPUs meanwhile, so that a PMU that only they have can be tried."""
+
+    def __init__(self, cpus: Iterable[int] | None) -> None:
+        self.cpus = cpus
+        self.before: set[int] = set()
+
+    def __enter__(self) -> None:
+        if self.cpus:
+            self.before = os.sched_getaffinity(0)
+            try:
+                os.sched_setaffinity(0, self.cpus)
+            except OSError:
+                pass
+
+    def __exit__(self, *exc: object) -> None:
+        if self.cpus:
+            os.sched_setaffinity(0, self.before)

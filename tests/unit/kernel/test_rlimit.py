@@ -50,3 +50,34 @@ def test_a_limit_that_cannot_be_raised():
     assert result.stderr.startswith(
         "cannot open 300 counters: the limit of open files is 128. Raise it with ulimit -Hn 3"
     )
+
+
+MOST = """
+import os, resource, sys
+sys.path.insert(0, sys.argv[1])
+from crisis.kernel import rlimit
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 300))
+if sys.argv[2] == "drop" and os.geteuid() == 0:
+    os.setgroups([])
+    os.setresuid(65534, 65534, 65534)
+print(rlimit.most_open_files(), *resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+
+
+def most(who):
+    words = [sys.executable, "-c", MOST, os.path.join(ROOT, "lib"), who]
+    return subprocess.check_output(words, text=True).strip()
+
+
+def test_without_the_capability_the_limit_becomes_the_hard_one():
+    assert most("drop") == "300 300 300"
+
+
+def test_with_the_capability_the_limit_becomes_that_of_the_system():
+    with open("/proc/self/status") as f:
+        capabilities = int(f.read().partition("CapEff:\t")[2].split()[0], 16)
+    if not capabilities >> 24 & 1:
+        pytest.skip("without CAP_SYS_RESOURCE")
+    with open("/proc/sys/fs/nr_open") as f:
+        highest = int(f.read())
+    assert most("keep") == f"{highest} {highest} {highest}"
