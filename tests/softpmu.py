@@ -6,7 +6,7 @@ it, is real.
 
 SOFTPMU_GROUPS=2 makes two groups; SOFTPMU_TARGETS=512 opens each CPU's set as often as makes 512 in
 all; SOFTPMU_ONLINE names a file that stands for /sys/devices/system/cpu/online; SOFTPMU_UNKNOWN is
-a CPU without a table.
+a CPU without a table; with SOFTPMU_FAULTS, page faults stand for branch misses.
 """
 
 import os
@@ -53,6 +53,8 @@ def plan(clusters, root="/", shared_l3=True):
 
 def main():
     sys.argv[:] = sys.argv[1:]
+    if "SOFTPMU_FAULTS" in os.environ:
+        STAND_INS["branch_misses"] = 2
     path = os.path.join(ROOT, "bin", sys.argv[0])
     command = {"__name__": "command", "__file__": path}
     with open(path) as f:

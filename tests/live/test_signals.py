@@ -147,6 +147,7 @@ def calls(pid):
         ["cachestat", "--no-cache", ".1"],
         ["irqtime", "--no-cache", ".1"],
         ["pmcarch", ".1"],
+        ["tiptop", ".1"],
         ["showboost", ".1"],
         ["cpuhot", ".1"],
         ["cputemp", ".1"],

@@ -44,6 +44,7 @@ _DEAD_PMU = (
     "got one. tsa shows where tasks spend their time"
 )
 _FULL = (errno.EMFILE, errno.ENFILE)
+_SPARE = 64  # descriptors that are left for other files
 _ROUNDS = 8  # readings in which each thread whose counters stand still is looked at once
 
 
@@ -271,8 +272,12 @@ class Tasks:
     @property
     def needed(self) -> int:
         """The limit of open files that would do for all threads that there are now."""
-        events = sum(len(source.counters.group_of) for source in self._sources)
-        return (len(self._key_of) + len(self._left_out)) * events + 64
+        return (len(self._key_of) + len(self._left_out)) * self._events + _SPARE
+
+    @property
+    def _events(self) -> int:
+        """How many descriptors a thread takes."""
+        return sum(len(source.counters.group_of) for source in self._sources)
 
     def read(self) -> Reading:
         """What was counted since the last reading, or since the start."""
@@ -379,12 +384,12 @@ class Tasks:
         self._left_out = {
             tid: why for tid, why in self._left_out.items() if tid in present and tid not in retried
         }
-        full = False
+        room = (self.limit - _SPARE) // self._events - len(self._key_of)
         for tid, pid in present.items():
             if tid in self._key_of or tid in self._left_out:
                 continue
-            why = "full" if full else self._open(tid, pid)
-            full = why == "full"
+            why = self._open(tid, pid) if room > 0 else "full"
+            room = 0 if why == "full" else room - (not why)
             if tid not in retried:
                 self._found += 1
             if why:
