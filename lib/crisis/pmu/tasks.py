@@ -110,7 +110,8 @@ class Row:
     cpu_ns: time that it ran.  system_ns: of it in the kernel, in clock ticks; None when it has
     ended.
     comm, cpu: its name, and the CPU that it ran on last.
-    counts: {counter: (count or None, enabled ns, running ns)}.  ended: it is no more.
+    counts: {counter: (count or None, enabled ns, running ns)} of cycles, instructions,
+    cache_misses, branch_misses and bus_cycles.  ended: it is no more.
     """
 
     __slots__ = "pid", "tid", "threads", "cpu_ns", "system_ns", "comm", "cpu", "counts", "ended"
@@ -160,7 +161,11 @@ class _Source:
 
     def __init__(self, plan_: Plan, bits: int, moving: bool) -> None:
         """moving: threads move between this PMU's CPUs and another's."""
-        self.parts, self.moving = plan_.parts, moving
+        self.moving = moving
+        self.parts = {
+            "cache_misses" if counter in MISSES else counter: parts
+            for counter, parts in plan_.parts.items()
+        }
         with Affinity(plan_.cpus if moving else None):
             self.counters = Counters(plan_.clusters, {}, bits, probe={"bits": bits})
 
@@ -265,7 +270,7 @@ class Tasks:
             one.pmu: [source.counters.events[i].name for i in sorted(source.counters.refused)]
             for one, source in zip(plans, sources)
         }
-        counted = {counter for source in sources for counter in source.parts}
+        counted = {counter for one in plans for counter in one.parts}
         self.misses = next((name for name in MISSES if name in counted), None)
         return sources
 
