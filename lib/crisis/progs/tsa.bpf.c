@@ -25,6 +25,7 @@
 #define FUTEX_WAIT_BITSET 9
 #define FUTEX_LOCK_PI2 13
 #define FUTEX_COMMAND 0x7f
+#define FUTEX_PRIVATE 0x80
 #define FUTEX_CLOCK_REALTIME 0x100
 #define FUTEX_WAITERS 0x80000000
 
@@ -138,7 +139,7 @@ static __always_inline u32 futex_state(u32 op, u32 value)
 		if (value == 2 || (value & FUTEX_WAITERS && value != ~0U))
 			return STATE_LOCK;
 	}
-	return STATE_CONDITION;
+	return op & FUTEX_PRIVATE ? STATE_CONDITION : STATE_SHARED;
 }
 
 /*
@@ -236,8 +237,10 @@ static __always_inline void enter(struct thread *t, u32 tid, u32 state, u64 now)
 	u64 ns = now > t->since ? now - t->since : 0;
 	u32 was = t->state;
 
-	if (was == STATE_CONDITION)
+	if (was == STATE_CONDITION || was == STATE_SHARED)
 		was = ns < PARAM(idle_after) ? STATE_LOCK : STATE_IDLE;
+	else if (was == STATE_TIMEOUT)
+		was = ns < PARAM(idle_after) / 10 ? STATE_LOCK : STATE_IDLE;
 	if (PARAM(calls) && was >= STATE_DISK && was <= STATE_OTHER)
 		count_call(t, tid, was, ns);
 	barrier_var(was);
@@ -323,10 +326,16 @@ int on_wakeup(u64 *ctx)
 		return 0;
 	tid = LOAD(p, pid);
 	t = threads.lookup(&tid);
-	if (!t)
+	if (!t) {
 		add(p, tid, STATE_RUNQ, NO_CALL, bpf_ktime_get_ns());
-	else if (t->state > STATE_RUNQ) /* else it was woken before it had left its CPU */
-		enter(t, tid, STATE_RUNQ, bpf_ktime_get_ns());
+		return 0;
+	}
+	if (t->state <= STATE_RUNQ) /* it was woken before it had left its CPU */
+		return 0;
+	/* A private futex is woken by a thread of the process, or else by a timer. */
+	if (t->state == STATE_CONDITION && bpf_get_current_pid_tgid() >> 32 != t->tgid)
+		t->state = STATE_TIMEOUT;
+	enter(t, tid, STATE_RUNQ, bpf_ktime_get_ns());
 	return 0;
 }
 
@@ -355,7 +364,7 @@ int on_task(u64 *ctx)
 	if (!LOAD(p, on_cpu)) {
 		state = LOAD(p, STATE) ? sleep_state(p, &call) : STATE_RUNQ;
 		/* How long it has waited so far is not known: not just now. */
-		if (state == STATE_CONDITION)
+		if (state == STATE_CONDITION || state == STATE_SHARED)
 			state = STATE_IDLE;
 	}
 	add(p, tid, state, call, now);

@@ -7,6 +7,8 @@ the call's arguments, which progs/tsa.bpf.c and `sampled_states` take.
 
 from __future__ import annotations
 
+import stat
+
 from ..kernel import call_numbers
 
 __all__ = [
@@ -16,13 +18,17 @@ __all__ = [
     "TRACED",
     "call_classes",
     "class_table",
+    "file_class",
+    "futex_class",
+    "ioctl_class",
     "number_of",
 ]
 
 # What is shown; the first two are the time on a CPU.
 STATES = ("user", "sys", "runq", "disk", "swap", "net", "lock", "sleep", "idle", "other")
-# What a program tells apart: condition is LOCK or IDLE, which is decided when the wait has ended.
-TRACED = ("cpu", *STATES[2:], "condition", "gone")
+# What the program tells apart.  A wait for a semaphore or condition variable, of a process or in
+# shared memory, becomes LOCK or IDLE when it ends, as does one that ended by a timer.
+TRACED = ("cpu", *STATES[2:], "condition", "shared", "timeout", "gone")
 CLASSES = (*TRACED, "read", "write", "futex", "ioctl")
 ACTIONABLE = ("runq", "disk", "swap", "lock")  # what the rows are ordered by
 
@@ -32,7 +38,7 @@ _INTERRUPTIBLE = {
     "write": "write writev pwrite64 pwritev pwritev2 sendfile sendfile64 vmsplice",
     "futex": "futex futex_time64",
     "ioctl": "ioctl",
-    "condition": "futex_wait futex_waitv",
+    "shared": "futex_wait futex_waitv",
     "lock": "flock fcntl fcntl64 semop semtimedop semtimedop_time64",
     "sleep": "nanosleep clock_nanosleep clock_nanosleep_time64",
     "net": "connect recv recvfrom recvmsg recvmmsg recvmmsg_time64 send sendto sendmsg sendmmsg"
@@ -78,3 +84,35 @@ def class_table(machine: str | None = None) -> list[int]:
         for number in known.get(call, ()):
             table[number] = number_of(interruptible) | number_of(any_other) << 8
     return table
+
+
+# The decisions that progs/tsa.bpf.c takes, for /proc/PID/syscall.
+
+
+def file_class(mode: int, reads: bool) -> str:
+    """The class of a wait for a file.  mode: its st_mode, without a type for eventfd and others."""
+    kind = stat.S_IFMT(mode)
+    if kind == stat.S_IFSOCK:
+        return "net"
+    return "idle" if reads and kind in (0, stat.S_IFIFO, stat.S_IFCHR) else "other"
+
+
+def futex_class(operation: int, value: int) -> str:
+    """The class of a wait in futex(2), by its second and third argument.
+
+    See futex_state() in progs/tsa.bpf.c.
+    """
+    operation, value = operation & 0xFFFFFFFF, value & 0xFFFFFFFF
+    command = operation & 0x7F
+    if command in (6, 13):  # FUTEX_LOCK_PI, FUTEX_LOCK_PI2
+        return "lock"
+    # FUTEX_WAIT; FUTEX_WAIT_BITSET without FUTEX_CLOCK_REALTIME
+    plain = command == 0 or command == 9 and not operation & 0x100
+    if plain and (value == 2 or value & 0x80000000 and value != 0xFFFFFFFF):
+        return "lock"
+    return "condition" if operation & 0x80 else "shared"
+
+
+def ioctl_class(request: int) -> str:
+    """The class of a wait in ioctl(2): a virtual CPU without work waits in KVM_RUN."""
+    return "idle" if request & 0xFFFFFFFF == 0xAE80 else "other"

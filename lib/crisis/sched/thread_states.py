@@ -10,6 +10,7 @@ import time
 
 from .. import bpf, cli, table
 from ..bpf import task
+from ..errors import Unavailable
 from ..kernel import call_numbers, proc
 from . import states
 from .state_sums import Sum, difference, split_cpu
@@ -17,11 +18,14 @@ from .state_sums import Sum, difference, split_cpu
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
-    from typing import Any
+    from typing import Any, Union
 
+    from .state_samples import Sampler
     from .state_sums import Calls
 
-__all__ = ["LOSSES", "SOURCES", "Observer", "Tracer", "observe"]
+    Observer = Union["Tracer", Sampler]
+
+__all__ = ["LOSSES", "SOURCES", "Tracer", "observe"]
 
 _BUCKETS = 16  # of struct thread: a power of 2 that all traced states fit in
 _COUNTERS = ("threads_full", "calls_full")
@@ -58,15 +62,11 @@ SOURCES = {
             "HAVE_IN_MEMSTALL": ("task_struct.in_memstall", "5.7"),
             "HAVE_BPF_FUNC_TASK_PT_REGS": ("BPF_FUNC_task_pt_regs", "5.15"),
         },
-        (
-            "bpf_iter__task.task",
-            "task_struct.in_iowait",
-            ("pt_regs.orig_ax", "pt_regs.syscallno"),
-        ),
+        ("bpf_iter__task.task", "task_struct.in_iowait", ("pt_regs.orig_ax", "pt_regs.syscallno")),
         task.CONSTANTS,
     )
 }
-_CONDITION, _GONE = states.TRACED.index("condition"), states.TRACED.index("gone")
+_CONDITION, _SHARED, _GONE = map(states.TRACED.index, ("condition", "shared", "gone"))
 _LOCK, _IDLE, _SWAP = (states.STATES.index(name) for name in ("lock", "idle", "swap"))
 _CALLS = 16384  # entries of the map
 _SEEN = 8  # bytes of the first member of struct thread, which the iterator alone writes
@@ -182,7 +182,7 @@ class Tracer:
         cpu, *others = record.ns[:_CONDITION]
         ns = [cpu, 0, *others]
         state, present = record.state, max(at - record.since, 0)
-        if state == _CONDITION:
+        if state in (_CONDITION, _SHARED):
             ns[_LOCK if present < self._idle_after else _IDLE] += present
         elif state != _GONE:
             ns[state + 1 if state else 0] += present
@@ -227,5 +227,18 @@ def _unnamed(number: int) -> str:
     return f"{'compat_' if compat else ''}syscall_{number}"
 
 
-def observe(args: Namespace) -> Tracer:
-    return Tracer(args)
+def observe(args: Namespace) -> Observer:
+    """What measures, by args.source: a Tracer, or a Sampler where this kernel has none.
+
+    Raises what both raise.
+    """
+    from .state_samples import Sampler
+
+    if args.source != Sampler.source:
+        try:
+            return Tracer(args)
+        except Unavailable as exc:
+            if args.source:
+                raise
+            cli.note(f"/proc is sampled: {exc}")
+    return Sampler(args)
