@@ -493,6 +493,72 @@ def runqslower(world, module, data):
     program = Program(world, module, maps, losses(data))
 
 
+def tsa(world, module, data):
+    """data: {"readings": [{"at", "threads": [{"tid", "pid", "comm", "kernel", "state", "since":
+    seconds, "call", "utime_ms", "stime_ms", and STATE_ms for each state that has ended}]}], "calls":
+    [{"at", "pid", "tid", "call" or "number", "state", "count", "ms"}], "losses": [...]}."""
+    if data is None:
+        return
+    from crisis.kernel import call_numbers
+    from crisis.sched import states
+
+    given = set()
+
+    def fill(bank):
+        for i, entry in enumerate(data["calls"]):
+            if entry["at"] > world.seconds() or i in given:
+                continue
+            given.add(i)
+            number = entry.get("number")
+            if number is None:
+                number = call_numbers.numbers("x86_64")[entry["call"]][0]
+            maps["calls"].update(
+                struct.pack(
+                    "=IIiII",
+                    entry["pid"],
+                    entry["tid"] if program.params["by_thread"] else 0,
+                    number,
+                    states.TRACED.index(entry["state"]),
+                    bank,
+                ),
+                struct.pack("=QQ", entry["count"], int(entry["ms"] * 1e6)),
+            )
+
+    def iterate(function, target):
+        assert (function, target) == ("on_task", "task")
+        reading = [one for one in data["readings"] if one["at"] <= world.seconds()][-1]
+        for entry in reading["threads"]:
+            ns = [int(entry.get(f"{state}_ms", 0) * 1e6) for state in states.TRACED]
+            maps["threads"].update(
+                struct.pack("=I", entry["tid"]),
+                struct.pack(
+                    "=QQQQIIiI16s16Q",
+                    world.now,
+                    world_ns(entry["since"]),
+                    int(entry.get("utime_ms", 0) * 1e6),
+                    int(entry.get("stime_ms", 0) * 1e6),
+                    entry["pid"],
+                    states.TRACED.index(entry["state"]),
+                    -1,
+                    entry.get("kernel", False),
+                    text(entry["comm"]),
+                    *ns,
+                    *[0] * (16 - len(ns)),
+                ),
+            )
+        return b""
+
+    call_numbers.names.__defaults__ = ("x86_64",)
+    maps = {
+        "bank": Bank(fill),
+        "threads": FakeMap("threads"),
+        "calls": FakeMap("calls"),
+        "classes": FakeMap("classes"),
+    }
+    program = Program(world, module, maps, losses(data))
+    program.iterate = iterate
+
+
 def drsnoop(world, module, data):
     """data: {"reclaims": [{"at" (of its end), "kind", "comm", "pid", "tid", "uid", "ms",
     "reclaimed", "scanned", "free" (pages, or null), "order", "gfp", "cgroup", "kswapd", "stack"
