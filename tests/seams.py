@@ -495,8 +495,8 @@ def runqslower(world, module, data):
 
 def tsa(world, module, data):
     """data: {"readings": [{"at", "threads": [{"tid", "pid", "comm", "kernel", "state", "since":
-    seconds, "call", "utime_ms", "stime_ms", and STATE_ms for each state that has ended}]}], "calls":
-    [{"at", "pid", "tid", "call" or "number", "state", "count", "ms"}], "losses": [...]}."""
+    seconds, "utime_ms", "stime_ms", and STATE_ms of each state that has ended}]}], "calls": [{"at",
+    "pid", "tid", "call" or "number", "state", "count", "ms"}], "losses": [...]}."""
     if data is None:
         return
     from crisis.kernel import call_numbers
@@ -532,7 +532,7 @@ def tsa(world, module, data):
             maps["threads"].update(
                 struct.pack("=I", entry["tid"]),
                 struct.pack(
-                    "=QQQQIIiI16s16Q",
+                    "=QQQQIIiIQQiiQ16s16Q",
                     world.now,
                     world_ns(entry["since"]),
                     int(entry.get("utime_ms", 0) * 1e6),
@@ -541,6 +541,7 @@ def tsa(world, module, data):
                     states.TRACED.index(entry["state"]),
                     -1,
                     entry.get("kernel", False),
+                    *[0] * 5,
                     text(entry["comm"]),
                     *ns,
                     *[0] * (16 - len(ns)),

@@ -13,6 +13,7 @@
 		void *(*ringbuf_reserve)(unsigned long long size);                                 \
 		void (*ringbuf_submit)(void *record, unsigned long long flags);                    \
 		void (*ringbuf_discard)(void *record, unsigned long long flags);                   \
+		int (*get_stackid)(void *, unsigned long long flags);                              \
 		long (*ringbuf_output)(void *, unsigned long long size, unsigned long long flags); \
 	} name
 #define BPF_ARRAY(name, leaf_type, entries) LINT_MAP(name, int, leaf_type)

@@ -36,12 +36,16 @@
 #define S_IFCHR 0020000
 #define S_IFSOCK 0140000
 
+#define EEXIST 17
+
 #define NO_CALL (-1) /* the task did not enter the kernel by a system call */
 
 /*
  * A thread since it was first seen: the ns in each state, without the present one; the present
  * state, since when, and the system call that it waits in.  utime and stime are task_struct's, of
  * the last time that it left a CPU or the iterator visited it, at `seen`.
+ * For PARAM(stacks): when it last left a CPU, the mean ns between two such times, and of the present
+ * wait the stacks and for how many waits it stands; 0 if it has none.
  */
 struct thread {
 	u64 seen; /* first: what follows tells whether a record has changed */
@@ -49,6 +53,9 @@ struct thread {
 	u32 tgid, state;
 	s32 call;
 	u32 kernel;
+	u64 left, gap;
+	s32 kernel_stack, user_stack;
+	u64 weight;
 	char comm[16];
 	u64 ns[BUCKETS];
 };
@@ -64,10 +71,27 @@ struct call {
 	u64 count, ns;
 };
 
+struct stack {
+	u64 addresses[127]; /* PERF_MAX_STACK_DEPTH */
+};
+
+struct stack_key {
+	u32 tgid, state;
+	s32 kernel_stack, user_stack;
+	u32 bank;
+};
+
+/* The time of the waits that a stack stands for. */
+struct stack_time {
+	u64 ns;
+};
+
 BPF_HASH(threads, u32, struct thread, 1); /* by TID; user space removes those that have ended */
 BPF_ARRAY(classes, u32, CLASSES); /* by the number of a system call, see class_of() */
 BPF_ARRAY(bank, u32, 1);
 BPF_HASH(calls, struct call_key, struct call, 1);
+BPF_TABLE("stacktrace", int, struct stack, stacks, 1);
+BPF_HASH(stack_times, struct stack_key, struct stack_time, 1);
 
 #ifdef HAVE_BPF_FUNC_TASK_PT_REGS
 /* bpf_task_pt_regs(), Linux 5.15 */
@@ -231,6 +255,62 @@ static __always_inline void count_call(struct thread *t, u32 tid, u32 state, u64
 	__sync_fetch_and_add(&c->ns, ns);
 }
 
+/* A thread gets no more stacks than one in this time, on average. */
+#define STACK_PERIOD 1000000 /* ns */
+
+/*
+ * Take the stacks of a thread that leaves its CPU, of a random selection of the waits, each of
+ * which stands for as many as there were in STACK_PERIOD lately.
+ */
+static __always_inline void take_stacks(u64 *ctx, struct thread *t, u32 state, u64 now)
+{
+	u64 gap = now - t->left, weight;
+
+	if (t->left)
+		t->gap = t->gap - (t->gap >> 3) + (gap >> 3);
+	else
+		t->gap = STACK_PERIOD;
+	t->left = now;
+	if (!(PARAM(stacks) >> state & 1))
+		return;
+	weight = t->gap < STACK_PERIOD ? STACK_PERIOD / (t->gap | 1) : 1;
+	if (weight > 1 && bpf_get_prandom_u32() % (u32)weight)
+		return;
+	t->kernel_stack = stacks.get_stackid(ctx, 0);
+	t->user_stack = t->kernel ? -1 : stacks.get_stackid(ctx, BPF_F_USER_STACK);
+	if (t->kernel_stack == -EEXIST || t->user_stack == -EEXIST)
+		COUNT(stacks_full);
+	t->weight = weight;
+}
+
+static __always_inline void count_stacks(struct thread *t, u32 state, u64 ns)
+{
+	struct stack_key key = {
+		.tgid = t->tgid,
+		.state = state,
+		.kernel_stack = t->kernel_stack,
+		.user_stack = t->user_stack,
+	};
+	struct stack_time blank = {}, *found;
+	int zero = 0;
+	u32 *current_bank = bank.lookup(&zero);
+
+	if (!current_bank)
+		return;
+	key.bank = *current_bank;
+	found = stack_times.lookup(&key);
+	if (!found) {
+		stack_times.insert(&key, &blank);
+		found = stack_times.lookup(&key);
+		if (!found) {
+			COUNT(stacks_full);
+			return;
+		}
+	}
+	__sync_fetch_and_add(&found->ns, ns * t->weight);
+	t->weight = 0;
+}
+
 /* End the present state of a thread.  Its run queue's lock orders all that calls this. */
 static __always_inline void enter(struct thread *t, u32 tid, u32 state, u64 now)
 {
@@ -243,6 +323,8 @@ static __always_inline void enter(struct thread *t, u32 tid, u32 state, u64 now)
 		was = ns < PARAM(idle_after) / 10 ? STATE_LOCK : STATE_IDLE;
 	if (PARAM(calls) && was >= STATE_DISK && was <= STATE_OTHER)
 		count_call(t, tid, was, ns);
+	if (PARAM(stacks) && t->weight)
+		count_stacks(t, was, ns);
 	barrier_var(was);
 	t->ns[was & (BUCKETS - 1)] += ns;
 	t->state = state;
@@ -266,7 +348,7 @@ static __always_inline void add(struct task_struct *p, u32 tid, u32 state, s32 c
 		COUNT(threads_full);
 }
 
-static __always_inline void leave(struct task_struct *p, int preempted, u64 now)
+static __always_inline void leave(u64 *ctx, struct task_struct *p, int preempted, u64 now)
 {
 	u32 tid = LOAD(p, pid), state = STATE_RUNQ;
 	struct thread *t = threads.lookup(&tid);
@@ -290,6 +372,8 @@ static __always_inline void leave(struct task_struct *p, int preempted, u64 now)
 	t->stime = LOAD(p, stime);
 	if (state == STATE_GONE)
 		LOAD_COMM(t->comm, p);
+	else if (PARAM(stacks))
+		take_stacks(ctx, t, state, now);
 }
 
 static __always_inline void arrive(struct task_struct *p, u64 now)
@@ -310,7 +394,7 @@ int on_switch(u64 *ctx)
 	u64 now = bpf_ktime_get_ns();
 
 	if (LOAD(prev, pid) && wanted(prev))
-		leave(prev, (u8)ctx[0], now);
+		leave(ctx, prev, (u8)ctx[0], now);
 	if (LOAD(next, pid) && wanted(next))
 		arrive(next, now);
 	return 0;

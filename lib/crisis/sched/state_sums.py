@@ -67,12 +67,19 @@ class Row:
 
 
 class Report:
-    """rows: those to show, the first one first; others: of all the rest, or None."""
+    """rows: those to show, the first one first; others: of all the rest, or None.
 
-    __slots__ = ("rows", "others")
+    comms: the names of all processes by their PIDs.
+    """
 
-    def __init__(self, rows: list[Row], others: Row | None) -> None:
-        self.rows, self.others = rows, others
+    __slots__ = ("rows", "others", "comms")
+
+    def __init__(self, rows: list[Row], others: Row | None, comms: dict[int, str]) -> None:
+        self.rows, self.others, self.comms = rows, others, comms
+
+    def totals(self) -> list[int]:
+        """ns of all threads, in the order of STATES."""
+        return [sum(times) for times in zip(*(row.ns for row in self.all))]
 
     @property
     def all(self) -> list[Row]:
@@ -110,7 +117,10 @@ def report(
     top: most rows; everything: also those that only rested; calls: by TID or by PID.
     """
     rows: dict[int, Row] = {}
+    comms: dict[int, str] = {}
     for one in sums:
+        if one.tgid not in comms or one.tid == one.tgid:
+            comms[one.tgid] = one.comm
         number = one.tid if by_thread else one.tgid
         row = rows.get(number)
         if row is None:
@@ -134,4 +144,4 @@ def report(
         others.tasks = len(rest)
         for row in rest:
             others.add(row.ns, row.threads)
-    return Report(shown, others)
+    return Report(shown, others, comms)

@@ -12,7 +12,7 @@ from .. import bpf, cli, table
 from ..bpf import task
 from ..errors import Unavailable
 from ..kernel import call_numbers, proc
-from . import states
+from . import state_stacks, states
 from .state_sums import Sum, difference, split_cpu
 
 TYPE_CHECKING = False
@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 __all__ = ["LOSSES", "SOURCES", "Tracer", "observe"]
 
 _BUCKETS = 16  # of struct thread: a power of 2 that all traced states fit in
-_COUNTERS = ("threads_full", "calls_full")
+_COUNTERS = ("threads_full", "calls_full", "stacks_full")
 LOSSES = {
     "threads_full": "times that a thread was not tracked: the table of threads was full",
     "calls_full": "waits not counted by system call: the table of calls was full",
+    "stacks_full": "stacks not recorded: the table of stacks was full, or they share a hash",
 }
 SOURCES = {
     "tracing": bpf.Source(
@@ -43,7 +44,7 @@ SOURCES = {
             ("tp_btf/sched_wakeup_new:on_wakeup",),
             ("iter/task:on_task",),
         ),
-        (*task.PARAMS, "idle_after", "calls", "by_thread", "thread_size"),
+        (*task.PARAMS, "idle_after", "calls", "by_thread", "thread_size", "stacks"),
         _COUNTERS,
         {
             **task.DEFINES,
@@ -69,6 +70,7 @@ SOURCES = {
 _CONDITION, _SHARED, _GONE = map(states.TRACED.index, ("condition", "shared", "gone"))
 _LOCK, _IDLE, _SWAP = (states.STATES.index(name) for name in ("lock", "idle", "swap"))
 _CALLS = 16384  # entries of the map
+_STACKS = 8192  # of 1 KB
 _SEEN = 8  # bytes of the first member of struct thread, which the iterator alone writes
 
 
@@ -98,20 +100,23 @@ class Tracer:
     def __init__(self, args: Namespace) -> None:
         """args: the options of tsa.  Raises what bpf.load raises."""
         self._psi = os.path.exists("/proc/pressure/memory")
-        self._by_thread, self._with_calls = args.threads, args.json
+        self._by_thread, self._with_calls = args.threads, args.json and not args.stacks
         self._idle_after = int(args.idle_after * 1e6)
         self._program = bpf.load(
             SOURCES,
             args,
             {
                 "idle_after": self._idle_after,
-                "calls": args.json,
+                "calls": self._with_calls,
                 "by_thread": args.threads,
+                "stacks": state_stacks.mask(args.stacks),
                 "thread_size": max(16384, mmap.PAGESIZE),  # THREAD_SIZE of both architectures
             },
             {
                 "threads": {"max_entries": max(16384, 4 * proc.thread_count())},
-                "calls": {"max_entries": _CALLS if args.json else 1},
+                "calls": {"max_entries": _CALLS if self._with_calls else 1},
+                "stacks": {"max_entries": _STACKS if args.stacks else 1},
+                "stack_times": {"max_entries": _STACKS if args.stacks else 1},
             },
             ("on_task",),  # is not attached but run, by read()
         )
@@ -120,6 +125,7 @@ class Tracer:
         task.warn_of_foreign_pids(cli.note)
         self._all_visible = proc.in_initial_pid_namespace()
         self._banks = bpf.Banks(self._program)
+        self._stacks = state_stacks.Stacks(self._program.maps["stacks"]) if args.stacks else None
         self._names = call_numbers.names()
         self._known: dict[int, _Known] = {}
         self._sums: dict[tuple[int, int], Sum] = {}
@@ -154,8 +160,12 @@ class Tracer:
                     known[tid] = thread
             map_.remove_all(b"".join(ended))
         self._known = known
+        if self._with_calls or self._stacks:
+            self._banks.switch(False)
         if self._with_calls:
             self._read_calls()
+        if self._stacks:
+            self._stacks.add(self._banks.each("stack_times"))
 
     def known(self, ns: list[int]) -> list[int | None]:
         """Times by state, None for what is not known.
@@ -169,6 +179,11 @@ class Tracer:
         sums, calls = list(self._sums.values()), self._calls
         self._sums, self._calls = {}, {}
         return sums, calls, self._program.lost()
+
+    def take_stacks(self, state: str) -> list[state_stacks.Stack]:
+        """The stacks of the waits that have ended since the last call, as Stacks.take()."""
+        assert self._stacks is not None, "without --stacks"
+        return self._stacks.take(state)
 
     def _is_stale(self, tid: int, raw: bytes, begin: int) -> bool:
         """Whether there is no such thread any more, of which no program was told: execve(2) gives
@@ -209,7 +224,6 @@ class Tracer:
 
     def _read_calls(self) -> None:
         """Add the system calls of the bank that is complete."""
-        self._banks.switch(False)
         for key, value in self._banks.each("calls"):
             number = key.tid if self._by_thread else key.tgid
             calls = self._calls.setdefault(number, {})
@@ -238,7 +252,7 @@ def observe(args: Namespace) -> Observer:
         try:
             return Tracer(args)
         except Unavailable as exc:
-            if args.source:
+            if args.source or args.stacks:
                 raise
             cli.note(f"/proc is sampled: {exc}")
     return Sampler(args)
