@@ -147,7 +147,7 @@ class Sampler:
         self._threads: dict[int, _Thread] = {}
         self._ended: list[_Thread] = []
         self._samples, self._next, self._began = 0, 0.0, time.monotonic()
-        self.title = ""
+        self.title, self.seconds = "", 0.0
         self._denied: set[int] = set()  # threads of which that file cannot be read
         self._list(time.monotonic_ns())
         if self._denied and not self._threads:
@@ -194,9 +194,9 @@ class Sampler:
         found = [thread.sum() for thread in [*self._threads.values(), *self._ended]]
         for thread in self._threads.values():
             thread.restart(now)
-        seconds = time.monotonic() - self._began
-        self.title = f", by {self._samples / seconds:.0f} samples of /proc a second"
-        self._ended, self._samples, self._began = [], 0, time.monotonic()
+        self.seconds = now / 1e9 - self._began
+        self.title = f", by {self._samples / self.seconds:.0f} samples of /proc a second"
+        self._ended, self._samples, self._began = [], 0, now / 1e9
         return [one for one in found if one is not None], {}, {}
 
     def _list(self, now: int) -> None:

@@ -95,6 +95,7 @@ class Tracer:
 
     source = "tracing"
     title = ""
+    seconds = 0.0  # between the last two calls of take()
     period = 1.0  # seconds between two calls of read()
 
     def __init__(self, args: Namespace) -> None:
@@ -127,6 +128,7 @@ class Tracer:
         self._banks = bpf.Banks(self._program)
         self._stacks = state_stacks.Stacks(self._program.maps["stacks"]) if args.stacks else None
         self._names = call_numbers.names()
+        self._at = self._taken = 0  # when the table was last read, and that before take()
         self._known: dict[int, _Known] = {}
         self._sums: dict[tuple[int, int], Sum] = {}
         self._calls: dict[int, Calls] = {}
@@ -143,8 +145,10 @@ class Tracer:
         map_ = self._program.maps["threads"]
         tid_of, record_of = map_.key_layout.unpack, map_.value_layout.unpack
         known: dict[int, _Known] = {}
+        self._at = 0
         for batch in map_.batches():
             at, ended = time.monotonic_ns(), []
+            self._at = self._at or at
             for key, raw in batch:
                 tid = tid_of(key)
                 before = self._known.get(tid)
@@ -176,6 +180,7 @@ class Tracer:
 
     def take(self) -> tuple[list[Sum], dict[int, Calls], dict[str, int]]:
         """(the sums of threads, {PID or TID: calls}, {loss: number}) since the last call."""
+        self.seconds, self._taken = (self._at - self._taken) / 1e9, self._at
         sums, calls = list(self._sums.values()), self._calls
         self._sums, self._calls = {}, {}
         return sums, calls, self._program.lost()
