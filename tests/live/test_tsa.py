@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -191,6 +192,34 @@ def test_threads_that_stay_in_a_state(source):
             continue
         assert shares(record)[state] > 93, (name, shares(record))
         assert abs(record["total_ns"] / 1e9 / record["seconds"] - 1) < 0.05, name
+
+
+# poll(0, 0, -1), as a program for i386 calls it: in the table of x86-64, 168 is swapoff.
+COMPAT = """
+int main(void)
+{
+	int result;
+	__asm__ volatile("int $0x80" : "=a"(result) : "a"(168), "b"(0), "c"(0), "d"(-1) : "memory");
+	return result != 0;
+}
+"""
+
+
+def test_a_system_call_of_a_32_bit_program(tmp_path):
+    if os.uname().machine != "x86_64" or not shutil.which("gcc"):
+        pytest.skip("needs x86-64 and gcc")
+    (tmp_path / "compat.c").write_text(COMPAT)
+    subprocess.check_call(["gcc", "-o", tmp_path / "compat", tmp_path / "compat.c"])
+    process = subprocess.Popen([tmp_path / "compat"])
+    try:
+        time.sleep(0.3)
+        if process.poll() is not None:
+            pytest.skip("this kernel runs no 32-bit programs")
+        (record,) = records_of("-p", process.pid, 1, 1)
+        assert shares(record)["idle"] > 99, record
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.guest

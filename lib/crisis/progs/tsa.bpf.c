@@ -44,8 +44,8 @@
  * A thread since it was first seen: the ns in each state, without the present one; the present
  * state, since when, and the system call that it waits in.  utime and stime are task_struct's, of
  * the last time that it left a CPU or the iterator visited it, at `seen`.
- * For PARAM(stacks): when it last left a CPU, the mean ns between two such times, and of the present
- * wait the stacks and for how many waits it stands; 0 if it has none.
+ * For PARAM(stacks): when it last left a CPU, the mean ns between two such times, and of the
+ * present wait the stacks and for how many waits it stands; 0 if it has none.
  */
 struct thread {
 	u64 seen; /* first: what follows tells whether a record has changed */
@@ -87,7 +87,7 @@ struct stack_time {
 };
 
 BPF_HASH(threads, u32, struct thread, 1); /* by TID; user space removes those that have ended */
-BPF_ARRAY(classes, u32, CLASSES); /* by the number of a system call, see class_of() */
+BPF_ARRAY(classes, u32, CLASSES);	  /* by the number of a system call, see call_state() */
 BPF_ARRAY(bank, u32, 1);
 BPF_HASH(calls, struct call_key, struct call, 1);
 BPF_TABLE("stacktrace", int, struct stack, stacks, 1);
@@ -106,14 +106,14 @@ static struct pt_regs *(*task_pt_regs)(struct task_struct *task) = (void *)175;
 /* Of a task's registers when it entered the kernel: its system call and the call's arguments. */
 #ifdef __aarch64__
 #define CALL(regs) REG(regs, syscallno)
-#define FROM_USER(regs) (!(REG(regs, pstate) & 0xf)) /* user_mode() */
+#define FROM_USER(regs) (!(REG(regs, pstate) & 0xf))	 /* user_mode() */
 #define COMPAT(p) (LOAD(p, thread_info.flags) & 1 << 22) /* TIF_32BIT */
 #define ARG0(regs, compat) REG(regs, orig_x0)
 #define ARG1(regs, compat) REG(regs, regs[1])
 #define ARG2(regs, compat) REG(regs, regs[2])
 #else
 #define CALL(regs) REG(regs, orig_ax)
-#define FROM_USER(regs) (REG(regs, cs) & 3) /* user_mode() */
+#define FROM_USER(regs) (REG(regs, cs) & 3)	    /* user_mode() */
 #define COMPAT(p) (LOAD(p, thread_info.status) & 2) /* TS_COMPAT */
 #define ARG0(regs, compat) ((compat) ? REG(regs, bx) : REG(regs, di))
 #define ARG1(regs, compat) ((compat) ? REG(regs, cx) : REG(regs, si))
@@ -194,8 +194,8 @@ static __always_inline u32 call_state(struct task_struct *p, struct pt_regs *reg
 static __always_inline u32 sleep_state(struct task_struct *p, s32 *call)
 {
 	u32 state = LOAD(p, STATE);
-	int idles = state & TASK_INTERRUPTIBLE ||
-		    (state & TASK_UNINTERRUPTIBLE && state & TASK_NOLOAD);
+	int idles =
+		state & TASK_INTERRUPTIBLE || (state & TASK_UNINTERRUPTIBLE && state & TASK_NOLOAD);
 	struct pt_regs *regs;
 	u32 index;
 
