@@ -7,35 +7,29 @@ peer that does not run is left out aloud.  Prints Markdown tables.  The
 system's other I/O is in all the figures, so run it on a quiet one.
 """
 
-import json
 import os
 import pty
 import re
 import select
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-sys.path.insert(0, os.path.join(ROOT, "tests"))
+import harness
+
+sys.path.insert(0, os.path.join(harness.ROOT, "tests"))
 from helpers import SLOW  # noqa: E402
 from pagefiles import PAGE, evict, read, rewrite, touch  # noqa: E402
 
 PAGES = 4096
 INTERVAL = 2 * min(SLOW, 4)
-OURS = os.path.join(ROOT, "bin/cachestat")
+OURS = harness.tool("cachestat")
 TOOLS = {
     "ours": [OURS],
     "libbpf-tools": ["/usr/sbin/cachestat"],
     "bcc": ["/usr/sbin/cachestat-bpfcc"],
 }
-LAUNCH = (
-    "import os,sys\npid=os.posix_spawn(sys.argv[1],sys.argv[1:],dict(os.environ),file_actions="
-    "[(os.POSIX_SPAWN_OPEN,fd,'/dev/null',os.O_RDWR,0) for fd in (0,1,2)])\n_,s,u=os.wait4(pid,0)\n"
-    "print(s,u.ru_maxrss)"
-)
 
 
 class Running:
@@ -109,12 +103,12 @@ def truth_table(directory, kind):
     results = {}
     for name, command in TOOLS.items():
         if not os.access(command[0], os.X_OK):
-            print(f"left out: {command[0]} is not installed")
+            harness.left_out(command[0], "not installed")
             continue
         tool = Running(command)
         if tool.line(INTERVAL + 20 * SLOW) is None:
             why = "".join(": " + row for row in tool.rest.strip().splitlines()[-1:])
-            print(f"left out: {command[0]} prints nothing here{why}")
+            harness.left_out(command[0], f"prints nothing here{why}")
             tool.close()
             continue
         results[name] = []
@@ -135,47 +129,17 @@ def truth_table(directory, kind):
         print(f"| {what} | {' / '.join(map(str, truth))} | {' | '.join(found)} |")
 
 
-def timed(command):
-    """(milliseconds beyond the 1 s interval, peak RSS in MB) of one run."""
-    begin = time.monotonic()
-    out = subprocess.run(
-        [sys.executable, "-IS", "-c", LAUNCH, *command], stdout=subprocess.PIPE, text=True
-    )
-    status, rss = out.stdout.split()
-    if int(status):
-        raise RuntimeError(f"{command[0]} ended with status {status}")
-    return (time.monotonic() - begin - 1) * 1e3, int(rss) / 1024
-
-
-def starts(commands, base, runs=12):
-    found = {}
-    for name, command in list(commands.items()):
-        try:
-            timed(command)
-            found[name] = []
-        except (RuntimeError, OSError) as exc:
-            print(f"left out: {exc}")
-    for _ in range(runs):
-        for name in found:
-            found[name].append(timed(commands[name]))
-    print(
-        f"\n| warm start, peak RSS | ms, median (range) | ÷ {base} | MB | ÷ {base} "
-        "|\n|---|---|---|---|---|"
-    )
-    for name, values in found.items():
-        ms, mb = ([v[i] for v in values] for i in (0, 1))
-        base_ms, base_mb = (statistics.median(v[i] for v in found[base]) for i in (0, 1))
-        print(
-            f"| {name} | {statistics.median(ms):.1f} ({min(ms):.1f}–{max(ms):.1f}) | "
-            f"{statistics.median(ms) / base_ms:.2f} | {statistics.median(mb):.1f} | "
-            f"{statistics.median(mb) / base_mb:.2f} |"
-        )
-
-
-def programs():
-    return {
-        p["id"]: p for p in json.loads(subprocess.check_output(["bpftool", "-j", "prog", "show"]))
-    }
+def starts(commands, base, peer):
+    """Whole processes with an interval of 1 s."""
+    jobs = {name: lambda command=command: harness.run(command, 1) for name, command in commands}
+    found = harness.interleaved(jobs, 12)
+    walls = {name: [run.wall for run in runs] for name, runs in found.items()}
+    memory = {name: [run.rss for run in runs] for name, runs in found.items()}
+    harness.table("warm start", "ms", walls, base)
+    harness.table("peak RSS", "MB", memory, base)
+    against = peer if peer in found else base
+    harness.ratio_row("cachestat: start", against, walls["cachestat"], walls[against])
+    harness.ratio_row("cachestat: memory", against, memory["cachestat"], memory[against])
 
 
 # (what, before, action, the programs whose runs are that)
@@ -189,64 +153,79 @@ EVENTS = (
     ("new page added for a write", evict, rewrite, ("on_added",)),
     ("new page dirtied", evict, rewrite, ("on_dirtied",)),
 )
+GOALS = {  # ns, of the default
+    "warm pread of 4 KiB": "150",
+    "warm fault-around": "300",
+    "new page added for a write": "",
+    "new page dirtied": "",
+}
 
 
 def costs(path):
     """Nanoseconds for each program run, by the kernel's own statistics."""
-    switch = "/proc/sys/kernel/bpf_stats_enabled"
-    before = open(switch).read()
     options = [], ["--by", "file"], ["--by", "process"], ["-p", str(os.getpid())]
-    columns = []
-    try:
-        open(switch, "w").write("1")
-        for arguments in options:
-            old = set(programs())
-            child = subprocess.Popen(
-                [OURS, "600", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )
-            time.sleep(2 * min(SLOW, 5))
-            columns.append([])
-            for _, prepare, action, functions in EVENTS:
-                count = spent = 0
-                for _ in range(4):
-                    prepare(path)
-                    start = programs()
-                    action(path)
-                    end = programs()
-                    for i, program in end.items():
-                        if i in start and i not in old and program.get("name") in functions:
-                            count += program.get("run_cnt", 0) - start[i].get("run_cnt", 0)
-                            spent += program.get("run_time_ns", 0) - start[i].get("run_time_ns", 0)
-                columns[-1].append(f"{spent / count:.0f} ({count})" if count else "-")
-            child.terminate()
-            child.wait()
-    finally:
-        open(switch, "w").write(before)
+    with harness.bpf_statistics():
+        columns = [events(path, arguments) for arguments in options]
     titles = [
         " ".join(["cachestat"] + arguments[: 2 if arguments[:1] != ["-p"] else 1])
         for arguments in options
     ]
     print(f"\n| in the kernel, ns an event (events) | {' | '.join(titles)} |")
     print("|---|" + "---|" * len(options))
-    for event, row in zip(EVENTS, zip(*columns)):
-        print(f"| {event[0]} | {' | '.join(row)} |")
+    for event, cells_ in zip(EVENTS, zip(*columns)):
+        print(f"| {event[0]} | {' | '.join(shown(*cell) for cell in cells_)} |")
+    plain = dict(zip((event[0] for event in EVENTS), columns[0]))
+    for what, goal in GOALS.items():
+        count, spent = plain[what]
+        figure = f"{spent / count:.0f}" if count else "-"
+        harness.row(f"cachestat: {what}, ns in the kernel", "-", figure, goal)
+
+
+def shown(count, spent):
+    return f"{spent / count:.0f} ({count})" if count else "-"
+
+
+def events(path, arguments):
+    """[(runs, ns)] of cachestat's programs for each of EVENTS."""
+    old = set(harness.programs())
+    child = subprocess.Popen(
+        [OURS, "600", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    time.sleep(2 * min(SLOW, 5))
+    found = []
+    for _, prepare, action, functions in EVENTS:
+        count = spent = 0
+        for _ in range(4):
+            prepare(path)
+            start = harness.programs()
+            action(path)
+            for i, program in harness.programs().items():
+                if i in start and i not in old and program.get("name") in functions:
+                    count += program.get("run_cnt", 0) - start[i].get("run_cnt", 0)
+                    spent += program.get("run_time_ns", 0) - start[i].get("run_time_ns", 0)
+        found.append((count, spent))
+    child.terminate()
+    child.wait()
+    return found
 
 
 def main():
+    print(harness.machine())
     with tempfile.TemporaryDirectory(prefix="crisis-bench-") as directory:
         truth_table(directory, "/tmp's file system")
         if "--truth" in sys.argv:
             return
         costs(os.path.join(directory, "file"))
+    peer = "libbpf-tools' cachestat"
     commands = {
-        "runqlat": [os.path.join(ROOT, "bin/runqlat"), "1", "1"],
+        "runqlat": [harness.tool("runqlat"), "1", "1"],
         "cachestat": [OURS, "1", "1"],
         "cachestat --by file": [OURS, "--by", "file", "1", "1"],
-        "cachesnoop": [os.path.join(ROOT, "bin/cachesnoop"), "-d", "1"],
-        "cachesnoop --summary": [os.path.join(ROOT, "bin/cachesnoop"), "--summary", "1", "1"],
+        "cachesnoop": [harness.tool("cachesnoop"), "-d", "1"],
+        "cachesnoop --summary": [harness.tool("cachesnoop"), "--summary", "1", "1"],
+        peer: TOOLS["libbpf-tools"] + ["1", "1"],
     }
-    commands["libbpf-tools' cachestat"] = TOOLS["libbpf-tools"] + ["1", "1"]
-    starts(commands, "runqlat")
+    starts(commands.items(), "runqlat", peer)
 
 
 if __name__ == "__main__":

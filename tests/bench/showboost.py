@@ -11,12 +11,12 @@ aloud otherwise.  Prints Markdown tables.
 import json
 import os
 import resource
-import statistics
 import subprocess
 import sys
-import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import harness
+
+ROOT = harness.ROOT
 sys.path.insert(0, os.path.join(ROOT, "lib"))
 sys.path.insert(0, os.path.join(ROOT, "tests"))
 sys.path.insert(0, os.path.join(ROOT, "tests/live"))
@@ -39,7 +39,7 @@ def simulated():
 def commands():
     """{name: (command, seconds that it sleeps)}."""
     found = {
-        name + ", ours": ([os.path.join(ROOT, "bin", name), *args], sleeps)
+        name + ", ours": ([harness.tool(name), *args], sleeps)
         for name, args, sleeps in (
             ("showboost", ["1", "1"], 1),
             ("cputemp", [], 0),
@@ -48,7 +48,7 @@ def commands():
     }
     originals = os.environ.get("MSR_CLOUD_TOOLS")
     if not originals or subprocess.call(["sh", "-c", "command -v rdmsr >/dev/null"]):
-        print("left out: the originals, without MSR_CLOUD_TOOLS and rdmsr")
+        harness.left_out("the originals", "MSR_CLOUD_TOOLS or rdmsr is missing")
         return found
     for name, args, sleeps in ("showboost", ["1", "1"], 1), ("cputemp", [], 0), ("cpuhot", [], 0):
         found[name + ", original"] = ["bash", os.path.join(originals, name), *args], sleeps
@@ -56,37 +56,38 @@ def commands():
 
 
 def compare():
-    environment = dict(os.environ, USER="root")
-    times, shown, found = {}, {}, commands()
-    for _ in range(RUNS):
-        for name, (command, sleeps) in found.items():
-            begin = time.monotonic()
-            output = subprocess.run(
-                command,
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-            ).stdout
-            times.setdefault(name, []).append((time.monotonic() - begin - sleeps) * 1e3)
-            if name.startswith("showboost"):
-                words = output.splitlines()[-1].split()
-                shown.setdefault(name, []).append(
-                    dict(
-                        zip(("UTIL", "RATIO", "MHz"), (int(word.rstrip("%")) for word in words[3:]))
-                    )
-                )
-    print("| whole process less its sleep | median (range) ms |\n|---|---|")
-    for name, values in times.items():
-        print(f"| {name} | {statistics.median(values):.1f} ({min(values):.1f}–{max(values):.1f}) |")
+    found = commands()
+    jobs = {
+        name: lambda command=command, sleeps=sleeps: harness.run(command, sleeps, {"USER": "root"})
+        for name, (command, sleeps) in found.items()
+    }
+    runs = harness.interleaved(jobs, RUNS)
+    walls = {name: [run.wall for run in results] for name, results in runs.items()}
+    harness.table("whole process less its sleep", "ms", walls, "showboost, ours")
+    for name in "showboost", "cputemp", "cpuhot":
+        original = walls.get(f"{name}, original")
+        if original:
+            harness.ratio_row(f"{name}: start", "the original", walls[f"{name}, ours"], original)
     truth = ", ".join(f"{key} {value}" for key, value in TRUTH.items())
     print(f"\n| simulated: {truth} | {' | '.join(TRUTH)} |\n|---|{'---|' * len(TRUTH)}")
-    for name, rows in shown.items():
-        cells = []
-        for key in TRUTH:
-            values = [row[key] for row in rows]
-            cells.append(f"{statistics.median(values):.0f} ({min(values)}–{max(values)})")
-        print(f"| {name} | {' | '.join(cells)} |")
+    for name, (command, _) in found.items():
+        if name.startswith("showboost"):
+            rows = [figures(command) for _ in range(RUNS)]
+            cells = [harness.spread([row[key] for row in rows], 0) for key in TRUTH]
+            print(f"| {name} | {' | '.join(cells)} |")
+
+
+def figures(command):
+    """{column: number} of showboost's last line."""
+    output = subprocess.run(
+        command,
+        env=dict(os.environ, USER="root"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ).stdout
+    words = output.splitlines()[-1].split()
+    return dict(zip(TRUTH, (int(word.rstrip("%")) for word in words[3:])))
 
 
 def timed_loop():
@@ -105,14 +106,18 @@ def timed_loop():
 
     print("\n| timed loop | ms of CPU time an interval | % of a CPU |\n|---|---|---|")
     cpus = len(sysfs.online_cpus())
-    for what, options in ("one CPU", []), (f"all {cpus} CPUs", ["--all"]):
+    for what, options in ("one CPU", []), (f"{cpus} CPUs", ["--all"]):
         for interval in 1, 0.2:
             costs = [
                 (used(*options, str(interval), "11") - used(*options, str(interval), "1")) * 100
                 for _ in range(3)
             ]
-            cost = statistics.median(costs)
+            cost = harness.median(costs)
             print(f"| {what}, {interval} s | {cost:.2f} | {cost / interval / 10:.2f} |")
+            if options and interval == 1:
+                harness.row(
+                    f"showboost --all: timed loop on {what}, % of a CPU", "-", f"{cost / 10:.2f}"
+                )
 
 
 def many_cpus(sets=512):
@@ -136,16 +141,18 @@ def many_cpus(sets=512):
             group.read()
         after = resource.getrusage(resource.RUSAGE_SELF)
         costs.append((after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) * 1e3)
-    print(
-        f"\n| {sets} CPUs, an interval (perf source) | median (range) ms of CPU time |\n|---|---|"
+    harness.table(
+        f"{sets} CPUs (perf source)", "ms of CPU time an interval", {"read": costs}, "read", 2
     )
-    print(f"| read | {statistics.median(costs):.2f} ({min(costs):.2f}–{max(costs):.2f}) |")
+    harness.row(
+        f"showboost: {sets} CPUs, ms of CPU time an interval", "-", f"{harness.median(costs):.2f}"
+    )
 
 
 def main():
     if sys.argv[1:] != ["inside"]:
         simulated()
-    print(f"{os.uname().release}, {os.cpu_count()} CPUs, {RUNS} runs")
+    print(f"{harness.machine()}, {RUNS} interleaved runs")
     compare()
     many_cpus()
     timed_loop()

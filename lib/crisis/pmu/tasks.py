@@ -14,6 +14,7 @@ import errno
 import os
 import time
 
+from .. import cli
 from ..errors import NotPermitted, Unavailable
 from ..kernel import proc, rlimit
 from ..kernel.task_stat import TaskStat, all_tasks, command_line, owner, run_ns, task_stat
@@ -389,14 +390,14 @@ class Tasks:
         self._left_out = {
             tid: why for tid, why in self._left_out.items() if tid in present and tid not in retried
         }
+        new = [tid for tid in present if tid not in self._key_of and tid not in self._left_out]
+        self._found += sum(tid not in retried for tid in new)
         room = (self.limit - _SPARE) // self._events - len(self._key_of)
-        for tid, pid in present.items():
-            if tid in self._key_of or tid in self._left_out:
-                continue
-            why = self._open(tid, pid) if room > 0 else "full"
+        for tid in new:
+            if cli.stopping():  # opening those of 10,000 threads takes a second
+                break
+            why = self._open(tid, present[tid]) if room > 0 else "full"
             room = 0 if why == "full" else room - (not why)
-            if tid not in retried:
-                self._found += 1
             if why:
                 self._left_out[tid] = why
 
