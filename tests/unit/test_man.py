@@ -160,6 +160,21 @@ def tool():
     return module
 
 
+@pytest.mark.parametrize("page", GENERATED)
+def test_page_is_made_from_its_source_as_it_is_now(tool, page):
+    """Else "make man" has been forgotten."""
+    name = page.partition(".")[0]
+    text = re.sub(r"^\.(?:in.*|nh)\n", "", read(page), flags=re.M)
+    for heading, content in tool.sections(read(f"{name}.inc"), r"^\[>?([A-Z0-9 ]+)\]\n").items():
+        assert content.strip() in text, heading
+    with open(os.path.join(ROOT, "tests/expected", name, "help.txt"), encoding="utf-8") as f:
+        shown = f.read()
+    for entry in tool.entries(sections(text)["OPTIONS"].partition("\n.SS ")[0]):
+        lines = entry.replace("\\-", "-").replace("\\\\", "\\").split("\n")[2:]
+        if "--help" not in entry.replace("\\-", "-"):
+            assert "".join("".join(lines).split()) in "".join(shown.split())
+
+
 def test_date_is_that_of_the_newest_release(tool, monkeypatch):
     monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
     texts = {
