@@ -109,7 +109,7 @@ def test_a_parameter_may_be_the_first_of_some_constants(monkeypatch):
     loaded = bpf.Program(
         obj(), {"a": 7, "subsys": ("misc_cgrp_id", "cpuacct_cgrp_id", "cpu_cgrp_id")}
     )
-    assert loaded._params == {"a": 7, "subsys": 2}
+    assert loaded.params == {"a": 7, "subsys": 2}
     with pytest.raises(Unavailable, match="misc_cgrp_id or rdma_cgrp_id"):
         bpf.Program(obj(), {"subsys": ("misc_cgrp_id", "rdma_cgrp_id")})
 

@@ -75,9 +75,9 @@ class Program:
       names of enumeration constants, the first of which that the kernel has is the value.
     maps: {name: {"max_entries" | "elements" | "value_size" | "flags": number}} to size a map for
       this run; elements: how many the array has that is the last member of the value.
-    Attributes: maps {name: Map}; layouts: the Layouts of structs by their names in C, of those that
-      are in a map or that RECORD names; taken: what each point was attached to; refused: lines that
-      say why an earlier candidate was not.
+    Attributes: params {name: number}; maps {name: Map}; layouts: the Layouts of structs by their
+      names in C, of those that are in a map or that RECORD names; taken: what each point was
+      attached to; refused: lines that say why an earlier candidate was not.
     Raises Unavailable when this kernel cannot have the program, NotPermitted, OSError.
     """
 
@@ -87,7 +87,7 @@ class Program:
         if obj.unusable:
             raise Unavailable(obj.unusable)
         self.name, self._object = obj.name, obj
-        self._params = {name: self._value(value) for name, value in (params or {}).items()}
+        self.params = {name: self._value(value) for name, value in (params or {}).items()}
         self._reported = dict.fromkeys(obj.counters, 0)
         self.layouts = Layouts(obj.layouts)
         self.maps: dict[str, Map] = {}
@@ -150,7 +150,7 @@ class Program:
         for at, index in map_places:
             struct.pack_into("=I", code, at + 4, descriptors[index])
         for at, name in param_places:
-            value = (cookie if name == "cookie" else self._params[name]) & (1 << 64) - 1
+            value = (cookie if name == "cookie" else self.params[name]) & (1 << 64) - 1
             struct.pack_into("=I", code, at + 4, value & 0xFFFFFFFF)
             struct.pack_into("=I", code, at + 12, value >> 32)
         type_, attach_type = KINDS[kind]

@@ -263,12 +263,13 @@ class Search:
 
     ask() never waits.  A file system is walked once for all inodes asked for
     meanwhile, then left alone for a while: it is the one that is in trouble.
+    busy: whether the thread runs.
     """
 
     SECONDS, REST = 5, 60
 
     def __init__(self, mounts: Mounts) -> None:
-        self._mounts, self._busy = mounts, False
+        self._mounts, self.busy = mounts, False
         self._wanted: dict[int, set[int]] = {}  # inodes, by device
         self._found: dict[tuple[int, int], str | None] = {}
         self._rests: dict[int, float] = {}  # until when a file system is left alone
@@ -281,10 +282,10 @@ class Search:
         if key not in self._found and self._rests.get(dev, 0) <= time.monotonic():
             self._found[key] = None
             self._wanted.setdefault(dev, set()).add(ino)
-            if not self._busy:
+            if not self.busy:
                 import _thread
 
-                self._busy = True
+                self.busy = True
                 _thread.start_new_thread(self._run, ())
         return self._found.get(key)
 
@@ -293,7 +294,7 @@ class Search:
         import time
 
         deadline = time.monotonic() + seconds
-        while self._busy and time.monotonic() < deadline:
+        while self.busy and time.monotonic() < deadline:
             time.sleep(0.01)
 
     def _run(self) -> None:
@@ -304,4 +305,4 @@ class Search:
             self._rests[dev] = time.monotonic() + self.REST
             for ino, path in self._mounts.find_inodes(dev, inodes, self.SECONDS).items():
                 self._found[dev, ino] = path
-        self._busy = False
+        self.busy = False

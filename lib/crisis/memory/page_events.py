@@ -326,48 +326,52 @@ class Tracer:
             self._banks.switch(last)
             self.names.read()
             self.names.mounts.refresh()
-            found = Summary(seconds, self._merged(self._banks.hash("files")), self.lost())
-            found.files = self._largest(found.files)
+            files = merged(self._banks.hash("files"), self.names)
+            found = Summary(seconds, files, self.lost())
+            found.files = largest(files, self.names, self._top)
             yield found
 
-    def _merged(self, entries: list[tuple[Any, Any]]) -> list[FileSums]:
-        """The files of the map's entries.
 
-        A file that was freed and read again has several; different files have the same inode number
-        when one was deleted meanwhile.
-        """
-        found: dict[tuple[int, int], FileSums] = {}
-        others: dict[tuple[int, int, str | None], FileSums] = {}
-        for key, sums in entries:
-            file = FileSums(key, sums)
-            first = found.setdefault((file.dev, file.ino), file)
-            if first is file:
-                continue
-            if not first.path:
-                first.path = self._path(first)
-                others[first.dev, first.ino, first.path] = first
-            file.path = self._path(file)
-            same = others.setdefault((file.dev, file.ino, file.path), file)
-            if same is not file:
-                same.added += file.added
-                same.evicted += file.evicted
-        more = [file for file in others.values() if file is not found[file.dev, file.ino]]
-        return [*found.values(), *more]
+def merged(entries: list[tuple[Any, Any]], names: FileNames) -> list[FileSums]:
+    """The files of the map's entries.
 
-    def _largest(self, files: list[FileSums]) -> list[FileSums]:
-        """The files to be shown, with their paths: only these are looked up."""
-        files.sort(key=lambda file: -file.added - file.evicted)
-        shown = files[: self._top]
-        for file in shown:
-            file.path = self._path(file)
-        missing = [file for file in shown if file.path is None]
-        if missing:
-            self.names.wait(2)
-            for file in missing:
-                file.path = self._path(file)
-        shown.sort(key=lambda file: (-file.added - file.evicted, file.path or ""))
-        return shown
+    A file that was freed and read again has several; different files have the same inode number
+    when one was deleted meanwhile.
+    """
+    found: dict[tuple[int, int], FileSums] = {}
+    others: dict[tuple[int, int, str | None], FileSums] = {}
+    for key, sums in entries:
+        file = FileSums(key, sums)
+        first = found.setdefault((file.dev, file.ino), file)
+        if first is file:
+            continue
+        if not first.path:
+            first.path = _path(first, names)
+            others[first.dev, first.ino, first.path] = first
+        file.path = _path(file, names)
+        same = others.setdefault((file.dev, file.ino, file.path), file)
+        if same is not file:
+            same.added += file.added
+            same.evicted += file.evicted
+    more = [file for file in others.values() if file is not found[file.dev, file.ino]]
+    return [*found.values(), *more]
 
-    def _path(self, file: FileSums) -> str | None:
-        key = file.key
-        return self.names.path((key.inode, key.name, key.ino), file.dev, None)
+
+def largest(files: list[FileSums], names: FileNames, top: int | None) -> list[FileSums]:
+    """The `top` files, None for all, to be shown, with their paths: only these are looked up."""
+    files.sort(key=lambda file: -file.added - file.evicted)
+    shown = files[:top]
+    for file in shown:
+        file.path = _path(file, names)
+    missing = [file for file in shown if file.path is None]
+    if missing:
+        names.wait(2)
+        for file in missing:
+            file.path = _path(file, names)
+    shown.sort(key=lambda file: (-file.added - file.evicted, file.path or ""))
+    return shown
+
+
+def _path(file: FileSums, names: FileNames) -> str | None:
+    key = file.key
+    return names.path((key.inode, key.name, key.ino), file.dev, None)

@@ -114,7 +114,8 @@ class Table:
     for.
 
     elf: the file; read: a function (length, offset) -> bytes of it, such as one
-    made of os.pread; machine: what its code is for; index: its FDEs.  Raises
+    made of os.pread; machine: what its code is for; index: its FDEs; cies: by
+    address, those that have been read, within a limit.  Raises
     ValueError when it is for another machine, or has no CFI that can be used.
     """
 
@@ -125,7 +126,7 @@ class Table:
             raise ValueError("a file of another architecture")
         self._elf, self._file, self.machine = elf, read, machine
         self._start, self._data = 0, b""  # while .eh_frame is listed, its address and bytes
-        self._cies: dict[int, Common] = {}
+        self.cies: dict[int, Common] = {}
         header = self._header()
         self.index = self._list() if header is None else _SearchTable(self._read, header)
 
@@ -241,11 +242,11 @@ class Table:
         return common, start, start + size, cursor
 
     def _common(self, address: int) -> Common:
-        common = self._cies.get(address)
+        common = self.cies.get(address)
         if common is None:
-            if len(self._cies) >= _MOST_CIES:
-                self._cies.clear()
-            common = self._cies[address] = self._read_common(address)
+            if len(self.cies) >= _MOST_CIES:
+                self.cies.clear()
+            common = self.cies[address] = self._read_common(address)
         return common
 
     def _read_common(self, address: int) -> Common:

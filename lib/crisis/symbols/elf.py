@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Segment = tuple[int, int, int, int]  # file offset, virtual address, bytes in the file, flags
     Section = tuple[int, int, int]  # type, file offset, size
 
-__all__ = ["Elf", "Functions", "NotElf", "Symbol", "Table"]
+__all__ = ["Elf", "Functions", "NotElf", "Symbol", "Table", "sorted_keys"]
 
 _MAX_BYTES = 256 << 20  # of one file: the symbol tables of a browser with debugging information
 _MAX_SECONDS = 10  # for one call
@@ -418,7 +418,7 @@ class Functions:
                     keys.extend(self._keys_of(symbols, first))
                     first += len(symbols)
         self._firsts = [first for first, _, _ in self._tables]
-        self._keys = _sorted(keys)
+        self._keys = sorted_keys(keys)
 
     def _keys_of(self, symbols: list[tuple[int, int, int, int]], first: int) -> list[int]:
         """The keys of those that may be functions; first: the number of the first one."""
@@ -482,7 +482,7 @@ class Functions:
         return name_text, address - best.value
 
 
-def _sorted(keys: array[int], bits: int = 64) -> array[int]:
+def sorted_keys(keys: array[int], bits: int = 64) -> array[int]:
     """An array of 64-bit keys in order.
 
     Never more than a part of it is a list, whose items take 40 bytes.
@@ -496,6 +496,6 @@ def _sorted(keys: array[int], bits: int = 64) -> array[int]:
         parts[key >> shift & 255].append(key)
     del keys[:]
     for part in parts:
-        keys.extend(_sorted(part, shift))
+        keys.extend(sorted_keys(part, shift))
         del part[:]
     return keys

@@ -96,10 +96,11 @@ def tracer(monkeypatch):
         program = types.SimpleNamespace(
             name="memleak.session", maps=maps, counters=lambda: {"blocks_full": 2}
         )
+        ring = FakeRing()
         one = module.Tracer(
-            types.SimpleNamespace(**dict(options, **changes)), True, False, program, FakeRing()
+            types.SimpleNamespace(**dict(options, **changes)), True, False, program, ring
         )
-        one.maps, one.ring = maps, one._events
+        one.maps, one.ring = maps, ring
         for key, (size, ns, stack) in blocks.items():
             maps["blocks"].write(key, *block(size, ns, stack))
         for pid in {**targets, **{tgid: None for _, tgid in blocks}}:

@@ -76,4 +76,4 @@ def test_search_is_bounded(mounts, tmp_path):
     assert search.ask(dev(0, 40), ino) is None  # never waits
     search.wait(10)
     assert search.ask(dev(0, 40), ino) == str(tmp_path / "home/file")
-    assert search.ask(dev(0, 40), ino + 1) is None and not search._busy  # the file system rests now
+    assert search.ask(dev(0, 40), ino + 1) is None and not search.busy  # the file system rests now

@@ -6,8 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from crisis.memory import page_events
-from crisis.memory.page_events import Batch, FileNames, Stamps, Totals, Tracer
+from crisis.memory import file_names, page_events
+from crisis.memory.page_events import Batch, FileNames, Stamps, Totals
+from helpers import write_tree
 
 REGULAR = 0o100644
 DEV = 254 << 20 | 1
@@ -28,19 +29,21 @@ class Ring:
 
 
 @pytest.fixture
-def names(monkeypatch):
-    made = FileNames(Ring())
-    monkeypatch.setattr(
-        made.mounts, "_table", lambda pid="self": {"254:1": [("/", "/mnt", "", "")]}
-    )
+def names(monkeypatch, tmp_path):
+    mountinfo = {"proc/self/mountinfo": "29 1 254:1 / /mnt rw - ext4 /dev/vda1 rw\n"}
+    mounts = file_names.Mounts(write_tree(tmp_path, mountinfo))
+    monkeypatch.setattr(page_events, "Mounts", lambda: mounts)
+    ring = Ring()
+    made = FileNames(ring)
+    made.ring = ring
     made.asked = []
-    monkeypatch.setattr(made._search, "ask", lambda dev, ino: made.asked.append(ino))
+    monkeypatch.setattr(page_events.Search, "ask", lambda search, dev, ino: made.asked.append(ino))
     monkeypatch.setattr(made.mounts, "find_open", lambda pid, dev, ino: None)
     return made
 
 
 def test_a_file_keeps_its_last_name_when_its_dentry_is_gone(names):
-    names._ring.send(1, 10, 100, "/a")
+    names.ring.send(1, 10, 100, "/a")
     names.read()
     assert names.path((1, 10, 100), DEV, None) == "/mnt/a"
     assert names.path((1, 0, 100), DEV, None) == "/mnt/a"
@@ -49,8 +52,8 @@ def test_a_file_keeps_its_last_name_when_its_dentry_is_gone(names):
 
 
 def test_a_rename_is_another_name(names):
-    names._ring.send(1, 10, 100, "/a")
-    names._ring.send(1, 11, 100, "/b")
+    names.ring.send(1, 10, 100, "/a")
+    names.ring.send(1, 11, 100, "/b")
     names.read()
     assert names.path((1, 10, 100), DEV, None) == "/mnt/a"
     assert names.path((1, 11, 100), DEV, None) == "/mnt/b"
@@ -66,7 +69,7 @@ def test_a_missing_name_is_not_looked_up_for_each_event(names, monkeypatch):
     now[0] += page_events.RETRY + 1
     names.path((1, 10, 100), DEV, 185)
     assert names.asked == [100, 100]
-    names._ring.send(1, 10, 100, "/late")
+    names.ring.send(1, 10, 100, "/late")
     names.read()
     now[0] += page_events.RETRY + 1
     assert names.path((1, 10, 100), DEV, 185) == "/mnt/late"
@@ -75,10 +78,10 @@ def test_a_missing_name_is_not_looked_up_for_each_event(names, monkeypatch):
 def test_the_files_used_last_are_remembered(names, monkeypatch):
     monkeypatch.setattr(page_events, "KEPT", 3)
     for number in 1, 2, 3:
-        names._ring.send(number, 10, 100 + number, f"/{number}")
+        names.ring.send(number, 10, 100 + number, f"/{number}")
     names.read()
     assert names.path((1, 10, 101), DEV, None) == "/mnt/1"  # used: 2 is the oldest now
-    names._ring.send(4, 10, 104, "/4")
+    names.ring.send(4, 10, 104, "/4")
     names.read()
     assert [names.path((n, 10, 100 + n), DEV, None) for n in (1, 2, 3, 4)] == [
         "/mnt/1",
@@ -88,27 +91,20 @@ def test_the_files_used_last_are_remembered(names, monkeypatch):
     ]
 
 
-def tracer(names, top=None):
-    made = Tracer.__new__(Tracer)
-    made.names, made._top = names, top
-    return made
-
-
 def entry(inode, name, ino, added, evicted=0):
     key = SimpleNamespace(inode=inode, name=name, ino=ino)
     return key, SimpleNamespace(added=added, evicted=evicted, dev=DEV)
 
 
 def test_entries_of_one_file_are_one_row_and_those_of_others_are_not(names):
-    names._ring.send(1, 10, 100, "/a")
-    names._ring.send(2, 20, 100, "/a")  # freed and read again: another address
-    names._ring.send(3, 30, 100, "/new")  # deleted meanwhile, its inode number used again
-    names._ring.send(4, 40, 200, "/b")
+    names.ring.send(1, 10, 100, "/a")
+    names.ring.send(2, 20, 100, "/a")  # freed and read again: another address
+    names.ring.send(3, 30, 100, "/new")  # deleted meanwhile, its inode number used again
+    names.ring.send(4, 40, 200, "/b")
     names.read()
     entries = [entry(1, 10, 100, 5), entry(2, 20, 100, 1, 2), entry(3, 30, 100, 7)]
     entries.append(entry(4, 40, 200, 8))
-    made = tracer(names)
-    files = made._largest(made._merged(entries))
+    files = page_events.largest(page_events.merged(entries, names), names, None)
     assert [(file.path, file.ino, file.added, file.evicted) for file in files] == [
         ("/mnt/a", 100, 6, 2),
         ("/mnt/b", 200, 8, 0),
@@ -118,10 +114,9 @@ def test_entries_of_one_file_are_one_row_and_those_of_others_are_not(names):
 
 def test_only_files_that_are_shown_are_looked_up(names, monkeypatch):
     monkeypatch.setattr(names, "wait", lambda seconds: None)
-    made = tracer(names, top=2)
-    files = made._merged([entry(n, 10, 100 + n, n) for n in range(1, 9)])
+    files = page_events.merged([entry(n, 10, 100 + n, n) for n in range(1, 9)], names)
     assert len(files) == 8
-    assert [file.added for file in made._largest(files)] == [8, 7]
+    assert [file.added for file in page_events.largest(files, names, 2)] == [8, 7]
     assert set(names.asked) == {107, 108}
 
 

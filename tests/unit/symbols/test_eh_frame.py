@@ -236,4 +236,4 @@ def test_memory(monkeypatch):
     monkeypatch.setattr(eh_frame, "_MOST_CIES", 20)
     table = image.table()
     for i in range(400):
-        assert table.rules(BASE + CODE + i).offset == 32 and len(table._cies) <= 20
+        assert table.rules(BASE + CODE + i).offset == 32 and len(table.cies) <= 20
