@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Compiler",
     "NoCompiler",
+    "bcc_directory",
     "compiled",
     "not_installed",
     "sweep",
@@ -51,6 +52,17 @@ class NoCompiler(Unavailable):
     """bcc is not installed."""
 
     code = 127  # with which the child ends
+
+
+def bcc_directory(root: str = "/") -> str | None:
+    """The directory of bcc's Python package that the child would import, or None."""
+    import glob
+
+    for base in "usr/local/lib", "usr/lib", "usr/lib64", "usr/local/lib64":
+        path = os.path.join(root, base, "python3*", "*-packages", "bcc", "__init__.py")
+        for found in sorted(glob.glob(path)):
+            return os.path.dirname(found)
+    return None
 
 
 def not_installed() -> NoCompiler:

@@ -35,7 +35,7 @@ _MOST = str((1 << 63) - 1)
 _U32 = str((1 << 32) - 1)
 _TOP = "sys/kernel/mm/damon/admin/kdamonds"
 _NO_ADDRESSES = (
-    "DAMON on this kernel cannot watch fixed virtual addresses: it was built without "
+    "DAMON does not watch fixed virtual addresses here: the kernel was built without "
     "CONFIG_DAMON_VADDR, or is older than 6.0"
 )
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from .state_sums import Calls
 
-__all__ = ["Sampler"]
+__all__ = ["Sampler", "check"]
 
 _PF_KTHREAD = 0x00200000
 _PERIOD = 0.01  # seconds
@@ -122,6 +122,14 @@ class _Thread:
         return found
 
 
+def check() -> None:
+    """Raise Unavailable where the kernel has not the files that are sampled."""
+    if not os.path.exists("/proc/self/syscall") or not os.path.exists("/proc/self/schedstat"):
+        raise Unavailable(
+            "cannot sample: this kernel has no /proc/PID/syscall or /proc/PID/schedstat"
+        )
+
+
 class Sampler:
     """Samples of the threads that are asked for, and their sums since take().
 
@@ -137,10 +145,7 @@ class Sampler:
             proc.check_process(args.pid)
         if args.tid:
             proc.check_thread(args.tid)
-        if not os.path.exists("/proc/self/syscall") or not os.path.exists("/proc/self/schedstat"):
-            raise Unavailable(
-                "cannot sample: this kernel has no /proc/PID/syscall or /proc/PID/schedstat"
-            )
+        check()
         self._pid, self._tid, self._cgroup = args.pid, args.tid, args.cgroup
         self._idle_after = args.idle_after / 1000 / _PERIOD  # in samples
         self._names, self._classes = call_numbers.names(), states.call_classes()

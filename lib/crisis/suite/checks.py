@@ -12,7 +12,7 @@ import glob
 import os
 
 from .. import bpf
-from ..bpf import cache, compiler, trial
+from ..bpf import compiler, trial
 from ..bpf.btf import VMLINUX
 from ..bpf.requirements import kernel_headers, vmlinux
 from ..errors import NotPermitted, Unavailable
@@ -124,7 +124,7 @@ def _tracefs() -> str:
 
 
 def _bcc() -> str:
-    directory = cache.bcc_directory()
+    directory = compiler.bcc_directory()
     if directory is None:
         raise compiler.not_installed()
     version = sysfs.text(directory, "version.py") or ""
@@ -307,6 +307,12 @@ def _cgroup() -> str:
     return "; ".join(parts + ([f"v1: {' '.join(first)}"] if first else []))
 
 
+def _proc_syscall() -> None:
+    from ..sched import state_samples
+
+    state_samples.check()
+
+
 def _kmsg() -> None:
     from ..memory import oom_log
 
@@ -385,6 +391,7 @@ CHECKS: dict[str, Callable[[], str | None]] = {
     "taskstats": _taskstats,
     "delayacct": _delayacct,
     "schedstat": _schedstat,
+    "proc_syscall": _proc_syscall,
     "kmsg": _kmsg,
     "cachestat": _cachestat,
     "clear_refs": _clear_refs,

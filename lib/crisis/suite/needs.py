@@ -59,6 +59,7 @@ OWNERS = {
     "psi_cgroup": "kernel.pressure",
     "taskstats": "net.taskstats",
     "delayacct": "net.taskstats",
+    "proc_syscall": "sched.state_samples",
     "kmsg": "memory.oom_log",
     "cachestat": "memory.residency",
     "clear_refs": "memory.process",
@@ -68,7 +69,7 @@ OWNERS = {
     "cgroup": "kernel.cgroup",
     "pyroute2": "net.observer",
 }
-# Of the commands without BPF, the ways to measure, the best first, and the sources of each.
+# The ways to measure without BPF, the best first, and the sources of each.
 WAYS: dict[str, dict[str, tuple[str, ...]]] = {
     **{name: {"counters": ("perf_events", "pmu")} for name in PMC},
     "cpuhot": {"sensors": ("sensors",), "registers": ("msr",), "throttling": ("throttling",)},
@@ -86,10 +87,13 @@ WAYS: dict[str, dict[str, tuple[str, ...]]] = {
         "cpufreq": ("cpufreq",),
         "loop": ("loop",),
     },
+    "tiptop": {"counters": ("perf_events", "pmu")},
+    "tsa": {"sample": ("proc_syscall",)},
+    "use": {"files": ()},
     "wss": {"idle": ("idle_page",), "clear_refs": ("clear_refs",)},
 }
 _CGROUP = "cachesnoop cachestat delays drsnoop hardirqs irqtime memleak oomkill".split()
-_CGROUP += "psi runqlat runqslower softirqs wss fincore".split()
+_CGROUP += "psi runqlat runqslower softirqs tiptop tsa wss fincore".split()
 # What only some options, columns or notes of a command take.
 ALSO: dict[str, tuple[str, ...]] = {
     **dict.fromkeys((*_CGROUP, *PMC), ("cgroup",)),
@@ -99,6 +103,7 @@ ALSO: dict[str, tuple[str, ...]] = {
     "memleak": ("kallsyms", "perf_map", "ptrace", "cgroup"),
     "oomkill": ("kallsyms", "kmsg", "cgroup"),
     "psi": ("psi_cgroup", "cgroup"),
+    "use": ("psi", "psi_cgroup", "throttling", "cgroup"),
     "wss": ("damon", "cgroup"),
 }
 _MAPS = {"task_storage": "TASK_STORAGE", "ringbuf": "BPF_RINGBUF", "stack_trace": "BPF_STACK_TRACE"}
@@ -173,10 +178,10 @@ def ways(command: str, sources: Sources, objects: Mapping[str, Object]) -> list[
 
     sources: its SOURCES.  objects: as cached() has them; what is not there has to be compiled.
     """
-    if not sources:
-        table = WAYS.get(command, {})
-        return [Way(name, [(source,) for source in needs]) for name, needs in table.items()]
-    return [_of_program(source, objects.get(source.name)) for source in sources.values()]
+    found = [_of_program(source, objects.get(source.name)) for source in sources.values()]
+    for name, needs in WAYS.get(command, {}).items():
+        found.append(Way(name, [(source,) for source in needs]))
+    return found
 
 
 def _of_program(source: Source, obj: Object | None) -> Way:
@@ -232,6 +237,9 @@ def for_command(found: list[Way], answers: Mapping[str, Answer]) -> Outcome:
     if not found:
         return Outcome(None, Answer(WORKS), ())
     outcomes = [way.outcome(answers) for way in found]
+    for outcome in outcomes:  # bpf.load, too, goes no further
+        if outcome.state == UNKNOWN and outcome.missing == ("bpf",):
+            return Outcome(None, Answer(UNKNOWN, outcome.note), outcome.missing)
     first = min(outcomes, key=lambda outcome: ORDER.index(outcome.state))
     if first.state == WORKS:
         return first

@@ -114,3 +114,19 @@ def test_a_relative_path_is_not_searched(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     executable(tmp_path / "tcpdump")
     assert look("/", ".")["tcpdump"][1]["tcpdump"] != "./tcpdump"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "usr/lib/python3/dist-packages/bcc",
+        "usr/lib/python3.11/site-packages/bcc",
+        "usr/lib64/python3.13/site-packages/bcc",
+    ],
+)
+def test_where_distributions_have_bcc(tmp_path, place):
+    from crisis.bpf import compiler
+
+    assert compiler.bcc_directory(str(tmp_path)) is None
+    executable(tmp_path / place / "__init__.py")
+    assert compiler.bcc_directory(str(tmp_path)) == str(tmp_path / place)

@@ -19,7 +19,7 @@ SUITE = {"crisis-check", "crisis-warm"}
 COMMANDS = [name for name in commands.names(BIN) if name not in SUITE]
 PROGRAMS = commands.programs(COMMANDS, BIN)
 # (command, source): the command imports the module for something else.
-OTHER_USE = {("cputemp", "throttling")}
+OTHER_USE = {("cputemp", "throttling"), ("use", "msr"), ("use", "sensors")}
 
 
 def module_path(name):
@@ -107,8 +107,10 @@ def test_what_a_command_with_bpf_uses():
     assert "ringbuf" not in needs.used("runqlat", PROGRAMS["runqlat"])
 
 
-def test_the_same_commands_load_programs():
-    assert {name for name in COMMANDS if PROGRAMS[name]} == set(COMMANDS) - set(needs.WAYS)
+def test_only_tsa_measures_with_and_without_programs():
+    assert {name for name in needs.WAYS if PROGRAMS.get(name)} == {"tsa"}
+    found = needs.ways("tsa", PROGRAMS["tsa"], {})
+    assert found[-1].name == "sample" and len(found) == len(PROGRAMS["tsa"]) + 1
 
 
 def source(name, *points, **members):
@@ -159,6 +161,12 @@ def test_nothing_is_left():
     found = outcome(fentry=NO, kprobe=NO, raw_tp=NO)
     assert (found.state, found.way) == (NO, None)
     assert found.note == "fentry: why; raw_tp: why" and found.missing == ("fentry", "raw_tp")
+
+
+def test_a_command_that_may_not_load_programs_ends_there():
+    found = [*needs.ways("x", {"raw": RAW}, OBJECTS), needs.Way("sample", [("proc_syscall",)])]
+    assert needs.for_command(found, answers(bpf=UNKNOWN)).missing == ("bpf",)
+    assert needs.for_command(found, answers(raw_tp=NO)).way.name == "sample"
 
 
 def test_what_may_work_is_not_called_broken():
