@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The frame of every command: shared arguments, the interval clock, input and output, and the exit.
+"""The frame of every command: the interval clock, input and output, and the exit.
 
 Knows no tool.  This is the only module that prints an error or exits.
 
@@ -18,15 +18,24 @@ import select
 import signal
 import sys
 import time
-from argparse import ArgumentTypeError
 
-from . import __version__
-from .arguments import Formatter, Parser, installed, terminal_width
+from .arguments import (
+    add_cgroup,
+    add_pid,
+    add_source,
+    add_tid,
+    add_timestamp,
+    installed,
+    parser,
+    positive_float,
+    positive_int,
+    shown,
+    type_error,
+)
 from .errors import Error, NotPermitted, Stopped, Unavailable, Usage, file_limit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser
     from collections.abc import Callable, Iterable, Iterator
     from types import FrameType
     from typing import Any
@@ -63,8 +72,6 @@ __all__ = [
 
 _POLL_LIMIT = 2000000  # seconds that one poll(2) may wait: its timeout is an int of milliseconds
 _PATIENCE = 0.2  # seconds that a stop leaves to the reader of a full pipe
-_MAX_SHOWN = 80  # characters of an argument that a message repeats
-_MAX_SECONDS = 1e9
 
 _stop = False  # SIGINT or SIGTERM has arrived, or nobody reads stdout any more
 _stopped_at = 0.0
@@ -72,154 +79,6 @@ _at_input = False  # the stop arrived while reader() waited
 _wakeup = -1  # the pipe's end that is readable when a signal has arrived
 _outputs: dict[int, int] = {}  # descriptor -> the one that _output() has chosen
 _verbose = False
-
-
-def shown(text: str) -> str:
-    """An argument as an error message repeats it: escaped, and cut after 80 characters."""
-    if len(text) > _MAX_SHOWN:
-        text = text[: _MAX_SHOWN - 3] + "..."
-    return _printable(text)
-
-
-def type_error(text: str, what: str) -> ArgumentTypeError:
-    """The error for an argument `text` that is not `what`, such as "a positive number"."""
-    return ArgumentTypeError(f"'{shown(text)}' is not {what}")
-
-
-def positive_int(text: str) -> int:
-    """An integer of at least 1; ArgumentTypeError otherwise."""
-    try:
-        value = int(text, 10)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise type_error(text, "a positive whole number")
-    return value
-
-
-def positive_float(text: str) -> float:
-    """A finite number of seconds above 0; ArgumentTypeError otherwise."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= _MAX_SECONDS:
-        raise type_error(text, "a positive number of seconds")
-    return value
-
-
-def parser(
-    description: str,
-    epilog: str = "",
-    interval: bool = True,
-    cache: bool = True,
-    every: float | None = None,
-    without: str = "",
-    lines: str = "--json",
-    verbose: tuple[str, ...] = ("-v", "--verbose"),
-    version: tuple[str, ...] = ("-V", "--version"),
-) -> ArgumentParser:
-    """An ArgumentParser with the arguments that every command shares.
-
-    description: the one-sentence question that the command answers.
-    epilog: usage examples, printed verbatim after the options.
-    interval: add the positional `interval` (seconds) and `count`.
-    every: the interval when none is given, for a command that then reports without end;
-           0 for one that then reports once, at once.
-    without: what the command does without an interval, for its help, where `every` does not say it.
-    cache: add --no-cache, for a command that loads a BPF program.
-    lines: the long name of -j, for a command whose --json was another thing before.
-    verbose, version: the names of these options, for a command whose classic has other letters.
-    """
-    Formatter.width = terminal_width() - 2
-    p = Parser(
-        description=description,
-        epilog=installed(epilog),
-        allow_abbrev=False,
-        formatter_class=Formatter,
-    )
-    if interval:
-        p.add_argument(
-            "interval",
-            nargs="?",
-            type=positive_float,
-            default=every or None,
-            help=f"seconds between two reports; without it, {without or _without_interval(every)}",
-        )
-        p.add_argument(
-            "count",
-            nargs="?",
-            type=positive_int,
-            help="number of reports; without it, until Ctrl-C",
-        )
-    p.add_argument(
-        "-j",
-        lines,
-        dest="json",
-        action="store_true",
-        help="print JSON lines, one object per record",
-    )
-    p.add_argument(
-        *verbose,
-        action="store_true",
-        help="report on stderr which data sources are used, and why others are not",
-    )
-    if cache:
-        p.add_argument(
-            "--no-cache",
-            action="store_true",
-            help="neither read nor write the cache of compiled BPF programs",
-        )
-    p.add_argument("--debug", action="store_true", help="show a traceback for an error")
-    p.add_argument(*version, action="version", version="%(prog)s " + __version__)
-    return p
-
-
-def _without_interval(every: float | None) -> str:
-    """What a command does without an interval, for its help."""
-    if every is None:
-        return "one report at Ctrl-C"
-    return f"{every:g}" if every else "one report now"
-
-
-def add_source(p: ArgumentParser, sources: Iterable[str], purpose: str = "measure") -> None:
-    """Add --source.  sources: the names that it takes, those of the command's SOURCES."""
-    p.add_argument(
-        "--source", choices=tuple(sources), help=f"{purpose} with this data source only (see -v)"
-    )
-
-
-def add_pid(p: ArgumentParser, what: str = "this process") -> None:
-    """Add -p.  what: what it restricts the command to."""
-    p.add_argument(
-        "-p", "--pid", type=positive_int, metavar="PID", help=f"only {what}, until it ends"
-    )
-
-
-def add_tid(p: ArgumentParser, more: str = "") -> None:
-    """Add -t.  more: the end of its help."""
-    p.add_argument(
-        "-t",
-        "--tid",
-        type=positive_int,
-        metavar="TID",
-        help=f"only this thread, until it ends{more}",
-    )
-
-
-def add_cgroup(p: ArgumentParser, what: str = "tasks in this cgroup or below it") -> None:
-    """Add -c.  what: what it restricts the command to."""
-    p.add_argument(
-        "-c",
-        "--cgroup",
-        metavar="CGROUP",
-        help=f"only {what}: a directory, or a path in the hierarchy",
-    )
-
-
-def add_timestamp(p: ArgumentParser, how: str = " with each report") -> None:
-    """Add -T.  how: the end of its help."""
-    p.add_argument("-T", "--timestamp", action="store_true", help=f"print the time{how}")
 
 
 def _handle(signum: int, frame: FrameType | None) -> None:

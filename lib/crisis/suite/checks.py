@@ -322,9 +322,8 @@ def _kmsg() -> None:
 def _pyroute2() -> str:
     from ..net import observer
 
-    directory = observer.find_pyroute2()
-    beside = glob.glob(os.path.join(os.path.dirname(directory), "pyroute2-*-info"))
-    return os.path.basename(beside[0]).split("-")[1].rpartition(".dist")[0] if beside else ""
+    beside = glob.glob(observer.find_pyroute2() + "-*-info")  # pyroute2-0.5.14.egg-info
+    return os.path.basename(beside[0]).split("-")[1].rpartition(".")[0] if beside else ""
 
 
 def _cachestat() -> None:
