@@ -8,6 +8,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import time
 
@@ -340,3 +341,11 @@ def test_where_the_output_goes(line):
     )
     status = result.stdout.split()[-1]
     assert status in (("0", "141") if "head" in line else ("1",)), result.stderr
+
+
+def test_ctrl_c_ends_it_at_once():
+    child = subprocess.Popen([tool("crisis-check")], stdout=subprocess.PIPE)
+    time.sleep(0.3 * SLOW)
+    child.send_signal(signal.SIGINT)
+    child.communicate(timeout=5 * SLOW)
+    assert child.returncode in (0, -signal.SIGINT)  # the latter before cli.run() has begun

@@ -11,11 +11,11 @@ import errno
 import glob
 import os
 
-from .. import bpf
+from .. import bpf, cli
 from ..bpf import compiler, trial
 from ..bpf.btf import VMLINUX
 from ..bpf.requirements import kernel_headers, vmlinux
-from ..errors import NotPermitted, Unavailable
+from ..errors import NotPermitted, Stopped, Unavailable
 from ..kernel import cgroup, pressure, proc, ptrace, sysfs
 from ..perf import event, tracefs
 from .answer import Answer, Unknown, ask
@@ -403,6 +403,11 @@ CHECKS: dict[str, Callable[[], str | None]] = {
 
 
 def answers(names: Iterable[str]) -> dict[str, Answer]:
-    """{name: Answer} of checks, in the order of CHECKS."""
-    wanted = set(names)
-    return {name: ask(check) for name, check in CHECKS.items() if name in wanted}
+    """{name: Answer} of checks, in the order of CHECKS.  Raises Stopped at a stop."""
+    wanted, found = set(names), {}
+    for name, check in CHECKS.items():
+        if cli.stopping():
+            raise Stopped
+        if name in wanted:
+            found[name] = ask(check)
+    return found
