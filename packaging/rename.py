@@ -20,7 +20,7 @@ def page(text, names, renamed):
     for pattern in (
         rf"^(?P<before>\.TH ){name}(?= )",
         rf"^(?P<before>){name}(?=.* \\- )",
-        rf"^(?P<before>\.(?:B|BR|RB) (?:\w+ )?\"?){name}(?=[\" ,.]|$)(?! \((?![178]\)))",
+        rf"^(?P<before>\.(?:B|BR|RB) \"?){name}(?=[\" ,.]|$)(?! \((?![178]\)))",
         rf"(?P<before>\\fB){name}(?=\\fR| )(?!\\fR\((?![178]\)))",
     ):
         flags = re.M | (re.I if "TH" in pattern else 0)
