@@ -19,7 +19,7 @@ def page(text, names, renamed):
     name = rf"(?P<name>{names})"
     for pattern in (
         rf"^(?P<before>\.TH ){name}(?= )",
-        rf"^(?P<before>){name}(?=.* \\- )",
+        rf"^(?P<before>\.SH NAME\n){name}(?= \\- )",
         rf"^(?P<before>\.(?:B|BR|RB) \"?){name}(?=[\" ,.]|$)(?! \((?![178]\)))",
         rf"(?P<before>\\fB){name}(?=\\fR| )(?!\\fR\((?![178]\)))",
     ):
