@@ -176,6 +176,7 @@ FACTS = st.fixed_dictionaries(
     {
         "name": WORDS,
         "unusable": st.none() | st.lists(WORDS, min_size=1).map(" ".join),
+        "compiler": WORDS,
         "points": st.lists(st.lists(WORDS, min_size=1, max_size=3), max_size=3),
         "probes": st.lists(WORDS, max_size=3),
         "maps": st.lists(st.tuples(WORDS, *[NUMBERS] * 5, WORDS, WORDS).map(list), max_size=3),

@@ -73,6 +73,7 @@ class Btf:
         self._data = data
         self._strings = hdr_len + str_off
         self._offsets: dict[bytes, int] | None = None
+        self._values: dict[int, int] | None = None
         self._at = [0]
         # kind -> {string offset: first id}
         named: dict[int, dict[int, int]]
@@ -176,23 +177,19 @@ class Btf:
         "PREFIX*" stands for all that begin so.
         """
         names = list(names)
-        prefixes = tuple(name[:-1] for name in names if name.endswith("*"))
+        prefixes = tuple(name[:-1].encode() for name in names if name.endswith("*"))
         if prefixes:
-            known = map(bytes.decode, self._string_offsets())
             names = [name for name in names if not name.endswith("*")]
-            names += [name for name in known if name.startswith(prefixes)]
-        wanted = {}
-        for name in names:
-            offset = self.string_offset(name)
-            if offset is not None:
-                wanted[offset] = name
+            names += [text.decode() for text in self._string_offsets() if text.startswith(prefixes)]
+        if self._values is None:
+            self._values = {}
+            for number in reversed(self.enums):  # of two constants of a name, the first counts
+                self._values.update(self._enumerators(number))
         found = {}
-        for number in self.enums:
-            if not wanted:
-                break
-            for offset, value in self._enumerators(number):
-                if offset in wanted:
-                    found[wanted.pop(offset)] = value
+        for name in names:
+            value = self._values.get(self._string_offsets().get(name.encode(), -1))
+            if value is not None:
+                found[name] = value
         return found
 
     def enumerators(self, number: int) -> list[tuple[str, int]]:

@@ -119,7 +119,7 @@ def _load() -> None:
     try:
         btf = requirements.vmlinux()
         if btf is not None:
-            btf.string_offset("")
+            btf.constants([""])  # its indexes are made when they are needed first
         import bcc  # noqa: F401
     except (Error, ImportError):
         pass

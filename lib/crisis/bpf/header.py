@@ -84,6 +84,7 @@ _WHOLE = ("pt_regs", "user_pt_regs", "bpf_perf_event_data")
 # bcc's bpf.h, compiled in, declares these itself.
 _BCC_OWNS = re.compile(r"bpf_(?!perf_event_data|user_pt|iter__|iter_meta)|BPF_|xdp_|btf_")
 _WORD = re.compile(r"[A-Za-z_]\w*")
+_DEFINE = re.compile(r"#\s*define\s+(\w+)")
 _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.S)
 _OWN_TYPE = re.compile(
     r"\b(?:struct|union|enum)\s+(\w+)\s*\{|\}\s*(\w+)\s*;|\btypedef\b[^;{]*?(\w+)\s*;"
@@ -268,8 +269,8 @@ def prune(btf: Btf, text: str) -> str:
     emitted = {
         name for number in btf.enums if number in writer.done for name, _ in btf.enumerators(number)
     }
-    loose = [w for w in wanted if w not in emitted and not re.search(rf"#\s*define\s+{w}\b", text)]
-    for name, value in btf.constants(loose).items():
+    loose = set(wanted) - emitted - set(_DEFINE.findall(text))
+    for name, value in btf.constants(sorted(loose)).items():
         # Not a macro: the kernel has constants called none and all, as a program may call its
         # variables.
         writer.out.append(f"enum {{ {name} = {_literal(value)} }};")
