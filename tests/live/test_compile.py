@@ -6,7 +6,6 @@ Needs root.
 
 import fcntl
 import glob
-import importlib.util
 import json
 import os
 import pty
@@ -377,8 +376,8 @@ def test_warm_without_rights_compiles_nothing(checkout):
 @pytest.fixture()
 def hide():
     """The start of a command line that hides bcc from the rest of it."""
-    (directory,) = importlib.util.find_spec("bcc").submodule_search_locations
-    words = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs tmpfs "$0" && exec "$@"', directory]
+    words = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs tmpfs "$0" && exec "$@"']
+    words.append(compiler.bcc_directory())
     if subprocess.call(words + ["true"]):
         pytest.skip("bcc cannot be hidden by a mount here")
     return words
