@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The child of compiler.Compiler: requests as JSON on stdin, objects on stdout.
 
-Each request is compiled in a fork that ends with it, and with the 150 MB that clang has taken.
+Each text is compiled in a fork that ends with it, and with the 150 MB that clang has taken.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from crisis.kernel import syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any, NoReturn
 
     Request = dict[str, Any]
@@ -40,26 +40,47 @@ _CALL, _PSEUDO_KFUNC_CALL = 0x85, 2
 _KFUNC_MAGIC = 0x7E000000  # no helper has such a number
 _TASK_STORAGE = 29
 _LAST_FD = 200
+# What of a request its text depends on: macros(), and the types that it is compiled with.
+_OF_TEXT = "text", "headers", "has", "defines", "arguments", "params", "counters", "kfuncs"
 _CLONE_NEWNS, _MS_BIND, _MS_REC_PRIVATE = 0x20000, 0x1000, 0x4000 | 0x40000
 
 
 def main() -> None:
-    """Compile the requests, some at a time, and answer each."""
+    """Compile the requests, some at a time, and answer each.
+
+    Those that make the same text are compiled once.
+    """
     jobs, seconds, requests = json.load(sys.stdin)
     _load()
-    waiting = list(enumerate(requests))
-    running: dict[int, tuple[int, int, int]] = {}  # PID -> number of the request, its two files
+    waiting = groups(requests)
+    running: dict[int, tuple[dict[int, int], int]] = {}  # PID -> answer()'s results and errors
     while waiting or running:
         while waiting and len(running) < jobs:
-            number, request = waiting.pop(0)
-            files = os.memfd_create("object"), os.memfd_create("errors")
-            running[_fork(request, *files, seconds)] = (number, *files)
+            group = waiting.pop(0)
+            results = {number: os.memfd_create("object") for number in group}
+            errors = os.memfd_create("errors")
+            pid = _fork([requests[number] for number in group], results, errors, seconds)
+            running[pid] = results, errors
         pid, status = os.wait()
-        answer(os.waitstatus_to_exitcode(status), *running.pop(pid))
+        results, errors = running.pop(pid)
+        if status and len(results) > 1:  # each alone, for an answer of its own
+            waiting += [[number] for number in results]
+        else:
+            answer(os.waitstatus_to_exitcode(status), results, errors)
+        for fd in *results.values(), errors:
+            os.close(fd)
 
 
-def _fork(request: Request, result: int, errors: int, seconds: float) -> int:
-    """The PID of a fork that compiles a request, with the object and the errors for two files."""
+def groups(requests: list[Request]) -> list[list[int]]:
+    """The numbers of the requests, those together that make the same text."""
+    found: dict[str, list[int]] = {}
+    for number, request in enumerate(requests):
+        found.setdefault(json.dumps([request[name] for name in _OF_TEXT]), []).append(number)
+    return list(found.values())
+
+
+def _fork(requests: list[Request], results: dict[int, int], errors: int, seconds: float) -> int:
+    """The PID of a fork that compiles requests, with files for the objects and the errors."""
     parent = os.getpid()
     pid = os.fork()
     if not pid:
@@ -71,36 +92,36 @@ def _fork(request: Request, result: int, errors: int, seconds: float) -> int:
         # with this one, which Compiler._close() awaits, the lock of _directory() has gone.
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         fcntl.fcntl(1, fcntl.F_DUPFD, min(_LAST_FD, limit - 1))
-        # bcc and clang write where they like; the object must be alone in its file.
+        # bcc and clang write where they like; an object must be alone in its file.
         os.dup2(errors, 1)
         os.dup2(errors, 2)
-        end(lambda: compile_one(request, result))
+        end(lambda: compile_all(requests, list(results.values())))
     return pid
 
 
-def compile_one(request: Request, result: int) -> int:
-    """Compile a request; the exit status."""
+def compile_all(requests: list[Request], results: list[int]) -> int:
+    """Compile requests that make the same text; the exit status."""
     try:
-        meta, code = build(request)
+        for result, (meta, code) in zip(results, build(requests)):
+            with os.fdopen(result, "wb", closefd=False) as out:
+                out.write(pack(meta, code))
     except Error as exc:
         print(exc, file=sys.stderr)
         return getattr(exc, "code", exc.status)
-    with os.fdopen(result, "wb") as out:
-        out.write(pack(meta, code))
     return 0
 
 
-def answer(status: int, number: int, result: int, errors: int) -> None:
-    """Write what came of a request, for compiler.Compiler.
+def answer(status: int, results: dict[int, int], errors: int) -> None:
+    """Write what came of each request, for compiler.Compiler.
 
     A line with its number, its exit status, the lengths of the object and the errors; then these.
+    results: {number: file of the object}.
     """
-    parts = [os.pread(fd, os.fstat(fd).st_size, 0) for fd in (result, errors)]
-    head = f"{number} {status} {len(parts[0])} {len(parts[1])}\n"
-    sys.stdout.buffer.write(head.encode() + b"".join(parts))
+    for number, result in results.items():
+        parts = [os.pread(fd, os.fstat(fd).st_size, 0) for fd in (result, errors)]
+        head = f"{number} {status} {len(parts[0])} {len(parts[1])}\n"
+        sys.stdout.buffer.write(head.encode() + b"".join(parts))
     sys.stdout.buffer.flush()
-    os.close(result)
-    os.close(errors)
 
 
 def end(work: Callable[[], int]) -> NoReturn:
@@ -125,12 +146,31 @@ def _load() -> None:
         pass
 
 
-def build(request: Request) -> tuple[dict[str, Any], bytes]:
-    """(metadata, instructions) of the requested object.  Raises Error."""
-    btf = None if request["headers"] == "kernel" else requirements.vmlinux()
+def build(requests: list[Request]) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Yield (metadata, instructions) of each requested object; all make the same text.
+
+    Raises Error.
+    """
+    compiled: dict[str, Any] = {}
+    code = b""
+    for request in requests:
+        btf = None if request["headers"] == "kernel" else requirements.vmlinux()
+        meta = _described(request, btf)
+        if meta["unusable"]:
+            yield meta, b""
+            continue
+        if not compiled:
+            text = macros(request, btf) + request["text"]
+            with _HeaderTree(text, btf, request["headers"]):
+                compiled, code = _compile(request, text, btf)
+        yield {**meta, **compiled}, code
+
+
+def _described(request: Request, btf: types.Btf | None) -> dict[str, Any]:
+    """The metadata of a requested object, before it is compiled.  btf: the kernel's, or None."""
     meta = {
         "name": request["name"],
-        "unusable": None,
+        "unusable": requirements.unusable(request, btf),
         "compiler": "",
         "points": request["points"],
         "probes": request["probes"],
@@ -141,21 +181,13 @@ def build(request: Request) -> tuple[dict[str, Any], bytes]:
         "constants": {},
         "counters": request["counters"],
     }
-    meta["unusable"] = requirements.unusable(request, btf)
-    if meta["unusable"]:
-        return meta, b""
-    if btf is not None:
+    if btf is not None and not meta["unusable"]:
         meta["constants"] = btf.constants(request["constants"])
         for candidate in (c for point in request["points"] for c in point):
             place = candidate.partition(":")[0]
             if requirements.by_btf(place):
                 meta["ids"][place] = requirements.btf_id(place, btf)
-        request["kfunc_ids"] = [
-            btf.find(name.rstrip("?"), types.FUNC) for name in request["kfuncs"]
-        ]
-    text = macros(request, btf) + request["text"]
-    with _HeaderTree(text, btf, request["headers"]):
-        return _compile(request, text, meta)
+    return meta
 
 
 def macros(request: Request, btf: types.Btf | None) -> str:
@@ -236,7 +268,8 @@ def _directory() -> str:
     )
 
 
-def _compile(request: Request, text: str, meta: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+def _compile(request: Request, text: str, btf: types.Btf | None) -> tuple[dict[str, Any], bytes]:
+    """(metadata, instructions) that bcc makes of a text."""
     try:
         import bcc
         from bcc.libbcc import lib
@@ -250,20 +283,28 @@ def _compile(request: Request, text: str, meta: dict[str, Any]) -> tuple[dict[st
         module = bcc.BPF(text=text, cflags=["-g0"])
     except Exception as exc:  # bcc raises bare Exception, clang has said why on stderr
         raise Error(f"cannot compile {request['name']}: {exc}") from None
-    meta["compiler"] = f"bcc {bcc.__version__}"
+    compiled: dict[str, Any] = {
+        "compiler": f"bcc {bcc.__version__}",
+        "maps": [],
+        "layouts": {},
+        "functions": [],
+    }
+    kfuncs: list[int | None] = []
+    if btf is not None:
+        kfuncs = [btf.find(name.rstrip("?"), types.FUNC) for name in request["kfuncs"]]
     handle = module.module
-    descriptors = _maps(lib, handle, meta)
+    descriptors = _maps(lib, handle, compiled)
     code = []
     for i in range(lib.bpf_num_functions(handle)):
         name = lib.bpf_function_name(handle, i)
         instructions, maps, params = _relocate(
-            module.dump_func(name), descriptors, request["params"], request.get("kfunc_ids", ())
+            module.dump_func(name), descriptors, request["params"], kfuncs
         )
-        meta["functions"].append([name.decode(), len(instructions), maps, params])
+        compiled["functions"].append([name.decode(), len(instructions), maps, params])
         code.append(instructions)
     if (lib.bpf_module_license(handle) or b"GPL") != b"GPL":
         raise Error(f"cannot compile {request['name']}: its license is not GPL")
-    return meta, b"".join(code)
+    return compiled, b"".join(code)
 
 
 def _hide_kallsyms() -> None:

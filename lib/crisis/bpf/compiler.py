@@ -76,7 +76,7 @@ def not_installed() -> NoCompiler:
 
 
 class Compiler:
-    """bcc at work on some sources, in a child process that forks for each of them.
+    """bcc at work on some sources, in a child process that forks for each of their texts.
 
     The child is a session of its own, which a terminal's Ctrl-C does not reach.  It runs the
     system's Python, whatever the environment says, in / and with a fixed environment.  It dies with

@@ -90,3 +90,31 @@ def test_without_btf_the_release_decides(running, first, there, monkeypatch):
     monkeypatch.setattr(os, "uname", lambda: os.uname_result(uname))
     text = builder.macros(request(has={"HAS_IT": ("request.tag", first)}), None)
     assert text == ("#define HAS_IT 1\n" if there else "")
+
+
+def test_programs_of_the_same_text_are_compiled_together():
+    def one(name, text="text", **members):
+        points = ((f"raw_tp/{name}:f",),)
+        return dict(bpf.Source(name, None, points, text=text, **members).request(), headers="auto")
+
+    alike = [
+        one("a"),
+        one("b", requires=("request",), constants=("C",), probes=("uprobe:f",)),
+        one("c"),
+    ]
+    others = [
+        one("d", defines={"BY": 1}),
+        one("e", defines={"BY": 2}),
+        one("f", params=("pid",)),
+        one("g", counters=("lost",)),
+        one("h", has={"HAS_TAG": ("request.tag", "9.9")}),
+        one("i", arguments=("a.b?",)),
+        one("j", kfuncs=("f?",)),
+        one("k", text="another text"),
+        dict(one("l"), headers="kernel"),
+    ]
+    requests = [alike[0], *others, alike[1], alike[2]]
+    for request in requests:  # of a text in place of a file, the name is in the text
+        request["text"] = request["text"].replace(request["name"], "x")
+    found = builder.groups(requests)
+    assert found == [[0, 10, 11], *([number] for number in range(1, 10))]
