@@ -113,9 +113,7 @@ def test_exit_status_lists_each_status(page):
 @pytest.mark.parametrize("page", GENERATED + GENERAL)
 def test_words_are_those_of_man_pages(page):
     """A kernel reports and a command queries; see "Style" in HACKING.md."""
-    words = (
-        r"tells?|told(?! apart)|asks?|asked|so many|takes? no right|an octave"
-    )
+    words = r"tells?|told(?! apart)|asks?|asked|so many|takes? no right|an octave"
     assert not re.findall(rf"\b(?:{words})\b", read(page))
 
 

@@ -7,7 +7,6 @@ bcc is the compiler and only that: LLVM's memory goes away with the child.
 from __future__ import annotations
 
 import os
-import sys
 
 from ..errors import Error, NotPermitted, Stopped, Unavailable
 from .object import MAGIC
