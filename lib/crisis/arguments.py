@@ -158,6 +158,7 @@ def parser(
     lines: str = "--json",
     verbose: tuple[str, ...] = ("-v", "--verbose"),
     version: tuple[str, ...] = ("-V", "--version"),
+    metrics: bool = True,
 ) -> argparse.ArgumentParser:
     """An ArgumentParser with the arguments that every command shares.
 
@@ -170,6 +171,7 @@ def parser(
     cache: add --no-cache, for a command that loads a BPF program.
     lines: the long name of -j, for a command whose --json was another thing before.
     verbose, version: the names of these options, for a command whose classic has other letters.
+    metrics: add --openmetrics, for a command that reports by intervals.
     """
     Formatter.width = terminal_width() - 2
     p = Parser(
@@ -199,6 +201,13 @@ def parser(
         action="store_true",
         help="print JSON lines, one object per record",
     )
+    if metrics:
+        p.add_argument(
+            "--openmetrics",
+            metavar="FILE",
+            help="write each report to FILE, for the textfile collector of node_exporter; without "
+            "-j, print nothing",
+        )
     p.add_argument(
         *verbose,
         action="store_true",

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
     from _typeshed import WriteableBuffer
 
+    from .metrics import Exporter
+
 __all__ = [
     "parser",
     "Ends",
@@ -79,6 +81,8 @@ _at_input = False  # the stop arrived while reader() waited
 _wakeup = -1  # the pipe's end that is readable when a signal has arrived
 _outputs: dict[int, int] = {}  # descriptor -> the one that _output() has chosen
 _verbose = False
+_metrics: Exporter | None = None  # of --openmetrics
+_silent = False  # under --openmetrics, reports are not printed
 
 
 def _handle(signum: int, frame: FrameType | None) -> None:
@@ -138,6 +142,8 @@ def wait(seconds: float | None, fds: Iterable[int] = ()) -> list[int]:
     `tool 10 | head -1` ends when head does.
     """
     global _stop
+    if _metrics:
+        _metrics.write()
     if _stop:
         return []
     events = {1: 0, **dict.fromkeys(fds, select.POLLIN)}
@@ -349,7 +355,15 @@ def write(fd: int, data: bytes) -> None:
 
 
 def out(text: str) -> None:
-    """Write one complete record to stdout.  Raises Error, and KeyboardInterrupt as write()."""
+    """Write one complete record to stdout.  Raises Error, and KeyboardInterrupt as write().
+
+    Under --openmetrics, the record goes to the file, which is written when the command waits or
+    ends.
+    """
+    if _metrics:
+        _metrics.take(text)
+        if _silent:
+            return
     try:
         write(1, text.encode(sys.stdout.encoding, "backslashreplace"))
     except OSError as exc:
@@ -426,7 +440,10 @@ def _run(main: Callable[[Any], int | None], get_parser: Callable[[], Any]) -> in
         try:
             args = get_parser().parse_args(sys.argv[1:])
             _verbose = getattr(args, "verbose", False)
+            _export(args)
             status = main(args) or 0
+            if _metrics:
+                _metrics.write()
         except SystemExit as exc:  # --help, --version
             status = int(exc.code or 0)
         _flush()
@@ -435,6 +452,17 @@ def _run(main: Callable[[Any], int | None], get_parser: Callable[[], Any]) -> in
         raise
     except Exception as exc:
         return _report(exc)
+
+
+def _export(args: Any) -> None:
+    """Begin --openmetrics: its rows are those of JSON.  Raises Error."""
+    global _metrics, _silent
+    path = getattr(args, "openmetrics", None)
+    if path is None:
+        return
+    from .metrics import Exporter
+
+    _metrics, _silent, args.json = Exporter(path, _prog(), note), not args.json, True
 
 
 def _flush() -> None:

@@ -14,10 +14,10 @@ FLOORS = (
     {"suite"},
     {"pmu"},
     {"pmu", "use"},
-    {"memory", "cpu", "alloc", "sched"},
+    {"memory", "cpu", "alloc", "sched", "fleet"},
     {"bpf", "perf", "symbols", "net"},
     {"cli", "kernel", "child"},
-    {"arguments", "table", "hist", "plot", "errors"},
+    {"arguments", "table", "hist", "plot", "errors", "measures", "metrics"},
 )
 PACKAGES = {
     name for name in os.listdir(LIB) if os.path.isfile(os.path.join(LIB, name, "__init__.py"))
