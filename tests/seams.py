@@ -1270,6 +1270,27 @@ def pagecache(world, module, data):
 fincore = pagecache
 
 
+def crisis_merge(world, module, data):
+    """data: {"hosts": {host: output of tests/expected, or lines}, "lines": further lines, "files":
+    {name: lines}}.
+    """
+    text = "".join(line + "\n" for line in data.get("lines", ()))
+    for host, lines in data.get("hosts", {}).items():
+        if isinstance(lines, str):
+            with open(os.path.join(os.path.dirname(__file__), "expected", lines)) as f:
+                lines = f.read().splitlines()
+        text += "".join(f"{host}: {line}\n" for line in lines)
+    for name, lines in data.get("files", {}).items():
+        with open(name, "w") as f:
+            f.write("".join(line + "\n" for line in lines))
+    with open("input", "w") as f:
+        f.write(text)
+    os.dup2(os.open("input", os.O_RDONLY), 0)
+
+
+crisis_heat = crisis_merge
+
+
 def crisis_warm(world, module, data):
     """data: {"programs": {"NAME": {"state": cached, compiled, missing, failed or refused, "why"}},
     "archive": [NAME]}."""

@@ -34,6 +34,7 @@ __all__ = [
     "slots",
     "merge",
     "percentile",
+    "of_rows",
     "whole",
     "rows",
     "lines",
@@ -112,6 +113,26 @@ def _percentiles(
             index, count = next(buckets)
             low, high = bounds(index, shift)
         value = (low + (high + 1 - low) * (rank - below) / count) / (1 << FRACTION)
+        found.append(value if maximum is None or value < maximum else maximum)
+    return found
+
+
+def of_rows(
+    table: Sequence[_Row], quantiles: Iterable[float], maximum: float | None
+) -> list[float | None]:
+    """As percentile(), of (low, high, count) rows of whole units, ascending; the shares, too."""
+    total, below, at = sum(count for _, _, count in table), 0, 0
+    found: list[float | None] = []
+    for q in quantiles:
+        if not total:
+            found.append(None)
+            continue
+        rank = -int(-q * total // 1)  # ceil
+        while below + table[at][2] < rank:
+            below += table[at][2]
+            at += 1
+        low, high, count = table[at]
+        value = low + (high + 1 - low) * (rank - below) / count
         found.append(value if maximum is None or value < maximum else maximum)
     return found
 
