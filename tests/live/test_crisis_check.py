@@ -41,7 +41,9 @@ SHORT = {
     "runqslower": ["-d", ".1"],
     "wss": ["{pid}", ".1"],
 }
-COMMANDS = sorted(set(os.listdir(os.path.join(ROOT, "bin"))) - {"crisis-check", "crisis-warm"})
+COMMANDS = [
+    name for name in sorted(os.listdir(os.path.join(ROOT, "bin"))) if not name.startswith("crisis-")
+]
 
 
 def records(*args, by=run):

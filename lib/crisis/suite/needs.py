@@ -74,6 +74,8 @@ WAYS: dict[str, dict[str, tuple[str, ...]]] = {
     **{name: {"counters": ("perf_events", "pmu")} for name in PMC},
     "cpuhot": {"sensors": ("sensors",), "registers": ("msr",), "throttling": ("throttling",)},
     "cputemp": {"sensors": ("sensors",), "registers": ("msr",)},
+    "crisis-heat": {"records of other commands": ()},
+    "crisis-merge": {"records of other commands": ()},
     "crisis-warm": {"bcc": ("bpf", "bcc")},
     "delays": {"taskstats": ("taskstats",)},
     "fincore": {"cachestat": ("cachestat",), "mincore": ()},
@@ -93,7 +95,7 @@ WAYS: dict[str, dict[str, tuple[str, ...]]] = {
     "wss": {"idle": ("idle_page",), "clear_refs": ("clear_refs",)},
 }
 _CGROUP = "cachesnoop cachestat delays drsnoop hardirqs irqtime memleak oomkill".split()
-_CGROUP += "psi runqlat runqslower softirqs tiptop tsa wss fincore".split()
+_CGROUP += "psi runqlat runqslower softirqs tiptop wss fincore".split()
 # What only some options, columns or notes of a command take.
 ALSO: dict[str, tuple[str, ...]] = {
     **dict.fromkeys((*_CGROUP, *PMC), ("cgroup",)),
@@ -103,6 +105,7 @@ ALSO: dict[str, tuple[str, ...]] = {
     "memleak": ("kallsyms", "perf_map", "ptrace", "cgroup"),
     "oomkill": ("kallsyms", "kmsg", "cgroup"),
     "psi": ("psi_cgroup", "cgroup"),
+    "tsa": ("kallsyms", "perf_map", "cgroup"),
     "use": ("psi", "psi_cgroup", "throttling", "cgroup"),
     "wss": ("damon", "cgroup"),
 }
