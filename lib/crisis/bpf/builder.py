@@ -12,11 +12,9 @@ import json
 import os
 import re
 import resource
-import shutil
 import signal
 import struct
 import sys
-import tempfile
 import traceback
 
 sys.path.insert(1, os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__)))))
@@ -244,6 +242,8 @@ class _HeaderTree:
 
     def __exit__(self, *ignored: object) -> None:
         if self.root:
+            import shutil
+
             shutil.rmtree(self.root, ignore_errors=True)
 
 
@@ -252,6 +252,8 @@ def _directory() -> str:
 
     compiler.sweep() removes those whose lock has gone.
     """
+    import tempfile
+
     compiler.sweep()
     reason = None
     for parent in compiler.SCRATCH:
