@@ -14,7 +14,7 @@ import sys
 def page(text, names, renamed):
     """A man page: its title, names in bold, references such as runqlat(8), and command lines.
 
-    The command of a line of an example comes first, behind a prompt, or behind a pipe.
+    A line of an example begins with a blank or a prompt, and ends at its explanation.
     """
     name = rf"(?P<name>{names})"
     for pattern in (
@@ -25,11 +25,16 @@ def page(text, names, renamed):
     ):
         flags = re.M | (re.I if "TH" in pattern else 0)
         text = re.sub(pattern, renamed, text, flags=flags)
-    command = rf"(?P<before>^(?:[ \t]+|[#$] )|\| (?:sudo )?|^[#$] .*?sudo ){name}(?=[ \n]|$)"
+    first = rf"(?:clush|sudo|crisis\\?-[a-z]+|{names})"
+    command = rf"^(?:[#$] | {{1,9}}){first}(?: \S+)*$|^(?:[#$] | {{1,9}}){first}(?: \S+)*(?=  )"
+
+    def line(match):
+        return re.sub(rf"(?P<before> ){name}(?= |$)", renamed, match.group())
+
     examples = r"^\.SH (?:COMMENTS|EXAMPLES)\n.*?(?=^\.SH |\Z)|^\.EX\n.*?^\.EE"
     return re.sub(
         examples,
-        lambda match: re.sub(command, renamed, match.group(), flags=re.M),
+        lambda match: re.sub(command, line, match.group(), flags=re.M),
         text,
         flags=re.M | re.S,
     )

@@ -34,6 +34,7 @@ __all__ = [
     "type_error",
 ]
 
+_PREFIX, _SUFFIX = "", ""  # of the names of the installed commands; packaging/install sets them
 _MAX_WORD = 80  # characters of an argument that an error message repeats
 _MAX_MESSAGE = 400  # characters of an error message
 _MAX_SECONDS = 1e9
@@ -88,16 +89,23 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 def installed(text: str) -> str:
-    """A text in which the command has the name under which it was started.
+    """A text in which the commands of the suite have their installed names.
 
-    Its plain name is replaced where a command line begins: at the start of a line, and after a
-    quotation mark.  What continues a line of a table of examples is moved with it.
+    Replaced are the words of a line of examples, up to its explanation, and 'NAME --help'.  What
+    continues such a line is moved with the explanations.
     """
-    plain, name = (os.path.basename(path) for path in (os.path.realpath(sys.argv[0]), sys.argv[0]))
-    if plain == name:
+    longer = len(_PREFIX + _SUFFIX)
+    if not longer:
         return text
-    text = re.sub(rf"^( *|.*'){re.escape(plain)}(?= )", rf"\1{name}", text, flags=re.M)
-    return re.sub(r"^(?= {10})", " " * (len(name) - len(plain)), text, flags=re.M)
+    commands = os.listdir(os.path.dirname(os.path.realpath(sys.argv[0])))
+    names = "|".join(re.escape(name) for name in commands if not name.startswith("crisis-"))
+
+    def line(match: re.Match[str]) -> str:
+        return re.sub(rf"(?<= )({names})(?= |$)", rf"{_PREFIX}\1{_SUFFIX}", match.group())
+
+    text = re.sub(r"^ {1,9}\S+( \S+)*", line, text, flags=re.M)
+    text = re.sub(rf"'({names})(?= --help')", rf"'{_PREFIX}\1{_SUFFIX}", text)
+    return re.sub(r"^(?= {10})", " " * longer, text, flags=re.M)
 
 
 def terminal_width() -> int:
