@@ -20,7 +20,7 @@ def page(text, names, renamed):
     for pattern in (
         rf"^(?P<before>\.TH ){name}(?= )",
         rf"^(?P<before>\.SH NAME\n){name}(?= \\- )",
-        rf"^(?P<before>\.(?:B|BR|RB) \"?){name}(?=[\" ,.]|$)(?! \((?![178]\)))",
+        rf"^(?P<before>\.(?:B|BR|RB) \"?){name}(?=[\" ]|$)(?! \((?![178]\)))",
         rf"(?P<before>\\fB){name}(?=\\fR| )(?!\\fR\((?![178]\)))",
     ):
         flags = re.M | (re.I if "TH" in pattern else 0)
@@ -29,7 +29,7 @@ def page(text, names, renamed):
     command = rf"^(?:[#$] | {{1,9}}){first}(?: \S+)*$|^(?:[#$] | {{1,9}}){first}(?: \S+)*(?=  )"
 
     def line(match):
-        return re.sub(rf"(?P<before> ){name}(?= |$)", renamed, match.group())
+        return re.sub(rf"(?P<before> ){name}(?=[ ;]|$)", renamed, match.group())
 
     examples = r"^\.SH (?:COMMENTS|EXAMPLES)\n.*?(?=^\.SH |\Z)|^\.EX\n.*?^\.EE"
     return re.sub(

@@ -101,7 +101,7 @@ def installed(text: str) -> str:
     names = "|".join(re.escape(name) for name in commands if not name.startswith("crisis-"))
 
     def line(match: re.Match[str]) -> str:
-        return re.sub(rf"(?<= )({names})(?= |$)", rf"{_PREFIX}\1{_SUFFIX}", match.group())
+        return re.sub(rf"(?<= )({names})(?=[ ;]|$)", rf"{_PREFIX}\1{_SUFFIX}", match.group())
 
     text = re.sub(r"^ {1,9}\S+( \S+)*", line, text, flags=re.M)
     text = re.sub(rf"'({names})(?= --help')", rf"'{_PREFIX}\1{_SUFFIX}", text)
