@@ -26,7 +26,7 @@ def page(text, names, renamed):
         flags = re.M | (re.I if "TH" in pattern else 0)
         text = re.sub(pattern, renamed, text, flags=flags)
     first = rf"(?:clush|sudo|crisis\\?-[a-z]+|{names})"
-    command = rf"^(?:[#$] | {{1,9}}){first}(?: \S+)*$|^(?:[#$] | {{1,9}}){first}(?: \S+)*(?=  )"
+    command = rf"^(?:[#$] | {{1,9}}){first}(?: \S+)*(?=  |$)"
 
     def line(match):
         return re.sub(rf"(?P<before> ){name}(?=[ ;]|$)", renamed, match.group())
