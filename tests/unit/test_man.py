@@ -137,6 +137,11 @@ def test_overview_names_every_command():
     assert not [page for page in PAGES if page not in listed]
 
 
+@pytest.mark.parametrize("page", GENERATED)
+def test_page_names_the_overview(page):
+    assert ".BR crisis\\-tools (7)" in sections(read(page))["SEE ALSO"]
+
+
 @pytest.mark.parametrize("page", GENERATED + GENERAL)
 def test_mandoc_has_no_warning(page):
     if not shutil.which("mandoc"):
