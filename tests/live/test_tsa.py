@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -22,12 +23,14 @@ from helpers import (
     HOG,
     SLOW,
     as_nobody,
+    attached,
     fails_to_write,
     needs_quiet_machine,
     refuses,
     remove_cgroup,
     run,
     tool,
+    tracing,
     until,
     usable,
     workload,
@@ -123,13 +126,9 @@ SYSTEM = "import os\nwhile True:\n os.stat('/proc/self/stat')\n for _ in range(2
 @contextlib.contextmanager
 def measured(*args, seconds=2):
     """A tsa of that many seconds beside the block: its records, once the block has ended."""
-    child = subprocess.Popen(
-        [tool("tsa"), "-j", *map(str, args), str(seconds), "1"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    child = attached("tsa", "-j", *map(str, args), str(seconds), "1")
     try:
+        time.sleep(0.5)  # it reads the threads for the first time
         records = []
         yield records
         out, err = child.communicate(timeout=60 * SLOW)
@@ -250,9 +249,7 @@ def test_cpu_and_run_queue_are_the_kernels(source):
     with workload(HOG, cpu=0) as hog, workload(SYSTEM, cpu=0) as other:
         for process in hog, other:
             time.sleep(0.2)
-            with measured("-p", process.pid, "--source", source, seconds=4) as found:
-                # Its own interval begins when it has attached.
-                time.sleep(1)
+            with measured("-p", process.pid, "--source", source, seconds=3) as found:
                 before, begin = stat(process.pid) + schedstat(process.pid), time.monotonic()
                 time.sleep(2)
                 after, end = stat(process.pid) + schedstat(process.pid), time.monotonic()
@@ -269,56 +266,84 @@ def test_cpu_and_run_queue_are_the_kernels(source):
 
 
 def totals_of(pid):
-    """Nanoseconds that a process of one thread has run, waited for a CPU, and for block I/O."""
-    run_delay = [int(word) for word in open(f"/proc/{pid}/schedstat").read().split()[:2]]
+    """ns that a process of one thread has waited for a CPU and for block I/O, and run as user and
+    in the kernel.
+    """
     source = taskstats.Taskstats()
     counters = source.read([pid])[pid]
-    return [*run_delay, taskstats.accounts(source.names, counters)["blkio"][1] or 0]
+    blocked = taskstats.accounts(source.names, counters)["blkio"][1] or 0
+    return [schedstat(pid)[1] * 1e9, blocked, *(1e9 * seconds for seconds in stat(pid))]
 
 
 @needs_quiet_machine
-def test_all_times_since_a_program_began():
-    """RUNQ and CPU of schedstat and DISK of delay accounting within a point, of a whole life."""
+def test_all_times_of_a_process_that_rests_before_and_after():
+    """Within a point: those of schedstat, of /proc/PID/stat, and of delay accounting."""
     switch = "/proc/sys/kernel/task_delayacct"
     before = open(switch).read() if os.path.exists(switch) else None
     path = f"/var/tmp/crisis-tsa-{os.getpid()}"
     with open(path, "wb") as f:
         f.write(bytes(64 << 20))
         os.fsync(f.fileno())
-    hierarchy = cgroups.task_hierarchy()
-    if hierarchy is None:
-        pytest.skip("no cgroup file system is mounted")
-    cgroup = f"{hierarchy[0]}/crisis-tsa-{os.getpid()}"
+    if before:
+        open(switch, "w").write("1")
+    reader = subprocess.Popen(
+        [sys.executable, "-c", "input()\n" + READER, path],
+        stdin=subprocess.PIPE,
+        preexec_fn=lambda: os.sched_setaffinity(0, {0}),
+    )
     try:
-        if before:
-            open(switch, "w").write("1")
-        os.mkdir(cgroup)
-        with measured("-c", cgroup, seconds=4) as found:
-            time.sleep(1)  # it has attached: all of the program's life is in the interval
-
-            def enter():
-                with open(cgroup + "/cgroup.procs", "w") as f:
-                    f.write("0")
-                os.sched_setaffinity(0, {0})
-
-            reader = subprocess.Popen([sys.executable, "-c", READER, path], preexec_fn=enter)
+        until(lambda: "pipe" in open(f"/proc/{reader.pid}/wchan").read())
+        begin = totals_of(reader.pid)
+        with measured("-p", reader.pid, seconds=3) as found:
+            reader.stdin.write(b"go\n")
+            reader.stdin.flush()
             time.sleep(2)
-            os.kill(reader.pid, 19)  # SIGSTOP: its accounts stand still
+            os.kill(reader.pid, signal.SIGSTOP)
             time.sleep(0.1)
-            ran, waited, blocked = totals_of(reader.pid)
-            reader.kill()
-            reader.wait()
-        record = next(r for r in found if r["record"] == "process" and r["pid"] == reader.pid)
-        point = 0.01 * record["total_ns"]
-        assert blocked > 10 * point, f"it read for {blocked} ns only"
-        assert abs(record["user_ns"] + record["sys_ns"] - ran) < point, (record, ran)
-        assert abs(record["runq_ns"] - waited) < point, (record, waited)
-        assert abs(record["disk_ns"] - blocked) < point, (record, blocked)
-        assert sum(record[f"{state}_ns"] for state in STATES) == record["total_ns"]
+            expected = [after - then for after, then in zip(totals_of(reader.pid), begin)]
     finally:
+        reader.kill()  # not before: its end takes time, too
+        reader.communicate()
         os.unlink(path)
         if before:
             open(switch, "w").write(before)
+    (record,) = found
+    names = "runq_ns", "disk_ns", "user_ns", "sys_ns"
+    point = 0.01 * record["total_ns"]
+    assert expected[1] > 10 * point, f"it read for {expected[1]} ns only"
+    for name, right in zip(names, expected):
+        # Clock ticks of 10 ms, cut off.
+        tolerance = point + 10e6 * (name in ("user_ns", "sys_ns"))
+        assert abs(record[name] - right) < tolerance, (name, record, dict(zip(names, expected)))
+    assert sum(record[f"{state}_ns"] for state in STATES) == record["total_ns"]
+
+
+def test_a_task_that_leaves_the_cgroup_is_not_counted_further():
+    hierarchy = cgroups.task_hierarchy()
+    if hierarchy is None:
+        pytest.skip("no cgroup file system is mounted")
+    cgroup = f"{hierarchy[0]}/crisis-tsa-left-{os.getpid()}"
+    os.mkdir(cgroup)
+    try:
+        with workload(HOG, cpu=0) as hog, workload("import time; time.sleep(60)") as sleeper:
+            home = next(
+                line.split(":", 2)[2].strip()
+                for line in open(f"/proc/{hog.pid}/cgroup")
+                if hierarchy[1] is None or set(line.split(":")[1].split(",")) & hierarchy[1]
+            )
+            for process in hog, sleeper:
+                with open(cgroup + "/cgroup.procs", "w") as f:
+                    f.write(str(process.pid))
+            with tracing("tsa", "-aj", "-c", cgroup, "1") as ours:
+                time.sleep(1.5)
+                with open(f"{hierarchy[0]}{home}/cgroup.procs", "w") as f:
+                    f.write(str(hog.pid))
+                time.sleep(2.2)
+            records = [json.loads(line) for line in ours.out.splitlines()]
+            first = {one["pid"] for one in records if one["time"] == records[0]["time"]}
+            last = {one["pid"] for one in records if one["time"] == records[-1]["time"]}
+            assert first == {hog.pid, sleeper.pid} and last == {sleeper.pid}
+    finally:
         remove_cgroup(cgroup)
 
 

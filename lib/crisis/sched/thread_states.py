@@ -124,6 +124,7 @@ class Tracer:
         for number, entry in enumerate(states.class_table()):
             self._program.maps["classes"].write(number, entry)
         task.warn_of_foreign_pids(cli.note)
+        self._of_cgroup = args.cgroup is not None
         self._all_visible = proc.in_initial_pid_namespace()
         self._banks = bpf.Banks(self._program)
         self._stacks = state_stacks.Stacks(self._program.maps["stacks"]) if args.stacks else None
@@ -145,10 +146,9 @@ class Tracer:
         map_ = self._program.maps["threads"]
         tid_of, record_of = map_.key_layout.unpack, map_.value_layout.unpack
         known: dict[int, _Known] = {}
-        self._at = 0
+        self._at = time.monotonic_ns()
         for batch in map_.batches():
             at, ended = time.monotonic_ns(), []
-            self._at = self._at or at
             for key, raw in batch:
                 tid = tid_of(key)
                 before = self._known.get(tid)
@@ -191,11 +191,14 @@ class Tracer:
         return self._stacks.take(state)
 
     def _is_stale(self, tid: int, raw: bytes, begin: int) -> bool:
-        """Whether there is no such thread any more, of which no program was told: execve(2) gives
-        the thread that calls it the number of its process.
+        """Whether a thread has gone, of which no program was told.
+
+        It has left the cgroup, or execve(2) has given it the number of its process.
         """
         seen = int.from_bytes(raw[:_SEEN], sys.byteorder)
-        return self._all_visible and seen < begin and not os.path.exists(f"/proc/{tid}")
+        if seen >= begin or not self._all_visible:
+            return False
+        return self._of_cgroup or not os.path.exists(f"/proc/{tid}")
 
     def _times(self, record: Any, at: int) -> list[int]:
         """The time in each state until then, as _Known has it."""
