@@ -311,6 +311,10 @@ def test_all_times_of_a_process_that_rests_before_and_after():
     names = "runq_ns", "disk_ns", "user_ns", "sys_ns"
     point = 0.01 * record["total_ns"]
     assert expected[1] > 10 * point, f"it read for {expected[1]} ns only"
+    # With delayed dequeues, since Linux 6.12, delay accounting now and then ends a wait for block
+    # I/O that it has not begun, and adds the time since an earlier one: not a truth.
+    window = record["total_ns"] - record["idle_ns"] - record["other_ns"]
+    assert sum(expected) < window + point, ("delay accounting is wrong", expected, window)
     for name, right in zip(names, expected):
         # Clock ticks of 10 ms, cut off.
         tolerance = point + 10e6 * (name in ("user_ns", "sys_ns"))
