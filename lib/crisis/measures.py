@@ -54,13 +54,13 @@ _NAMES = (
     "record type name kind stat comm cgroup file mount mapping netns interface pmu cpu package "
     "die core event call action program stack since_boot kernel_thread past"
 )
-_LOCAL = "pid tid pidns inode dev irq index start end address uid cgroup_id offset_bytes"
+_LOCAL = "cores pid tid pidns inode dev irq index start end address uid cgroup_id offset_bytes"
 _ATTRIBUTES = (
     "time max_time why flags gfp gfp_flags kswapd order limit limit_cgroup state up duplex loopback"
     " source base_source stack_end perm map killed runnable preempted trigger_pid trigger_tid "
     "trigger_comm prev_pid prev_tid prev_comm front_tid front_comm oom_score_adj load1 load5 load15"
     " tlb_flushed interrupted turbo_enabled turbo sensors allocs mapped_by ranges reason "
-    "cooling_max_state page_bytes mtime_ns speed_mbps cores command ended calls busiest_cpu notes "
+    "cooling_max_state page_bytes mtime_ns speed_mbps command ended calls busiest_cpu notes "
     "marks saturation_unit rotational dm_name threads_max pid_max note commands missing compiler"
 )
 _LEVELS = (

@@ -133,11 +133,11 @@ class Page:
                 self._gauge(prefix + stem, unit, value * factor, labels)
 
     def _members(self, stem: str, members: Mapping[str, Any], labels: dict[str, str]) -> None:
-        """The gauges of an object, such as what was lost: its keys become the label "kind"."""
+        """The gauges of an object, such as what was lost: its keys become the label "key"."""
         for member, number in members.items():
-            kind, unit, factor = measures.unit(member)
+            own, unit, factor = measures.unit(member)
             if isinstance(number, (int, float)):
-                self._gauge(stem, unit, number * factor, {**labels, "kind": _label(kind)})
+                self._gauge(stem, unit, number * factor, {**labels, "key": _label(own)})
 
     def _items(self, key: str, values: list[Any], labels: dict[str, str]) -> None:
         """The gauges of a list of objects, such as cputemp's sensors."""

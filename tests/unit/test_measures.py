@@ -12,7 +12,7 @@ from helpers import ROOT
 
 
 def records():
-    """[(command, record)] of all JSON lines of tests/expected."""
+    """[(command, record, path)] of all JSON lines of tests/expected."""
     found = []
     for path in sorted(glob.glob(os.path.join(ROOT, "tests/expected/*/*.txt"))):
         if path.split(os.sep)[-2] in ("crisis-merge", "crisis-heat"):
@@ -20,11 +20,12 @@ def records():
         with open(path, encoding="utf-8") as f:
             for line in f:
                 if line.startswith('{"') and line.endswith("}\n"):
-                    found.append((path.split(os.sep)[-2], json.loads(line)))
+                    found.append((path.split(os.sep)[-2], json.loads(line), path))
     return found
 
 
-RECORDS = records()
+FOUND = records()
+RECORDS = [(command, record) for command, record, _ in FOUND]
 
 
 def members(record):

@@ -14,6 +14,7 @@ import pytest
 import test_measures
 
 import world
+from crisis import measures
 from crisis.errors import Error, Usage
 from crisis.metrics import MOST_LABEL, MOST_SERIES, Exporter, Page
 from helpers import ROOT, load
@@ -55,8 +56,10 @@ def parse(text):
 
 
 def by_command():
+    """{command: its records, with the path of their case as a further member}."""
     found = {}
-    for command, record in test_measures.RECORDS:
+    for command, record, path in test_measures.FOUND:
+        record = dict(record, case=path)
         if command not in ("fincore", "pagecache", "crisis-warm", "crisis-check"):
             found.setdefault(command, []).append(record)
     return found
@@ -79,6 +82,18 @@ def test_the_format_of_every_command(command, records):
             ["promtool", "check", "metrics"], input=text, text=True, capture_output=True
         )
         assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("command, records", sorted(by_command().items()))
+def test_no_two_records_of_an_interval_make_the_same_series(command, records):
+    intervals = {}
+    for record in records:
+        if record.get("record") not in measures.EVENTS:
+            # The cases run one after the other, each on its own.
+            intervals.setdefault((record["case"], record.get("time")), []).append(record)
+    for own in intervals.values():
+        page = Page(command)
+        assert page.render(own) and not page.dropped
 
 
 HISTOGRAM = {
@@ -110,7 +125,7 @@ def test_values():
     assert value("total_seconds") == pytest.approx(0.005005)
     assert value("p99_seconds") == 0.005
     assert value("interval_seconds") == 1
-    assert value("lost", ("kind", "unseen")) == 3
+    assert value("lost", ("key", "unseen")) == 3
     assert not [name for name, _ in found if "time" in name or "step" in name]
 
 
