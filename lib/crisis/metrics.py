@@ -104,6 +104,8 @@ class Page:
         self._families, self._left, self.dropped = {}, MOST_SERIES, 0
         for record in records:
             labels = {key: _label(value) for key, value in measures.labels(record, True).items()}
+            if isinstance(record.get("stack"), list):
+                labels["stack_id"] = _stack_id(record["stack"])
             if isinstance(record.get("buckets"), list):
                 self._histogram(record, labels)
             self._gauges("", record, labels)
@@ -189,6 +191,17 @@ class Page:
             return
         self._left -= len(lines)
         self._families.setdefault(name, (head, {}))[1][series] = "".join(lines)
+
+
+def _stack_id(frames: list[Any]) -> str:
+    """What tells two stacks of the same functions apart: where in these they are."""
+    places = [
+        (frame.get("name"), frame.get("offset"), frame.get("module"))
+        if isinstance(frame, dict)
+        else frame
+        for frame in frames
+    ]
+    return f"{crc32(repr(places).encode()):08x}"
 
 
 def _label(text: str) -> str:

@@ -192,6 +192,17 @@ def test_long_labels_that_differ_stay_apart():
     assert len(parse(Page("x").render([{"comm": name, "a": 1} for name in names]))) == 2
 
 
+def test_stacks_of_the_same_functions_stay_apart():
+    def stack(offset, address):
+        return [{"name": "f", "module": None, "offset": offset, "address": address}]
+
+    rows = [{"record": "stack", "bytes": n, "stack": stack(n, "0x1")} for n in (1, 2)]
+    found = parse(Page("memleak").render(rows))
+    assert sorted(found.values()) == [1, 2]
+    elsewhere = [dict(row, stack=stack(row["bytes"], "0x2")) for row in rows]
+    assert parse(Page("memleak").render(elsewhere)) == found
+
+
 def test_equal_series_are_left_out():
     page = Page("x")
     assert len(parse(page.render([{"comm": "a", "n": 1}, {"comm": "a", "n": 2}]))) == 1

@@ -141,7 +141,7 @@ def _cell(key: str, value: object) -> str:
         return _time(found * factor)
     if unit == "bytes" and found >= 0:
         return table.size(round(found * factor))
-    if unit.endswith("ratio") and measures.kind(key) in (measures.MEAN, measures.QUOTIENT):
+    if unit.endswith("ratio"):
         return f"{100 * found * factor:.1f}%"
     return str(found) if isinstance(found, int) else f"{found:.3f}".rstrip("0").rstrip(".")
 
