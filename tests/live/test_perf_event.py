@@ -14,8 +14,8 @@ import pytest
 from crisis.errors import Error, NotPermitted, Unavailable
 from crisis.kernel import cgroup, rlimit, sysfs
 from crisis.perf import event_source
-from crisis.perf.event import FLAG_PID_CGROUP, INHERIT, TYPE_SOFTWARE, Event
-from crisis.perf.group import Counters, Group, layout
+from crisis.perf.event import FLAG_PID_CGROUP, INHERIT, TYPE_SOFTWARE, Event, open_member
+from crisis.perf.group import GONE, Counters, Group, layout
 from helpers import (
     HOG,
     NOBODY,
@@ -210,6 +210,23 @@ def test_descriptor_limit_is_raised_or_named():
 def test_no_such_process():
     with pytest.raises(Error, match="no such process"):
         Counters([[FAULTS]], {1: (2**30, -1)})
+
+
+@pytest.mark.guest
+def test_a_thread_that_ends_while_its_group_is_opened():
+    """Before and after its parent has waited for it."""
+    child = subprocess.Popen([sys.executable, "-c", "import time\ntime.sleep(100)"])
+    event = Event(TYPE_SOFTWARE, 1)
+    group = Group([event], child.pid)
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    for _ in range(2):
+        for leader in group.fds[0], -1:
+            with pytest.raises(OSError) as caught:
+                os.close(open_member(event, child.pid, -1, leader, 0, 0))
+            assert caught.value.errno in GONE
+        child.wait()
+    group.close()
 
 
 def test_refusals_name_the_remedy():

@@ -35,7 +35,11 @@ if TYPE_CHECKING:
 
     Key = int  # a CPU or a thread
 
-__all__ = ["Group", "OpenGroup", "Counters", "layout", "scaled"]
+__all__ = ["GONE", "Group", "OpenGroup", "Counters", "layout", "scaled"]
+
+# Errors of opening counters of a thread that has ended; the second one on newer kernels, where the
+# leader of its group was opened before the end (PERF_EVENT_STATE_REVOKED; seen on 6.18).
+GONE = (errno.ESRCH, errno.ENODEV)
 
 _CHILD_TRIES = 1000  # reads of inherited counters, 1 ms apart: a preempted child took 50 ms
 _NO_CGROUP = (errno.ENOENT, errno.EBADF)  # css_tryget_online_from_dir()
@@ -249,7 +253,7 @@ class Counters:
         try:
             self.try_add(key, pid, cpu)
         except OSError as exc:
-            if exc.errno == errno.ESRCH:
+            if exc.errno in GONE and pid != -1 and not self.flags & FLAG_PID_CGROUP:
                 raise Error(f"no such process: {pid}") from None
             if self.flags & FLAG_PID_CGROUP and exc.errno in _NO_CGROUP:
                 raise Unavailable(

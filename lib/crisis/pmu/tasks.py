@@ -19,7 +19,7 @@ from ..errors import NotPermitted, Unavailable
 from ..kernel import proc, rlimit
 from ..kernel.task_stat import TaskStat, all_tasks, command_line, owner, run_ns, task_stat
 from ..perf.event import EXCLUDE_HV, EXCLUDE_KERNEL, refusal
-from ..perf.group import Counters
+from ..perf.group import GONE, Counters
 from .columns import run_ratio
 from .plan import plan
 from .source import Affinity, Sums
@@ -125,7 +125,7 @@ class Row:
         # A tick may have been due before.
         self.system_ns = None if grown is None else min(grown, total.cpu_ns)
         self.comm, self.cpu = task.stat.comm, task.stat.cpu
-        self.counts, self.ended = total.counts(), ended
+        self.counts, self.ended = total.counts(), ended or grown is None
 
     @property
     def run_ratio(self) -> float | None:
@@ -222,7 +222,8 @@ class Tasks:
     per_thread: rows of threads, not of processes.  kernel: count kernel mode, too, where that is
     permitted.  idle: rows also of tasks that did not run.
     Attributes: user_only, kernel mode is not counted; refused, {PMU: names of events that it does
-    not count}; misses, the name in MISSES of what is counted, or None; limit, of open files.
+    not count}; misses, the name in MISSES of what is counted, or None; limit, of open files;
+    described, what is counted, in words for each PMU.
     """
 
     def __init__(self, selection: Selection, per_thread: bool, kernel: bool, idle: bool) -> None:
@@ -271,6 +272,11 @@ class Tasks:
             one.pmu: [source.counters.events[i].name for i in sorted(source.counters.refused)]
             for one, source in zip(plans, sources)
         }
+        self.described = [
+            f"{one.pmu}, {one.kind or 'unknown CPU'}: {len(source.counters.group_of)} events of "
+            f"each thread in {len(source.counters.groups)} groups"
+            for one, source in zip(plans, sources)
+        ]
         counted = {counter for one in plans for counter in one.parts}
         self.misses = next((name for name in MISSES if name in counted), None)
         return sources
@@ -410,7 +416,7 @@ class Tasks:
             self._drop(tid)
             if exc.errno in _FULL:
                 return "full"
-            if exc.errno == errno.ESRCH:  # ended, or a zombie
+            if exc.errno in GONE:  # or a zombie
                 return "ended"
             if exc.errno in (errno.EACCES, errno.EPERM):
                 return "refused"

@@ -104,6 +104,7 @@ def test_errors_of_opening_a_thread(monkeypatch):
     made._sources = [source()]
     for number, why in (
         (errno.ESRCH, "ended"),
+        (errno.ENODEV, "ended"),
         (errno.EACCES, "refused"),
         (errno.EMFILE, "full"),
         (errno.ENFILE, "full"),
