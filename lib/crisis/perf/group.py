@@ -301,15 +301,18 @@ class Counters:
         for opened in self.open.pop(key, ()):
             opened.group.close()
 
-    def read_groups(self) -> dict[Key, list[list[int] | None]]:
+    def read_groups(self, keys: Iterable[Key] | None = None) -> dict[Key, list[list[int] | None]]:
         """The changes of each group since the last reading, by target.
+
+        keys: only of these targets.
 
         [enabled ns, running ns, value, value ...], in the order of self.groups.
 
         None: the CPU went offline.
         """
         result: dict[Key, list[list[int] | None]] = {}
-        for key, opened in self.open.items():
+        for key in self.open if keys is None else keys:
+            opened = self.open[key]
             row: list[list[int] | None] = []
             result[key] = row
             for slot in opened:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from operator import add
 
 from .. import cli
 from ..errors import NotPermitted, Unavailable
@@ -125,7 +126,7 @@ class Row:
         # A tick may have been due before.
         self.system_ns = None if grown is None else min(grown, total.cpu_ns)
         self.comm, self.cpu = task.stat.comm, task.stat.cpu
-        self.counts, self.ended = total.counts(), ended or grown is None
+        self.counts, self.ended = total.counts(), ended
 
     @property
     def run_ratio(self) -> float | None:
@@ -294,8 +295,10 @@ class Tasks:
     def read(self) -> Reading:
         """What was counted since the last reading, or since the start."""
         used, started = all_tasks()
-        present, before = self._present(), self._read_at
-        rows, counted = self._rows(self._read(), present)
+        before, changes = self._read_at, self._read()
+        present = self._present()
+        self._read_ends(changes, present)
+        rows, counted = self._rows(changes, present)
         for tid in self._stopped:
             self._close(tid)
         self._follow(present)
@@ -329,6 +332,18 @@ class Tasks:
         self._read_at = time.monotonic()
         readings = [source.counters.read_groups() for source in self._sources]
         return {tid: [reading[tid] for reading in readings] for tid in self._key_of}
+
+    def _read_ends(
+        self, changes: dict[int, list[list[list[int] | None]]], present: dict[int, int]
+    ) -> None:
+        """Add what threads that are no more did between their reading and their end."""
+        gone = [tid for tid in changes if tid not in present]
+        for number, source in enumerate(self._sources):
+            for tid, more in source.counters.read_groups(gone).items():
+                changes[tid][number] = [
+                    list(map(add, one, other)) if one and other else one
+                    for one, other in zip(changes[tid][number], more)
+                ]
 
     def _rows(
         self, changes: dict[int, list[list[list[int] | None]]], present: dict[int, int]

@@ -122,3 +122,15 @@ def test_errors_of_opening_a_thread(monkeypatch):
     )
     with pytest.raises(FileNotFoundError):
         made._open(5, 5)
+
+
+def test_what_a_thread_did_between_its_reading_and_its_end(monkeypatch):
+    made = tasks.Tasks.__new__(tasks.Tasks)
+    made._sources = [source()]
+    last = {5: [[3, 3, 7, 1]], 6: [[9, 9, 9, 9]]}
+    monkeypatch.setattr(
+        made._sources[0].counters, "read_groups", lambda keys: {key: last[key] for key in keys}
+    )
+    changes = {5: [[[10, 10, 100, 50]]], 6: [[[20, 20, 200, 60]]]}
+    made._read_ends(changes, {6: 6})
+    assert changes == {5: [[[13, 13, 107, 51]]], 6: [[[20, 20, 200, 60]]]}
