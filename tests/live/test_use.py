@@ -147,8 +147,10 @@ def test_an_idle_machine_marks_nothing():
 @pytest.mark.guest
 @needs_quiet_machine
 def test_a_cgroup_at_its_cpu_limit():
-    v1 = {"cpu.cfs_period_us": 100000, "cpu.cfs_quota_us": 20000}
-    with limited("cpu", v1, {"cpu.max": "20000 100000"}) as (directory, path):
+    # With a large weight it gets its share beside other load.
+    v1 = {"cpu.cfs_period_us": 100000, "cpu.cfs_quota_us": 20000, "cpu.shares": 262144}
+    v2 = {"cpu.max": "20000 100000", "cpu.weight": 10000}
+    with limited("cpu", v1, v2) as (directory, path):
         row = alone(workload(HOG, wrap=joining(directory)), "cgroup_cpu", path, seconds=2)
         idle = only(records(0.5, 1), "cgroup_cpu", path)
     assert row["limit_cpus"] == 0.2 and "saturation" in row["marks"]
@@ -381,7 +383,7 @@ def test_a_busy_disk(loop_device):
     with open(loop_device, "rb") as f:
         f.read(4096)  # a device without I/O has no row
     before = set(marks(records(0.2, 1)))
-    with started(READER, loop_device):
+    with started(READER, loop_device, wrap=("nice", "-n", "-15")):
         found = records(1, 1)
     row = only(found, "disk", name)
     assert row["marks"] == ["utilization"] and row["util_ratio"] > 0.9
