@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import pytest
 
@@ -126,7 +127,13 @@ SYSTEM = "import os\nwhile True:\n os.stat('/proc/self/stat')\n for _ in range(2
 @contextlib.contextmanager
 def measured(*args, seconds=2):
     """A tsa of that many seconds beside the block: its records, once the block has ended."""
-    child = attached("tsa", "-j", *map(str, args), str(seconds), "1")
+    words = ["-j", *map(str, args), str(seconds), "1"]
+    if "sample" in args:  # it attaches to nothing
+        child = subprocess.Popen(
+            [tool("tsa"), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+    else:
+        child = attached("tsa", *words)
     try:
         time.sleep(0.5)  # it reads the threads for the first time
         records = []
@@ -295,11 +302,13 @@ def test_all_times_of_a_process_that_rests_before_and_after():
         until(lambda: "pipe" in open(f"/proc/{reader.pid}/wchan").read())
         begin = totals_of(reader.pid)
         with measured("-p", reader.pid, seconds=3) as found:
+            start = time.monotonic_ns()
             reader.stdin.write(b"go\n")
             reader.stdin.flush()
             time.sleep(2)
             os.kill(reader.pid, signal.SIGSTOP)
-            time.sleep(0.1)
+            until(lambda: open(f"/proc/{reader.pid}/stat").read().rpartition(")")[2][1] == "T")
+            window = time.monotonic_ns() - start
             expected = [after - then for after, then in zip(totals_of(reader.pid), begin)]
     finally:
         reader.kill()  # not before: its end takes time, too
@@ -310,12 +319,15 @@ def test_all_times_of_a_process_that_rests_before_and_after():
     (record,) = found
     names = "runq_ns", "disk_ns", "user_ns", "sys_ns"
     point = 0.01 * record["total_ns"]
-    assert expected[1] > 10 * point, f"it read for {expected[1]} ns only"
+    ours = record["total_ns"] - record["idle_ns"] - record["other_ns"]
+    assert window - 2 * point < ours < window + point, (window, ours)
     # Since Linux 6.12 a sleeping task may be dequeued late, by another one, and
     # delayacct_blkio_start() of __block_task() begins the wait of that one.  Then the end of the
     # wait adds the time since an earlier one, or since boot.
-    window = record["total_ns"] - record["idle_ns"] - record["other_ns"]
-    assert sum(expected) < window + point, ("delay accounting is wrong", expected, window)
+    if sum(expected) > window + point:
+        warnings.warn(f"delay accounting has {sum(expected)} ns of {window}", stacklevel=1)
+        expected[1] = window - expected[0] - expected[2] - expected[3]
+    assert expected[1] > 10 * point, f"it read for {expected[1]} ns only"
     for name, right in zip(names, expected):
         # Clock ticks of 10 ms, cut off.
         tolerance = point + 10e6 * (name in ("user_ns", "sys_ns"))
