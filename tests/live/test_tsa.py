@@ -439,7 +439,7 @@ def test_rows_fit_a_terminal_and_add_up():
 
 def test_without_privileges_only_the_own_processes():
     result = as_nobody("tsa", "--source", "sample", "1", "1")
-    assert result.returncode == 0 and "threads of others are left out" in result.stderr
+    assert result.returncode == 0 and "threads, which are left out" in result.stderr
     refused = as_nobody("tsa", "1", "1")
     assert refused.returncode == 77 and refused.stdout == ""
 

@@ -161,7 +161,8 @@ class Sampler:
             )
         if self._denied:
             cli.note(
-                f"{len(self._denied)} threads of others are left out. That needs CAP_SYS_PTRACE"
+                f"cannot read the system calls of {len(self._denied)} threads, which are left out. "
+                "That needs CAP_SYS_PTRACE"
             )
 
     def known(self, ns: list[int]) -> list[int | None]:
