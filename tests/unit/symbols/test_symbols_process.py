@@ -27,4 +27,4 @@ def test_mappings_that_are_gone():
         )
         == 60000
     )
-    assert time.monotonic() - begin < 1 * SLOW
+    assert time.monotonic() - begin < 10 * SLOW  # minutes, if each were compared with each
