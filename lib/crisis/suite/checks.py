@@ -247,6 +247,14 @@ def _sensors() -> str:
     return " ".join(dict.fromkeys(sensor.source for sensor in found))
 
 
+def _thermal_msr() -> None:
+    from ..cpu import msr, thermal
+
+    found = thermal.registers(msr.Registers())
+    if not any(sensor.read() is not None for sensor in found):
+        raise Unavailable("no thermal register of a CPU holds a temperature")
+
+
 def _throttling() -> None:
     from ..cpu import thermal
 
@@ -380,6 +388,8 @@ CHECKS: dict[str, Callable[[], str | None]] = {
     "pmu": _pmu,
     "msr_pmu": _clock("perf"),
     "msr": _msr,
+    "aperf_msr": _clock("msr"),
+    "thermal_msr": _thermal_msr,
     "cppc": _clock("cppc"),
     "cpufreq": _clock("cpufreq"),
     "loop": _clock("loop"),

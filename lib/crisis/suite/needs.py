@@ -50,6 +50,8 @@ OWNERS = {
     "pmu": "pmu.plan",
     "msr_pmu": "cpu.clock",
     "msr": "cpu.msr",
+    "aperf_msr": "cpu.clock",
+    "thermal_msr": "cpu.thermal",
     "cppc": "cpu.clock",
     "cpufreq": "cpu.clock",
     "loop": "cpu.clock",
@@ -72,8 +74,12 @@ OWNERS = {
 # The ways to measure without BPF, the best first, and the sources of each.
 WAYS: dict[str, dict[str, tuple[str, ...]]] = {
     **{name: {"counters": ("perf_events", "pmu")} for name in PMC},
-    "cpuhot": {"sensors": ("sensors",), "registers": ("msr",), "throttling": ("throttling",)},
-    "cputemp": {"sensors": ("sensors",), "registers": ("msr",)},
+    "cpuhot": {
+        "sensors": ("sensors",),
+        "registers": ("msr", "thermal_msr"),
+        "throttling": ("throttling",),
+    },
+    "cputemp": {"sensors": ("sensors",), "registers": ("msr", "thermal_msr")},
     "crisis-heat": {"records of other commands": ()},
     "crisis-merge": {"records of other commands": ()},
     "crisis-warm": {"bcc": ("bpf", "bcc")},
@@ -84,7 +90,7 @@ WAYS: dict[str, dict[str, tuple[str, ...]]] = {
     "psi": {"pressure files": ("psi",)},
     "showboost": {
         "perf": ("perf_events", "msr_pmu"),
-        "msr": ("msr",),
+        "msr": ("msr", "aperf_msr"),
         "cppc": ("cppc",),
         "cpufreq": ("cpufreq",),
         "loop": ("loop",),

@@ -19,7 +19,7 @@ SUITE = {"crisis-check", "crisis-warm"}
 COMMANDS = [name for name in commands.names(BIN) if name not in SUITE]
 PROGRAMS = commands.programs(COMMANDS, BIN)
 # (command, source): the command imports the module for something else.
-OTHER_USE = {("cputemp", "throttling"), ("use", "msr"), ("use", "sensors")}
+OTHER_USE = {("cputemp", "throttling"), ("use", "msr"), ("use", "sensors"), ("use", "thermal_msr")}
 
 
 def module_path(name):
