@@ -4,36 +4,10 @@
 
 import os
 import signal
-import subprocess
-import sys
 
 import harness
 
 TASKS = (2500, 5000, 10000)
-SLEEPERS = """
-import os, signal, sys
-children = []
-for _ in range(int(sys.argv[1])):
-    pid = os.fork()
-    if not pid:
-        signal.pause()
-    children.append(pid)
-print("ready", flush=True)
-sys.stdin.read()
-for pid in children:
-    os.kill(pid, signal.SIGKILL)
-"""
-
-
-def sleepers(number):
-    """A process with so many children that sleep; they end with its standard input."""
-    child = subprocess.Popen(
-        [sys.executable, "-IS", "-c", SLEEPERS, str(number)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    assert child.stdout.readline() == b"ready\n"
-    return child
 
 
 def main():
@@ -43,7 +17,7 @@ def main():
     print("|---" * (len(commands) + 1) + "|")
     costs = {}
     for number in TASKS:
-        child = sleepers(number)
+        child = harness.sleepers(number)
         try:
             tasks = sum(name.isdigit() for name in os.listdir("/proc"))
             runs = {name: [] for name in commands}

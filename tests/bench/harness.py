@@ -31,6 +31,23 @@ _, status, usage = os.wait4(pid, 0)
 print(status, time.monotonic() - begin, usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
 """
 
+_SLEEPERS = """
+import os, signal, sys, threading
+threading.stack_size(65536)
+children = []
+for _ in range(int(sys.argv[1]) // int(sys.argv[2])):
+    pid = os.fork()
+    if not pid:
+        for _ in range(int(sys.argv[2]) - 1):
+            threading.Thread(target=threading.Event().wait, daemon=True).start()
+        signal.pause()
+    children.append(pid)
+print("ready", flush=True)
+sys.stdin.read()
+for pid in children:
+    os.kill(pid, signal.SIGKILL)
+"""
+
 
 class Run(NamedTuple):
     """A finished command: wall time beyond its sleep (ms), CPU time (ms), peak RSS (MB)."""
@@ -211,3 +228,15 @@ def readme(rows: str, path: str) -> None:
 
 if __name__ == "__main__":
     readme(*sys.argv[1:])
+
+
+def sleepers(number: int, per_process: int = 1) -> subprocess.Popen[bytes]:
+    """A process whose children have `number` threads that sleep; they end with its input."""
+    child = subprocess.Popen(
+        [sys.executable, "-IS", "-c", _SLEEPERS, str(number), str(per_process)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert child.stdout.readline() == b"ready\n"
+    time.sleep(2)  # until all threads have started
+    return child

@@ -11,7 +11,6 @@ import re
 import resource
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 
@@ -20,35 +19,7 @@ import harness
 THREADS = (750, 1500, 3000)  # with five events each, within the usual limit of open files
 CLASSIC = "/usr/bin/tiptop"
 OURS = ["/usr/bin/python3", "-IS", os.path.join(harness.ROOT, "tests/softpmu.py"), "tiptop"]
-PER_PROCESS = 10
-SLEEPERS = """
-import os, signal, sys, threading
-threading.stack_size(65536)
-children = []
-for _ in range(int(sys.argv[1]) // int(sys.argv[2])):
-    pid = os.fork()
-    if not pid:
-        for _ in range(int(sys.argv[2]) - 1):
-            threading.Thread(target=threading.Event().wait, daemon=True).start()
-        signal.pause()
-    children.append(pid)
-print("ready", flush=True)
-sys.stdin.read()
-for pid in children:
-    os.kill(pid, signal.SIGKILL)
-"""
-
-
-def sleepers(number):
-    """A process whose children have so many threads that sleep; they end with its input."""
-    child = subprocess.Popen(
-        [sys.executable, "-IS", "-c", SLEEPERS, str(number), str(PER_PROCESS)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    assert child.stdout.readline() == b"ready\n"
-    time.sleep(2)  # until all threads have started
-    return child
+PER_PROCESS = 10  # threads
 
 
 def classic(directory):
@@ -72,7 +43,7 @@ def many_threads(commands):
     print("|---" * (len(commands) + 1) + "|")
     costs = {}
     for number in THREADS:
-        child = sleepers(number)
+        child = harness.sleepers(number, PER_PROCESS)
         try:
             with open("/proc/loadavg") as f:
                 threads = f.read().split()[3].partition("/")[2]
