@@ -400,6 +400,24 @@ int on_switch(u64 *ctx)
 	return 0;
 }
 
+/*
+ * In the context of the waker, which sched_wakeup need not be in: that may come from the interrupt
+ * by which ttwu_queue_wakelist() passes the wakeup to another CPU.
+ */
+int on_waking(u64 *ctx)
+{
+	struct task_struct *p = (struct task_struct *)ctx[0];
+	u32 tid = LOAD(p, pid);
+	struct thread *t;
+
+	if (bpf_get_current_pid_tgid() >> 32 != (u32)LOAD(p, tgid) || !wanted(p))
+		return 0;
+	t = threads.lookup(&tid);
+	if (t && t->state == STATE_CONDITION)
+		t->state = STATE_SHARED;
+	return 0;
+}
+
 int on_wakeup(u64 *ctx)
 {
 	struct task_struct *p = (struct task_struct *)ctx[0];
@@ -416,8 +434,8 @@ int on_wakeup(u64 *ctx)
 	}
 	if (t->state <= STATE_RUNQ) /* it was woken before it had left its CPU */
 		return 0;
-	/* A private futex is woken by a thread of the process, or else by a timer. */
-	if (t->state == STATE_CONDITION && bpf_get_current_pid_tgid() >> 32 != t->tgid)
+	/* A private futex is woken by a thread of the process, see on_waking(), or by a timer. */
+	if (t->state == STATE_CONDITION)
 		t->state = STATE_TIMEOUT;
 	enter(t, tid, STATE_RUNQ, bpf_ktime_get_ns());
 	return 0;

@@ -40,6 +40,7 @@ SOURCES = {
         "tsa.bpf.c",
         (
             ("tp_btf/sched_switch:on_switch",),
+            ("tp_btf/sched_waking:on_waking",),
             ("tp_btf/sched_wakeup:on_wakeup",),
             ("tp_btf/sched_wakeup_new:on_wakeup",),
             ("iter/task:on_task",),
