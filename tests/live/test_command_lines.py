@@ -188,13 +188,13 @@ def faults(name, words, status, errors):
             return f"a line of {len(lines[0])} characters"
     if status == 1 and quiet and not any(text.startswith(name + ": ") for text in lines):
         return "no line for an error"
-    # Of several files each may have its own line, a command of -c its end, and a note may come
+    # Of several files or hosts each may have its own line, a command of -c its end, and a note may come
     # before the error.
     if (
         status == 1
         and quiet
         and len(lines) != 1
-        and name not in ("fincore", "pagecache")
+        and name not in ("crisis-merge", "fincore", "pagecache")
         and "-c" not in words
     ):
         return f"{len(lines)} lines for an error"
