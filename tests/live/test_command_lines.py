@@ -188,8 +188,8 @@ def faults(name, words, status, errors):
             return f"a line of {len(lines[0])} characters"
     if status == 1 and quiet and not any(text.startswith(name + ": ") for text in lines):
         return "no line for an error"
-    # Of several files or hosts each may have its own line, a command of -c its end, and a note may come
-    # before the error.
+    # Of several files or hosts each may have its own line, a command of -c its end, and a note
+    # may come before the error.
     if (
         status == 1
         and quiet
