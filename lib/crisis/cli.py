@@ -121,7 +121,8 @@ def _poll(events: dict[int, int], seconds: float | None) -> list[int]:
     poll = select.poll()
     for fd, event in events.items():
         poll.register(fd, event)
-    if _wakeup >= 0 and not _stop:
+    # After a stop, too: the signal may have arrived just now, when the caller had found none.
+    if _wakeup >= 0:
         poll.register(_wakeup, select.POLLIN)
     deadline = None if seconds is None else time.monotonic() + seconds
     while True:

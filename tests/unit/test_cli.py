@@ -3,10 +3,12 @@
 made-up machine.
 """
 
+import contextlib
 import errno
 import os
 import signal
 import subprocess
+import sys
 import time
 import types
 
@@ -15,6 +17,7 @@ import pytest
 import world
 from crisis import cli
 from crisis.errors import Error, NotPermitted, Stopped, Unavailable, Usage
+from helpers import ROOT, SLOW
 
 
 def command(main):
@@ -519,3 +522,51 @@ def test_a_reader_takes_files_and_fifos(tmp_path):
     with pytest.raises(IsADirectoryError) as caught, cli.reader(str(tmp_path)) as stream:
         stream.read(1)
     assert caught.value.filename == str(tmp_path)
+
+
+STOP_BEFORE_POLL = """
+import os, select, signal, sys
+sys.path.insert(0, sys.argv.pop(1))
+from crisis import cli
+action, poll, signals = sys.argv.pop(1), select.poll, [signal.SIGTERM]
+
+def stopped_poll():
+    if signals:
+        os.kill(os.getpid(), signals.pop())
+    return poll()
+
+def main(args):
+    select.poll = stopped_poll
+    if action == "wait":
+        cli.wait(None)
+    elif action == "write":
+        cli.write(1, bytes(1 << 20))
+    else:
+        with cli.reader("-") as f:
+            f.read()
+
+cli.run(main, lambda: cli.parser("Test.", cache=False))
+"""
+
+
+@pytest.mark.parametrize("action", ["wait", "write", "read"])
+def test_a_stop_just_before_the_wait(action):
+    """The signal arrives when the caller has found none, and before poll(2)."""
+    library = os.path.join(ROOT, "lib")
+    empty, full = os.pipe(), os.pipe()
+    os.set_blocking(full[1], False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(full[1], bytes(4096))
+    try:
+        child = subprocess.run(
+            [sys.executable, "-c", STOP_BEFORE_POLL, library, action],
+            stdin=empty[0],
+            stdout=full[1],
+            stderr=subprocess.PIPE,
+            timeout=20 * SLOW,
+        )
+    finally:
+        for fd in empty + full:
+            os.close(fd)
+    assert (child.returncode, child.stderr) == (0, b"")
