@@ -284,7 +284,12 @@ def totals_of(pid):
 
 @needs_quiet_machine
 def test_all_times_of_a_process_that_rests_before_and_after():
-    """Within a point: those of schedstat, of /proc/PID/stat, and of delay accounting."""
+    """Within a point: those of schedstat and /proc/PID/stat, of runqlat, and of delay accounting.
+
+    The kernel takes the time between a wakeup that preempts, or ends idleness, and the switch for
+    CPU time, not for a wait: wakeup_preempt() keeps the run queue's clock as it was
+    (rq_clock_skip_update()).  On an idle virtual CPU that was 22 us for each wakeup.
+    """
     switch = "/proc/sys/kernel/task_delayacct"
     before = open(switch).read() if os.path.exists(switch) else None
     path = f"/var/tmp/crisis-tsa-{os.getpid()}"
@@ -301,7 +306,10 @@ def test_all_times_of_a_process_that_rests_before_and_after():
     try:
         until(lambda: "pipe" in open(f"/proc/{reader.pid}/wchan").read())
         begin = totals_of(reader.pid)
-        with measured("-p", reader.pid, seconds=3) as found:
+        with (
+            tracing("runqlat", "-j", "-p", str(reader.pid)) as queued,
+            measured("-p", reader.pid, seconds=3) as found,
+        ):
             start = time.monotonic_ns()
             reader.stdin.write(b"go\n")
             reader.stdin.flush()
@@ -317,21 +325,24 @@ def test_all_times_of_a_process_that_rests_before_and_after():
         if before:
             open(switch, "w").write(before)
     (record,) = found
-    names = "runq_ns", "disk_ns", "user_ns", "sys_ns"
-    point = 0.01 * record["total_ns"]
+    queue, blocked, user, system = expected
+    point, ticks = 0.01 * record["total_ns"], 20e6  # of user and system, cut off
     ours = record["total_ns"] - record["idle_ns"] - record["other_ns"]
     assert window - 2 * point < ours < window + point, (window, ours)
     # Since Linux 6.12 a sleeping task may be dequeued late, by another one, and
     # delayacct_blkio_start() of __block_task() begins the wait of that one.  Then the end of the
     # wait adds the time since an earlier one, or since boot.
-    if sum(expected) > window + point:
-        warnings.warn(f"delay accounting has {sum(expected)} ns of {window}", stacklevel=1)
-        expected[1] = window - expected[0] - expected[2] - expected[3]
-    assert expected[1] > 10 * point, f"it read for {expected[1]} ns only"
-    for name, right in zip(names, expected):
-        # Clock ticks of 10 ms, cut off.
-        tolerance = point + 10e6 * (name in ("user_ns", "sys_ns"))
-        assert abs(record[name] - right) < tolerance, (name, record, dict(zip(names, expected)))
+    busy = queue + user + system
+    if busy + blocked > window + point:
+        warnings.warn(f"delay accounting has {blocked} ns of {window - busy}", stacklevel=1)
+        blocked = window - busy
+    assert blocked > 10 * point, f"it read for {blocked} ns only"
+    figures = record, expected, queued.records
+    assert abs(record["disk_ns"] - blocked) < point + ticks, figures
+    assert abs(record["user_ns"] - user) < point + ticks / 2, figures
+    found = record["runq_ns"] + record["user_ns"] + record["sys_ns"]
+    assert abs(found - busy) < point + ticks, figures
+    assert queue - point < record["runq_ns"] < queued.records[0]["total_ns"] + point, figures
     assert sum(record[f"{state}_ns"] for state in STATES) == record["total_ns"]
 
 
