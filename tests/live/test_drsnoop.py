@@ -525,7 +525,8 @@ def beside_libbpf_tools(path):
     if not os.access(PEER, os.X_OK):
         yield
         return
-    with open(path, "w") as f, subprocess.Popen([PEER], stdout=f) as theirs:
+    command = ["stdbuf", "-oL", PEER]  # which would buffer what it prints into a file
+    with open(path, "w") as f, subprocess.Popen(command, stdout=f) as theirs:
         try:
             until(lambda: theirs.poll() is not None or "LAT(ms)" in open(path).read())
             yield
