@@ -226,10 +226,6 @@ def readme(rows: str, path: str) -> None:
     print(table)
 
 
-if __name__ == "__main__":
-    readme(*sys.argv[1:])
-
-
 def sleepers(number: int, per_process: int = 1) -> subprocess.Popen[bytes]:
     """A process whose children have `number` threads that sleep; they end with its input."""
     child = subprocess.Popen(
@@ -240,3 +236,7 @@ def sleepers(number: int, per_process: int = 1) -> subprocess.Popen[bytes]:
     assert child.stdout.readline() == b"ready\n"
     time.sleep(2)  # until all threads have started
     return child
+
+
+if __name__ == "__main__":
+    readme(*sys.argv[1:])
