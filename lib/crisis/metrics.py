@@ -194,7 +194,7 @@ class Page:
 
 
 def _stack_id(frames: list[Any]) -> str:
-    """What tells two stacks of the same functions apart: where in these they are."""
+    """The places within its functions, which distinguish stacks of the same functions."""
     places = [
         (frame.get("name"), frame.get("offset"), frame.get("module"))
         if isinstance(frame, dict)

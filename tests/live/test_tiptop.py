@@ -4,6 +4,7 @@
 cpu-clock stands for cycles and task-clock for instructions: both count ns on a CPU.
 """
 
+import functools
 import json
 import os
 import shutil
@@ -14,29 +15,16 @@ import threading
 import time
 
 import pytest
+import test_pmc
+from test_pmc import records
 
 from crisis.pmu.plan import core_pmus
-from helpers import HOG, NOBODY, ROOT, SLOW, needs_quiet_machine, readable_root, run, workload
+from helpers import HOG, NOBODY, SLOW, needs_quiet_machine, readable_root, run, workload
 
-SOFT = [sys.executable, "-IS", os.path.join(ROOT, "tests/softpmu.py"), "tiptop"]
+SOFT = [*test_pmc.SOFT, "tiptop"]
+soft = functools.partial(test_pmc.soft, "tiptop")
 SLEEP = "import time\ntime.sleep(1000)"
 PARANOID = "/proc/sys/kernel/perf_event_paranoid"
-
-
-def soft(*arguments, wrap=(), program=SOFT, **environment):
-    return subprocess.run(
-        [*wrap, *program, *arguments],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=120 * SLOW,
-        env=dict(os.environ, **environment),
-    )
-
-
-def records(result):
-    assert result.returncode == 0, result.stderr
-    return [json.loads(line) for line in result.stdout.splitlines()]
 
 
 def of(pid, found):
@@ -294,7 +282,7 @@ def test_an_unprivileged_user_counts_its_own():
         pytest.skip("needs root, and perf_event_paranoid of at most 2")
     as_other = {
         "wrap": NOBODY,
-        "program": [*SOFT[:2], os.path.join(readable_root(), "tests/softpmu.py"), "tiptop"],
+        "program": [*SOFT[:2], os.path.join(readable_root(), "tests/softpmu.py")],
     }
     result = soft("-j", ".3", "1", **as_other)
     found = records(result)

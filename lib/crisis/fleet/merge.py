@@ -209,7 +209,7 @@ class Listed:
 class Merge:
     """Takes lines, and has the hosts and the groups.
 
-    by: the keys by which records are told apart, beside "record" and "type"; None: all names.
+    by: the keys that identify a record, besides "record" and "type"; None: all names.
     expected: the hosts that should be there.
     Attributes: hosts, {name: Host}; expected, {name: None}; left_out, records beyond
     MOST_GROUPS; nobodys, lines without a host.

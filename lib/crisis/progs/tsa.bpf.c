@@ -48,7 +48,7 @@
  * present wait the stacks and for how many waits it stands; 0 if it has none.
  */
 struct thread {
-	u64 seen; /* first: what follows tells whether a record has changed */
+	u64 seen; /* the first member: a record has changed if the members after it have */
 	u64 since, utime, stime;
 	u32 tgid, state;
 	s32 call;
@@ -147,10 +147,11 @@ static __always_inline u32 file_state(struct task_struct *p, u32 fd, int reads)
 }
 
 /*
- * The state of a task in futex(2).  The value that it waits for tells mutexes, which have one for
- * "locked, and others wait", from semaphores, condition variables and parked threads.  2: glibc,
- * Go, Rust; FUTEX_WAITERS: robust and PI mutexes, musl; ~0 is Rust's thread::park().  A condition
- * variable of glibc from 2.41 on may wait for 2, too, but with FUTEX_CLOCK_REALTIME.
+ * The state of a task in futex(2).  The value that it waits for distinguishes mutexes, which
+ * have one for "locked, and others wait", from semaphores, condition variables and parked
+ * threads.  2: glibc, Go, Rust; FUTEX_WAITERS: robust and PI mutexes, musl; ~0 is Rust's
+ * thread::park().  A condition variable of glibc from 2.41 on may wait for 2, too, but with
+ * FUTEX_CLOCK_REALTIME.
  */
 static __always_inline u32 futex_state(u32 op, u32 value)
 {

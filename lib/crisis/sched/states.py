@@ -26,8 +26,8 @@ __all__ = [
 
 # What is shown; the first two are the time on a CPU.
 STATES = ("user", "sys", "runq", "disk", "swap", "net", "lock", "sleep", "idle", "other")
-# What the program tells apart.  A wait for a semaphore or condition variable, of a process or in
-# shared memory, becomes LOCK or IDLE when it ends, as does one that ended by a timer.
+# The states that the program distinguishes.  A wait for a semaphore or condition variable, of a
+# process or in shared memory, becomes LOCK or IDLE when it ends, as does one that ended by a timer.
 TRACED = ("cpu", *STATES[2:], "condition", "shared", "timeout", "gone")
 CLASSES = (*TRACED, "read", "write", "futex", "ioctl")
 ACTIONABLE = ("runq", "disk", "swap", "lock")  # what the rows are ordered by

@@ -192,7 +192,7 @@ class Tracer:
         return self._stacks.take(state)
 
     def _is_stale(self, tid: int, raw: bytes, begin: int) -> bool:
-        """Whether a thread has gone, of which no program was told.
+        """Whether a thread has gone without a context switch that the program saw.
 
         It has left the cgroup, or execve(2) has given it the number of its process.
         """
