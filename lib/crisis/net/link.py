@@ -26,7 +26,19 @@ if TYPE_CHECKING:
 
     Speed = tuple[Optional[int], Optional[bool]]
 
-__all__ = ["COUNTERS", "Link", "Links", "Queue", "Sample", "entered", "namespaces", "softnet"]
+__all__ = [
+    "COUNTERS",
+    "TC_H_ROOT",
+    "Link",
+    "Links",
+    "Queue",
+    "Sample",
+    "decode_link",
+    "decode_queue",
+    "entered",
+    "namespaces",
+    "softnet",
+]
 
 # struct rtnl_link_stats64, which grows at its end.
 COUNTERS = tuple(
@@ -43,7 +55,7 @@ _RTMGRP_LINK = 1
 _IFF_UP, _IFF_LOOPBACK, _ARPHRD_ETHER = 1, 8, 1
 _IFLA_IFNAME, _IFLA_OPERSTATE, _IFLA_CARRIER_CHANGES = 3, 16, 35
 _IFLA_STATS_LINK_64 = 1
-_TC_H_ROOT, _TCA_STATS2, _TCA_STATS_QUEUE = 0xFFFFFFFF, 7, 3
+TC_H_ROOT, _TCA_STATS2, _TCA_STATS_QUEUE = 0xFFFFFFFF, 7, 3
 
 
 class Link:
@@ -194,15 +206,9 @@ class Links:
             changed = True
 
     def _link(self, message: Any) -> Link:
-        link = Link()
         found = attributes(message["raw"])
-        link.netns, link.index = self._netns, message["index"]
-        link.name = os.fsdecode(found[_IFLA_IFNAME].rstrip(b"\0"))
-        flags = message["flags"]
-        link.loopback, link.up = bool(flags & _IFF_LOOPBACK), bool(flags & _IFF_UP)
-        link.ethernet = message["ifi_type"] == _ARPHRD_ETHER
-        state = found.get(_IFLA_OPERSTATE, b"\0")[0]
-        link.state = _STATES[state] if state < len(_STATES) else "unknown"
+        link = decode_link(message["ifi_type"], message["index"], message["flags"], found)
+        link.netns = self._netns
         link.speed, link.full = self._speed(link, found.get(_IFLA_CARRIER_CHANGES))
         return link
 
@@ -228,12 +234,30 @@ class Links:
     def _queues(self) -> dict[int, Queue]:
         found: dict[int, Queue] = {}
         for message in self._dump(self._route.get_qdiscs):
-            if message["parent"] == _TC_H_ROOT:
-                statistics = attributes(message["raw"]).get(_TCA_STATS2, b"")
-                queue = attributes(statistics).get(_TCA_STATS_QUEUE)
+            if message["parent"] == TC_H_ROOT:
+                queue = decode_queue(attributes(message["raw"]))
                 if queue:
-                    found[message["index"]] = Queue(*struct.unpack_from("=IIII", queue))
+                    found[message["index"]] = queue
         return found
+
+
+def decode_link(kind: int, index: int, flags: int, fields: Mapping[int, bytes]) -> Link:
+    """The Link of struct ifinfomsg's members and attributes, without a speed."""
+    link = Link()
+    link.netns, link.index = None, index
+    link.name = os.fsdecode(fields[_IFLA_IFNAME].rstrip(b"\0"))
+    link.loopback, link.up = bool(flags & _IFF_LOOPBACK), bool(flags & _IFF_UP)
+    link.ethernet = kind == _ARPHRD_ETHER
+    state = fields.get(_IFLA_OPERSTATE, b"\0")[0]
+    link.state = _STATES[state] if state < len(_STATES) else "unknown"
+    link.speed = link.full = None
+    return link
+
+
+def decode_queue(fields: Mapping[int, bytes]) -> Queue | None:
+    """The Queue of a queueing discipline's attributes; None where it shows none."""
+    queue = attributes(fields.get(_TCA_STATS2, b"")).get(_TCA_STATS_QUEUE)
+    return Queue(*struct.unpack_from("=IIII", queue)) if queue else None
 
 
 def _undecoded() -> dict[int, type]:

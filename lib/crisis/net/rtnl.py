@@ -13,12 +13,14 @@ import os
 import socket
 import struct
 
-from .link import Link, Queue, Sample
+from .link import TC_H_ROOT, Sample, decode_link, decode_queue
 from .nla import attributes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from .link import Queue
 
 __all__ = ["samples"]
 
@@ -28,10 +30,7 @@ _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 _LINK = struct.Struct("=BxHiII")  # struct ifinfomsg
 _QDISC = struct.Struct("=BxxxiIII")  # struct tcmsg
-_IFLA_IFNAME, _IFLA_OPERSTATE, _IFLA_STATS64 = 3, 16, 23
-_TC_H_ROOT, _TCA_STATS2, _TCA_STATS_QUEUE = 0xFFFFFFFF, 7, 3
-_IFF_UP, _IFF_LOOPBACK, _ARPHRD_ETHER = 1, 8, 1
-_STATES = "unknown notpresent down lowerlayerdown testing dormant up".split()  # IF_OPER_*
+_IFLA_STATS64 = 23
 _BUFFER = 1 << 17  # bytes; the kernel sends at most 32 KB at once
 
 
@@ -48,31 +47,18 @@ def samples() -> dict[int, Sample]:
             raw = fields.get(_IFLA_STATS64)
             if raw is not None:
                 counters = tuple(memoryview(raw)[: len(raw) & ~7].cast("Q"))
-                made = _link(kind, index, flags, fields)
+                made = decode_link(kind, index, flags, fields)
                 found[index] = Sample(made, counters, queues.get(index))
         return found
-
-
-def _link(kind: int, index: int, flags: int, fields: dict[int, bytes]) -> Link:
-    link = Link()
-    link.netns, link.index = None, index
-    link.name = os.fsdecode(fields[_IFLA_IFNAME].rstrip(b"\0"))
-    link.loopback, link.up = bool(flags & _IFF_LOOPBACK), bool(flags & _IFF_UP)
-    link.ethernet = kind == _ARPHRD_ETHER
-    state = fields.get(_IFLA_OPERSTATE, b"\0")[0]
-    link.state = _STATES[state] if state < len(_STATES) else "unknown"
-    link.speed = link.full = None
-    return link
 
 
 def _queues(route: socket.socket) -> Iterator[tuple[int, Queue]]:
     """(index, Queue) of each root queueing discipline."""
     for message in _dump(route, _RTM_GETQDISC, _QDISC):
         _, index, _, parent, _ = _QDISC.unpack_from(message)
-        statistics = attributes(message, _QDISC.size).get(_TCA_STATS2, b"")
-        queue = attributes(statistics).get(_TCA_STATS_QUEUE)
-        if parent == _TC_H_ROOT and queue:
-            yield index, Queue(*struct.unpack_from("=IIII", queue))
+        queue = decode_queue(attributes(message, _QDISC.size))
+        if parent == TC_H_ROOT and queue:
+            yield index, queue
 
 
 def _dump(route: socket.socket, kind: int, body: struct.Struct) -> Iterator[bytes]:
