@@ -11,7 +11,6 @@ import fcntl
 import json
 import os
 import re
-import resource
 import signal
 import struct
 import sys
@@ -37,7 +36,6 @@ _PARAM_MAGIC = 0x43525354
 _CALL, _PSEUDO_KFUNC_CALL = 0x85, 2
 _KFUNC_MAGIC = 0x7E000000  # no helper has such a number
 _TASK_STORAGE = 29
-_LAST_FD = 200
 # What of a request its text depends on: macros(), and the types that it is compiled with.
 _OF_TEXT = "text", "headers", "has", "defines", "arguments", "params", "counters", "kfuncs"
 _CLONE_NEWNS, _MS_BIND, _MS_REC_PRIVATE = 0x20000, 0x1000, 0x4000 | 0x40000
@@ -86,10 +84,10 @@ def _fork(requests: list[Request], results: dict[int, int], errors: int, seconds
         if os.getppid() != parent:  # it has ended before
             os._exit(1)
         signal.setitimer(signal.ITIMER_REAL, seconds)
-        # The kernel closes the descriptors of a process that ends in their order (close_files()):
-        # with this one, which Compiler._close() awaits, the lock of _directory() has gone.
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        fcntl.fcntl(1, fcntl.F_DUPFD, min(_LAST_FD, limit - 1))
+        # Compiler._close() awaits the end of this pipe, after which the lock of _directory() must
+        # have gone.  The kernel releases the files of a process that ends in the reverse of their
+        # order (task_work_run()): the lowest descriptor is the last.
+        os.dup2(1, 0)
         # bcc and clang write where they like; an object must be alone in its file.
         os.dup2(errors, 1)
         os.dup2(errors, 2)

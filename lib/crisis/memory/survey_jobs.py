@@ -25,6 +25,13 @@ class _Child:
     def __init__(self, pid: int, readable: int) -> None:
         self.pid, self.readable = pid, readable
 
+    def end(self) -> None:
+        """End it, whatever it is at."""
+        import signal
+
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+
     def findings(self) -> Any:
         """What it has found; raises Error or OSError in its place, and Error when it was killed."""
         import marshal
@@ -113,10 +120,13 @@ def in_parallel(
         for child in children:
             while not (cli.stopping() or cli.wait(None, [child.readable])):
                 pass
-    finally:
-        if cli.stopping():
-            for child in children:
-                os.kill(child.pid, signal.SIGTERM)
+    except BaseException:  # nobody reads what they print, or it cannot be written
+        for child in children:
+            child.end()
+        raise
+    if cli.stopping():
+        for child in children:
+            os.kill(child.pid, signal.SIGTERM)
     for state in [child.findings() for child in children]:
         if isinstance(state, int):
             raise OSError(state, os.strerror(state))
