@@ -15,11 +15,9 @@ import subprocess
 import sys
 import tempfile
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-sys.path[:0] = [os.path.join(ROOT, "lib"), os.path.join(ROOT, "tests")]
-import harness  # noqa: E402
+import harness
 
-import storm  # noqa: E402
+import storm
 
 MODES = ((), ("-j",), ("-e",), ("--summary",))
 RATES = (20000, 60000, 100000, 300000)

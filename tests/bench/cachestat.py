@@ -18,9 +18,8 @@ import time
 
 import harness
 
-sys.path.insert(0, os.path.join(harness.ROOT, "tests"))
-from helpers import SLOW  # noqa: E402
-from pagefiles import PAGE, evict, read, rewrite, touch  # noqa: E402
+from helpers import SLOW
+from pagefiles import PAGE, evict, read, rewrite, touch
 
 PAGES = 4096
 INTERVAL = 2 * min(SLOW, 4)

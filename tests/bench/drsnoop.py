@@ -16,8 +16,7 @@ import time
 
 import harness
 
-sys.path.insert(0, os.path.join(harness.ROOT, "tests"))
-from helpers import memory_cgroup, tool  # noqa: E402
+from helpers import memory_cgroup, tool
 
 RUNS = 15
 SECONDS = 0.3

@@ -10,7 +10,6 @@ import os
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 
@@ -133,10 +132,10 @@ def main():
         )
         peers = [name for name in results if not name.startswith("ours")]
         if not peers:
-            sys.exit("neither bcc nor libbpf-tools is installed: nothing to compare with")
-        best = min(peers, key=lambda name: statistics.median(results[name]))
+            harness.left_out("bcc and libbpf-tools", "not installed")
+        best = min(peers or ["ours"], key=lambda name: statistics.median(results[name]))
         harness.table("a pair of malloc and free", "ns", results, best)
-        for ours in "ours", "ours, -S 512K":
+        for ours in ("ours", "ours, -S 512K") if peers else ():
             what = "memleak: a pair of malloc and free" + ours[4:]
             harness.ratio_row(what, best, results[ours], results[best])
         child = subprocess.Popen(["sleep", "1000"])

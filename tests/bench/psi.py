@@ -7,7 +7,7 @@ import sys
 
 import harness
 
-sys.path.insert(0, os.path.join(harness.ROOT, "lib"))
+# isort: split
 from crisis.kernel import cgroup
 
 CGROUPS = (500, 1000, 2000)

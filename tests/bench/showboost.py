@@ -17,9 +17,6 @@ import sys
 import harness
 
 ROOT = harness.ROOT
-sys.path.insert(0, os.path.join(ROOT, "lib"))
-sys.path.insert(0, os.path.join(ROOT, "tests"))
-sys.path.insert(0, os.path.join(ROOT, "tests/live"))
 RUNS = 12
 TRUTH = {"UTIL": 50, "RATIO": 128, "MHz": 3200}
 

@@ -3,11 +3,10 @@
 """use beside vmstat, iostat and sar -A: CPU time of a report, and of each interval.  Needs root."""
 
 import os
-import sys
 
 import harness
 
-sys.path.insert(0, os.path.join(harness.ROOT, "lib"))
+# isort: split
 from crisis.kernel import cgroup
 
 CGROUPS = 1000

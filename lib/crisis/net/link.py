@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Network interfaces: their counters, queues and speed.
 
-By pyroute2, which asks, and decodes the heads of the answers.  Their attributes are decoded here:
-pyroute2 makes an object of each, which for the two dumps of an interval took ten times as long.
+By pyroute2, which asks and receives.  The messages of an answer are decoded here: pyroute2 makes
+several objects of each, which for the two dumps of an interval took ten times as long.
 
 Follows include/uapi/linux/if_link.h (whose comments define each counter), net/core/rtnetlink.c,
 net/core/gen_stats.c, include/uapi/linux/ethtool.h and net/core/net-procfs.c.  Reading needs no
@@ -21,20 +21,21 @@ from .nla import attributes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import Any, Optional
 
     Speed = tuple[Optional[int], Optional[bool]]
 
 __all__ = [
     "COUNTERS",
-    "TC_H_ROOT",
+    "LINK",
+    "QDISC",
     "Link",
     "Links",
     "Queue",
     "Sample",
     "decode_link",
-    "decode_queue",
+    "decode_queues",
     "entered",
     "namespaces",
     "softnet",
@@ -55,7 +56,12 @@ _RTMGRP_LINK = 1
 _IFF_UP, _IFF_LOOPBACK, _ARPHRD_ETHER = 1, 8, 1
 _IFLA_IFNAME, _IFLA_OPERSTATE, _IFLA_CARRIER_CHANGES = 3, 16, 35
 _IFLA_STATS_LINK_64 = 1
-TC_H_ROOT, _TCA_STATS2, _TCA_STATS_QUEUE = 0xFFFFFFFF, 7, 3
+_TC_H_ROOT, _TCA_STATS2, _TCA_STATS_QUEUE = 0xFFFFFFFF, 7, 3
+
+LINK = struct.Struct("=BxHiII")  # struct ifinfomsg
+QDISC = struct.Struct("=BxxxiIII")  # struct tcmsg
+_STATS = struct.Struct("=BxxxII")  # struct if_stats_msg
+_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 
 
 class Link:
@@ -150,7 +156,8 @@ class Links:
                 socket.NETLINK_ROUTE,
             )
             self._changes.bind((0, _RTMGRP_LINK))
-        self._route.marshal.msg_map.update(_undecoded())
+        marshal = self._route.marshal
+        marshal.msg_map = {**marshal.msg_map, **_undecoded()}  # the class's own is all sockets'
         self._links: dict[int, Link] | None = None
         # The number of carrier changes at which the speed was read, and the speed, by index and
         # name.
@@ -165,7 +172,7 @@ class Links:
 
     def read(self) -> dict[int, Sample]:
         """{index: Sample}.  Raises OSError, and Unavailable if the kernel has no RTM_GETSTATS."""
-        links, queues = self.links(), self._queues()
+        links, queues = self.links(), decode_queues(self._dump(self._route.get_qdiscs))
         found: dict[int, Sample] = {}
         try:
             messages = self._dump(
@@ -177,19 +184,23 @@ class Links:
         except OSError as exc:
             raise Unavailable(f"cannot read the interfaces' counters: {exc.strerror}") from exc
         for message in messages:
-            index, raw = message["ifindex"], attributes(message["raw"]).get(_IFLA_STATS_LINK_64)
+            _, index, _ = _STATS.unpack_from(message)
+            raw = attributes(message, _STATS.size).get(_IFLA_STATS_LINK_64)
             if index in links and raw:
                 counters = tuple(memoryview(raw)[: len(raw) & ~7].cast("Q"))
                 found[index] = Sample(links[index], counters, queues.get(index))
         return found
 
     @staticmethod
-    def _dump(request: Any, *arguments: Any, **options: Any) -> list[Any]:
-        """The messages that answer a request by pyroute2.  Raises OSError of the kernel's errno."""
+    def _dump(request: Any, *arguments: Any, **options: Any) -> list[bytes]:
+        """The bodies of the messages that answer a request by pyroute2.
+
+        Raises OSError of the kernel's errno.
+        """
         from pyroute2.netlink.exceptions import NetlinkError
 
         try:
-            return list(request(*arguments, **options))
+            return [message.body for message in request(*arguments, **options)]
         except NetlinkError as exc:
             raise OSError(exc.code, os.strerror(exc.code)) from None
 
@@ -205,9 +216,9 @@ class Links:
                 pass
             changed = True
 
-    def _link(self, message: Any) -> Link:
-        found = attributes(message["raw"])
-        link = decode_link(message["ifi_type"], message["index"], message["flags"], found)
+    def _link(self, message: bytes) -> Link:
+        found = attributes(message, LINK.size)
+        link = decode_link(message, found)
         link.netns = self._netns
         link.speed, link.full = self._speed(link, found.get(_IFLA_CARRIER_CHANGES))
         return link
@@ -231,18 +242,10 @@ class Links:
         speed = settings.speed if 0 < settings.speed < (1 << 31) - 1 else None
         return speed, {0: False, 1: True}.get(settings.duplex)
 
-    def _queues(self) -> dict[int, Queue]:
-        found: dict[int, Queue] = {}
-        for message in self._dump(self._route.get_qdiscs):
-            if message["parent"] == TC_H_ROOT:
-                queue = decode_queue(attributes(message["raw"]))
-                if queue:
-                    found[message["index"]] = queue
-        return found
 
-
-def decode_link(kind: int, index: int, flags: int, fields: Mapping[int, bytes]) -> Link:
-    """The Link of struct ifinfomsg's members and attributes, without a speed."""
+def decode_link(message: bytes, fields: Mapping[int, bytes]) -> Link:
+    """The Link of a struct ifinfomsg and the attributes behind it, without a speed."""
+    _, kind, index, flags, _ = LINK.unpack_from(message)
     link = Link()
     link.netns, link.index = None, index
     link.name = os.fsdecode(fields[_IFLA_IFNAME].rstrip(b"\0"))
@@ -254,27 +257,37 @@ def decode_link(kind: int, index: int, flags: int, fields: Mapping[int, bytes]) 
     return link
 
 
-def decode_queue(fields: Mapping[int, bytes]) -> Queue | None:
-    """The Queue of a queueing discipline's attributes; None where it shows none."""
-    queue = attributes(fields.get(_TCA_STATS2, b"")).get(_TCA_STATS_QUEUE)
-    return Queue(*struct.unpack_from("=IIII", queue)) if queue else None
+def decode_queues(messages: Iterable[bytes]) -> dict[int, Queue]:
+    """{index of the interface: Queue} of each struct tcmsg, with its attributes, that shows one."""
+    found: dict[int, Queue] = {}
+    for message in messages:
+        _, index, _, parent, _ = QDISC.unpack_from(message)
+        if parent == _TC_H_ROOT:
+            statistics = attributes(message, QDISC.size).get(_TCA_STATS2, b"")
+            queue = attributes(statistics).get(_TCA_STATS_QUEUE)
+            if queue:
+                found[index] = Queue(*struct.unpack_from("=IIII", queue))
+    return found
+
+
+class _Message(dict):  # type: ignore[type-arg]
+    """A message to pyroute2, with the members of its header; the rest stays as it is, in `body`."""
+
+    def __init__(self, data: bytes, offset: int = 0) -> None:
+        self.length, *others = _HEADER.unpack_from(data, offset)
+        names = "type", "flags", "sequence_number", "pid"
+        super().__init__(header={"length": self.length, **dict(zip(names, others))})
+        self.body = bytes(data[offset + _HEADER.size : offset + self.length])
+
+    def decode(self) -> None:
+        """Nothing: pyroute2 decodes a message after it has made it."""
 
 
 def _undecoded() -> dict[int, type]:
-    """{type of message: class for pyroute2} that leaves the attributes as they are, in "raw"."""
+    """{type of message: class for pyroute2} of the answers."""
     from pyroute2.netlink.rtnl import RTM_NEWLINK, RTM_NEWQDISC, RTM_NEWSTATS
-    from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-    from pyroute2.netlink.rtnl.ifstatsmsg import ifstatsmsg
-    from pyroute2.netlink.rtnl.tcmsg import tcmsg
 
-    def keep(message: Any, offset: int) -> None:
-        message["raw"] = bytes(message.data[offset : message.offset + message.length])
-
-    classes = {RTM_NEWLINK: ifinfmsg, RTM_NEWQDISC: tcmsg, RTM_NEWSTATS: ifstatsmsg}
-    return {
-        kind: type(f"Undecoded_{decoded.__name__}", (decoded,), {"decode_nlas": keep})
-        for kind, decoded in classes.items()
-    }
+    return dict.fromkeys((RTM_NEWLINK, RTM_NEWQDISC, RTM_NEWSTATS), _Message)
 
 
 @contextlib.contextmanager

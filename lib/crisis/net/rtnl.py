@@ -13,14 +13,12 @@ import os
 import socket
 import struct
 
-from .link import TC_H_ROOT, Sample, decode_link, decode_queue
+from .link import LINK, QDISC, Sample, decode_link, decode_queues
 from .nla import attributes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from .link import Queue
 
 __all__ = ["samples"]
 
@@ -28,8 +26,6 @@ _RTM_GETLINK, _RTM_GETQDISC = 18, 38
 _NLM_F_REQUEST, _NLM_F_DUMP = 1, 0x300
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
-_LINK = struct.Struct("=BxHiII")  # struct ifinfomsg
-_QDISC = struct.Struct("=BxxxiIII")  # struct tcmsg
 _IFLA_STATS64 = 23
 _BUFFER = 1 << 17  # bytes; the kernel sends at most 32 KB at once
 
@@ -39,26 +35,16 @@ def samples() -> dict[int, Sample]:
     with socket.socket(
         socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
     ) as route:
-        queues = dict(_queues(route))
+        queues = decode_queues(_dump(route, _RTM_GETQDISC, QDISC))
         found = {}
-        for message in _dump(route, _RTM_GETLINK, _LINK):
-            _, kind, index, flags, _ = _LINK.unpack_from(message)
-            fields = attributes(message, _LINK.size)
+        for message in _dump(route, _RTM_GETLINK, LINK):
+            fields = attributes(message, LINK.size)
             raw = fields.get(_IFLA_STATS64)
             if raw is not None:
                 counters = tuple(memoryview(raw)[: len(raw) & ~7].cast("Q"))
-                made = decode_link(kind, index, flags, fields)
-                found[index] = Sample(made, counters, queues.get(index))
+                link = decode_link(message, fields)
+                found[link.index] = Sample(link, counters, queues.get(link.index))
         return found
-
-
-def _queues(route: socket.socket) -> Iterator[tuple[int, Queue]]:
-    """(index, Queue) of each root queueing discipline."""
-    for message in _dump(route, _RTM_GETQDISC, _QDISC):
-        _, index, _, parent, _ = _QDISC.unpack_from(message)
-        queue = decode_queue(attributes(message, _QDISC.size))
-        if parent == TC_H_ROOT and queue:
-            yield index, queue
 
 
 def _dump(route: socket.socket, kind: int, body: struct.Struct) -> Iterator[bytes]:
