@@ -134,9 +134,12 @@ def captured(tmp_path, *kinds):
 
 def counters(directory):
     """pgscan_direct and such of a v2 cgroup's memory.stat; {} for v1, which has none."""
-    if not os.path.exists(directory + "/memory.max"):
-        return {}
-    return {name: int(value) for name, value in map(str.split, open(directory + "/memory.stat"))}
+    return numbers(directory + "/memory.stat") if os.path.exists(directory + "/memory.max") else {}
+
+
+def numbers(path):
+    """A file with a name and a number on each line."""
+    return {name: int(value) for name, value in map(str.split, open(path))}
 
 
 def same_as_trace(records, truth):
@@ -164,11 +167,12 @@ def same_as_trace(records, truth):
 @pytest.mark.parametrize("source", tuple(SOURCES))
 def test_memcg_reclaim_is_exactly_what_the_kernel_traces(source, file, tmp_path):
     with memory_cgroup(LIMIT) as directory:
+        before = numbers("/proc/vmstat")
         with captured(tmp_path, "memcg") as truth:
             with tracing("drsnoop", "-j", "--kind", "memcg", "--source", source) as child:
                 process = reader("drs-exact", directory, file)
                 assert process.wait() == 0
-        stat = counters(directory)
+        stat, after = counters(directory), numbers("/proc/vmstat")
     mine = [r for r in child.records if r["tid"] == process.pid]
     assert len(mine) >= 5
     same_as_trace(child.records, truth)
@@ -180,7 +184,10 @@ def test_memcg_reclaim_is_exactly_what_the_kernel_traces(source, file, tmp_path)
     if None not in [r["scanned_pages"] for r in mine]:
         assert sum(r["scanned_pages"] for r in mine) >= (64 - 32 - 8) << 8
         if "pgscan_direct" in stat:
-            assert sum(r["scanned_pages"] for r in mine) == stat["pgscan_direct"]
+            # A global reclaim scans the pages of cgroups, too; vmstat has its scans only.
+            others = after["pgscan_direct"] - before["pgscan_direct"]
+            scanned = sum(r["scanned_pages"] for r in mine)
+            assert scanned <= stat["pgscan_direct"] <= scanned + others
     else:
         assert sysfs.lru_gen()
     for r in mine:
@@ -192,10 +199,10 @@ def test_free_memory_is_the_kernels(file):
     """As /proc/vmstat has it, within what comes and goes meanwhile."""
     with memory_cgroup(LIMIT) as directory, tracing("drsnoop", "-j") as child:
         assert reader("drs-free", directory, file).wait() == 0
-        vmstat = dict(line.split() for line in open("/proc/vmstat"))
+        vmstat = numbers("/proc/vmstat")
     free = [r["free_kb"] for r in child.records if r["comm"] == "drs-free"][-1]
     total = int(re.search(r"MemTotal: +(\d+)", open("/proc/meminfo").read()).group(1))
-    assert abs(free - int(vmstat["nr_free_pages"]) * os.sysconf("SC_PAGE_SIZE") // 1024) < max(
+    assert abs(free - vmstat["nr_free_pages"] * os.sysconf("SC_PAGE_SIZE") // 1024) < max(
         100 << 10, total / 20
     )
 

@@ -209,10 +209,12 @@ def test_percentiles_are_the_same_in_every_unit():
 def test_a_process_has_the_name_of_its_last_program(source, key):
     usable("runqlat", source, ".1", "1")
     with tracing("runqlat", "-j", key, "--source", source, settle=0.2) as tool:
-        child = subprocess.Popen(["bash", "-c", "sleep .3; exec sleep .3"])
+        child = subprocess.Popen(
+            ["bash", "-c", "sleep .1; exec top -b -d .05 -n 8"], stdout=subprocess.DEVNULL
+        )
         child.wait()
     names = {record["pid" if key == "-P" else "tid"]: record["comm"] for record in tool.records}
-    assert names[child.pid] == "sleep"
+    assert names[child.pid] == "top"
 
 
 def test_nothing_is_measured_from_before_the_start():
