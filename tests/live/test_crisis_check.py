@@ -61,12 +61,14 @@ def found():
     return records()
 
 
-def succeeds(*command):
-    """Whether a program exits with 0; skips the test where it is not installed."""
+def succeeds(*command, inside=()):
+    """Whether a program exits with 0, started by the words `inside`; skips the test where it is not
+    installed.
+    """
     if not shutil.which(command[0]):
         pytest.skip(f"{command[0]} is not installed")
     result = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60 * SLOW
+        [*inside, *command], stdin=subprocess.DEVNULL, capture_output=True, timeout=60 * SLOW
     )
     return result.returncode == 0
 
@@ -81,8 +83,17 @@ PROBES = {
 
 @pytest.mark.parametrize("source", sorted(PROBES))
 def test_probes_as_bpftrace_attaches_them(found, source):
+    # bpftrace needs tracefs at this place, which not every machine mounts.
+    inside = [
+        "unshare",
+        "-m",
+        "sh",
+        "-c",
+        'mount -t tracefs t /sys/kernel/tracing; exec "$@"',
+        "sh",
+    ]
     attached = any(
-        succeeds("bpftrace", "-e", f"{probe} {{ @ = 1 }} BEGIN {{ exit() }}")
+        succeeds("bpftrace", "-e", f"{probe} {{ @ = 1 }} BEGIN {{ exit() }}", inside=inside)
         for probe in PROBES[source]
     )
     assert states(found)[source] == ("works" if attached else "no")
