@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import Any, Callable, NamedTuple
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-sys.path[1:1] = [os.path.join(ROOT, *path) for path in (["lib"], ["tests"], ["tests", "live"])]
+sys.path[1:1] = [os.path.join(ROOT, path) for path in ("lib", "tests", "tests/live")]
 ROWS = "BENCH_ROWS"  # the environment variable that names the file of rows, which `make bench` sets
 
 # In a small process: a child's peak RSS begins with that of the process that has started it.

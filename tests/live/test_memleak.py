@@ -120,8 +120,7 @@ int main(int argc, char **argv)
 	printf("%d\n", getpid());
 	if (read(0, &c, 1) < 0) return 1;
 	if IS("million") {
-		/* known bytes and blocks outstanding, of sizes from 16 to 4 K and some large, and */
-		/* the sum of the squares of the bytes */
+		/* known bytes, blocks and squares of bytes outstanding; a few blocks are large */
 		unsigned long bytes = 0, blocks = 0, squares = 0;
 		for (int i = 0; i < amount; i++) {
 			unsigned long n = next() % 1000 ? 16 + next() % 256 : 4096 + next() % 20000;

@@ -21,8 +21,8 @@ _CHECKSUM = 4  # bytes
 class Object:
     """A compiled program as the loader wants it.
 
-    name; unusable: why this kernel cannot have it, or None; compiler: the one that made it, such as
-    "bcc 0.26.0"; points, probes: as in Source;
+    name; unusable: why the program cannot run on this kernel, or None; compiler: what compiled it,
+    such as "bcc 0.26.0"; points, probes: as in Source;
     maps: [name, type, key size, value size, max entries, flags, key, value], where the last two are
     the name of a struct, or the layout of a number, or "-" for what records cannot have;
     layouts: {name of a struct: its layout, as text for record.Layout};

@@ -23,14 +23,15 @@ class _Child:
     """A process of the survey; its findings come through a pipe, by marshal."""
 
     def __init__(self, pid: int, readable: int) -> None:
-        self.pid, self.readable = pid, readable
+        self.pid, self.readable, self._ended = pid, readable, False
 
     def end(self) -> None:
-        """End it, whatever it is at."""
+        """Kill it, unless it has ended."""
         import signal
 
-        os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
+        if not self._ended:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
 
     def findings(self) -> Any:
         """What it has found; raises Error or OSError in its place, and Error when it was killed."""
@@ -40,6 +41,7 @@ class _Child:
         with open(self.readable, "rb") as f:
             data = f.read()
         _, status = os.waitpid(self.pid, 0)
+        self._ended = True
         if not data:
             if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPIPE:
                 os.kill(os.getpid(), signal.SIGPIPE)
@@ -120,14 +122,15 @@ def in_parallel(
         for child in children:
             while not (cli.stopping() or cli.wait(None, [child.readable])):
                 pass
-    except BaseException:  # nobody reads what they print, or it cannot be written
+        if cli.stopping():
+            for child in children:
+                os.kill(child.pid, signal.SIGTERM)
+        states = [child.findings() for child in children]
+    except BaseException:  # nobody reads what they print, it cannot be written, or one was killed
         for child in children:
             child.end()
         raise
-    if cli.stopping():
-        for child in children:
-            os.kill(child.pid, signal.SIGTERM)
-    for state in [child.findings() for child in children]:
+    for state in states:
         if isinstance(state, int):
             raise OSError(state, os.strerror(state))
         if isinstance(state, str):

@@ -17,7 +17,7 @@ import socket
 import struct
 
 from ..errors import Unavailable
-from .nla import attributes
+from .nla import HEADER, attributes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ __all__ = [
     "Links",
     "Queue",
     "Sample",
+    "decode_counters",
     "decode_link",
     "decode_queues",
     "entered",
@@ -61,7 +62,6 @@ _TC_H_ROOT, _TCA_STATS2, _TCA_STATS_QUEUE = 0xFFFFFFFF, 7, 3
 LINK = struct.Struct("=BxHiII")  # struct ifinfomsg
 QDISC = struct.Struct("=BxxxiIII")  # struct tcmsg
 _STATS = struct.Struct("=BxxxII")  # struct if_stats_msg
-_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 
 
 class Link:
@@ -187,8 +187,7 @@ class Links:
             _, index, _ = _STATS.unpack_from(message)
             raw = attributes(message, _STATS.size).get(_IFLA_STATS_LINK_64)
             if index in links and raw:
-                counters = tuple(memoryview(raw)[: len(raw) & ~7].cast("Q"))
-                found[index] = Sample(links[index], counters, queues.get(index))
+                found[index] = Sample(links[index], decode_counters(raw), queues.get(index))
         return found
 
     @staticmethod
@@ -257,6 +256,11 @@ def decode_link(message: bytes, fields: Mapping[int, bytes]) -> Link:
     return link
 
 
+def decode_counters(raw: bytes) -> tuple[int, ...]:
+    """Sample.counters of a struct rtnl_link_stats64."""
+    return tuple(memoryview(raw)[: len(raw) & ~7].cast("Q"))
+
+
 def decode_queues(messages: Iterable[bytes]) -> dict[int, Queue]:
     """{index of the interface: Queue} of each struct tcmsg, with its attributes, that shows one."""
     found: dict[int, Queue] = {}
@@ -271,16 +275,16 @@ def decode_queues(messages: Iterable[bytes]) -> dict[int, Queue]:
 
 
 class _Message(dict):  # type: ignore[type-arg]
-    """A message to pyroute2, with the members of its header; the rest stays as it is, in `body`."""
+    """A message as pyroute2 wants it, of which only the head is decoded; body: the rest."""
 
     def __init__(self, data: bytes, offset: int = 0) -> None:
-        self.length, *others = _HEADER.unpack_from(data, offset)
+        self.length, *others = HEADER.unpack_from(data, offset)
         names = "type", "flags", "sequence_number", "pid"
         super().__init__(header={"length": self.length, **dict(zip(names, others))})
-        self.body = bytes(data[offset + _HEADER.size : offset + self.length])
+        self.body = bytes(data[offset + HEADER.size : offset + self.length])
 
     def decode(self) -> None:
-        """Nothing: pyroute2 decodes a message after it has made it."""
+        """Do nothing.  pyroute2 calls it after it has made a message."""
 
 
 def _undecoded() -> dict[int, type]:

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The attributes of netlink messages (struct nlattr, include/uapi/linux/netlink.h)."""
+"""The heads and attributes of netlink messages (include/uapi/linux/netlink.h)."""
 
 from __future__ import annotations
 
 import struct
 
-__all__ = ["attributes"]
+__all__ = ["HEADER", "attributes"]
+
+HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
 
 
 def attributes(raw: bytes, at: int = 0) -> dict[int, bytes]:

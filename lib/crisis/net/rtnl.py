@@ -13,8 +13,8 @@ import os
 import socket
 import struct
 
-from .link import LINK, QDISC, Sample, decode_link, decode_queues
-from .nla import attributes
+from .link import LINK, QDISC, Sample, decode_counters, decode_link, decode_queues
+from .nla import HEADER, attributes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ __all__ = ["samples"]
 _RTM_GETLINK, _RTM_GETQDISC = 18, 38
 _NLM_F_REQUEST, _NLM_F_DUMP = 1, 0x300
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 _IFLA_STATS64 = 23
 _BUFFER = 1 << 17  # bytes; the kernel sends at most 32 KB at once
 
@@ -41,26 +40,26 @@ def samples() -> dict[int, Sample]:
             fields = attributes(message, LINK.size)
             raw = fields.get(_IFLA_STATS64)
             if raw is not None:
-                counters = tuple(memoryview(raw)[: len(raw) & ~7].cast("Q"))
                 link = decode_link(message, fields)
-                found[link.index] = Sample(link, counters, queues.get(link.index))
+                queue = queues.get(link.index)
+                found[link.index] = Sample(link, decode_counters(raw), queue)
         return found
 
 
 def _dump(route: socket.socket, kind: int, body: struct.Struct) -> Iterator[bytes]:
     """What follows the header of each message that answers a request for all.  Raises OSError."""
-    length = _HEADER.size + body.size
+    length = HEADER.size + body.size
     flags = _NLM_F_REQUEST | _NLM_F_DUMP
-    route.send(_HEADER.pack(length, kind, flags, 0, 0) + bytes(body.size))
+    route.send(HEADER.pack(length, kind, flags, 0, 0) + bytes(body.size))
     while True:
         raw, at = route.recv(_BUFFER), 0
-        while at + _HEADER.size <= len(raw):
-            length, answer, _, _, _ = _HEADER.unpack_from(raw, at)
+        while at + HEADER.size <= len(raw):
+            length, answer, _, _, _ = HEADER.unpack_from(raw, at)
             if answer == _NLMSG_DONE:
                 return
-            message = raw[at + _HEADER.size : at + length]
+            message = raw[at + HEADER.size : at + length]
             if answer == _NLMSG_ERROR:
                 code = -struct.unpack_from("=i", message)[0]
                 raise OSError(code, os.strerror(code))
             yield message
-            at += max(length + 3 & ~3, _HEADER.size)
+            at += max(length + 3 & ~3, HEADER.size)

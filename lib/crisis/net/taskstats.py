@@ -15,7 +15,7 @@ import socket
 import struct
 
 from ..errors import Error, NotPermitted, Unavailable
-from .nla import attributes
+from .nla import HEADER, attributes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,7 +57,6 @@ _SIZE_15 = 560
 _SINCE = {"thrashing": 9, "compact": 11, "wpcopy": 13, "irq": 14}
 _GENL_ID_CTRL, _CTRL_CMD_GETFAMILY, _CTRL_ATTR_FAMILY_ID, _CTRL_ATTR_FAMILY_NAME = 16, 3, 1, 2
 _NETLINK_GENERIC, _NLM_F_REQUEST, _NLMSG_ERROR = 16, 1, 2
-_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
 _GENERIC_HEADER = 4  # sizeof(struct genlmsghdr)
 _CMD_GET, _ATTR_PID, _ATTR_TGID, _TYPE_STATS, _TYPE_AGGR_PID, _TYPE_AGGR_TGID = 1, 1, 2, 3, 4, 5
 # A request: struct nlmsghdr, struct genlmsghdr, and one attribute of 32 bits.
@@ -143,8 +142,8 @@ class Taskstats:
             "=BBHHH", _CTRL_CMD_GETFAMILY, 1, 0, 4 + len(name), _CTRL_ATTR_FAMILY_NAME
         )
         request += name + bytes(-len(name) % 4 + 2)
-        length = _HEADER.size + len(request)
-        self._socket.send(_HEADER.pack(length, _GENL_ID_CTRL, _NLM_F_REQUEST, 0, 0) + request)
+        length = HEADER.size + len(request)
+        self._socket.send(HEADER.pack(length, _GENL_ID_CTRL, _NLM_F_REQUEST, 0, 0) + request)
         answer = self._socket.recv(1 << 16)
         if _error(answer) == errno.ENOENT:
             raise Unavailable(
@@ -152,7 +151,7 @@ class Taskstats:
                 "not the host's network namespace"
             )
         (family,) = struct.unpack(
-            "=H", attributes(answer[_HEADER.size + _GENERIC_HEADER :])[_CTRL_ATTR_FAMILY_ID]
+            "=H", attributes(answer[HEADER.size + _GENERIC_HEADER :])[_CTRL_ATTR_FAMILY_ID]
         )
         return int(family)
 
@@ -186,7 +185,7 @@ class Taskstats:
                 length = self._socket.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
             except BlockingIOError:  # all that came: send(2) returns when all is answered
                 return answered
-            _, _, _, number, _ = _HEADER.unpack_from(self._buffer)
+            _, _, _, number, _ = HEADER.unpack_from(self._buffer)
             answered.add(number)
             if length != self._length:
                 if self._refused():
@@ -207,7 +206,7 @@ class Taskstats:
 
     def _learn(self, raw: bytes) -> None:
         """Find struct taskstats in an answer; it is at the same place in all of that length."""
-        outer = attributes(raw[_HEADER.size + _GENERIC_HEADER :])
+        outer = attributes(raw[HEADER.size + _GENERIC_HEADER :])
         inner = attributes(outer.get(_TYPE_AGGR_TGID) or outer.get(_TYPE_AGGR_PID) or b"")
         if _TYPE_STATS not in inner:
             raise Error("cannot read taskstats: an answer holds none")
@@ -219,5 +218,5 @@ class Taskstats:
 
 def _error(answer: bytes | bytearray) -> int:
     """The errno that an answer reports, or 0."""
-    _, kind, _, _, _ = _HEADER.unpack_from(answer)
-    return -struct.unpack_from("=i", answer, _HEADER.size)[0] if kind == _NLMSG_ERROR else 0
+    _, kind, _, _, _ = HEADER.unpack_from(answer)
+    return -struct.unpack_from("=i", answer, HEADER.size)[0] if kind == _NLMSG_ERROR else 0

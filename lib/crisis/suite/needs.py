@@ -122,7 +122,7 @@ _MAP_TYPES = {TASK_STORAGE: "task_storage", RINGBUF: "ringbuf", STACK_TRACE: "st
 class Way:
     """A way to measure.
 
-    lacks: why this kernel cannot have it even if all its sources work, or "".
+    lacks: why it cannot work on this kernel even where all its sources do, or "".
     needs: [(source, ...)]: of each, one must work.
     """
 
