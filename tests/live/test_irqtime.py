@@ -44,6 +44,26 @@ while True:
     s.recv(65536)
 """
 
+# A broadcast to 500 sockets, some 30 us in NET_RX: little beside it is what the kernel's account
+# has and the tracepoints have not, the entry and the exit of the softirq.
+BROADCAST = """import socket
+
+def udp():
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+    return s
+
+first, *others = [udp() for _ in range(500)]
+first.bind(("127.255.255.255", 0))
+address = first.getsockname()
+for s in others:
+    s.bind(address)
+sender = udp()
+while True:
+    sender.sendto(b"x", address)
+"""
+
 
 @contextlib.contextmanager
 def task_cgroup(name):
@@ -207,11 +227,11 @@ def softirq_seconds(cpu):
 
 
 def test_time_of_softirqs_against_the_kernels_account():
-    """The kernel samples at each tick what the CPU is in, here some hundred times."""
+    """The kernel samples at each tick what the CPU is in, here mostly a softirq."""
     if SLOW != 1:
         pytest.skip("emulation spends its time elsewhere than the ticks see")
     usable("irqtime", "vectors", "0.01", "1")
-    with workload(FLOOD, cpu=1, nice=-20) as child:
+    with workload(BROADCAST, cpu=1, nice=-20) as child:
         until(lambda: cpu_time(child.pid) > 1e8)
         tracer = attached("irqtime", "-j", "-P")
         begin, before = time.monotonic(), softirq_seconds(1)
@@ -224,7 +244,7 @@ def test_time_of_softirqs_against_the_kernels_account():
         if r["record"] == "irq" and r["type"] == "soft" and r["cpu"] == 1
     )
     truth = (after - before) / seconds
-    assert ours > 0.02 and ours == pytest.approx(truth, abs=0.05 + 0.15 * truth)
+    assert truth > 0.2 and ours == pytest.approx(truth, rel=0.1)
 
 
 # Debian 13 renames it.
