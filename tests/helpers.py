@@ -265,7 +265,10 @@ def run_delay(pid):
 
 
 def until(condition, seconds=20):
-    """Its first true value, asked for again and again; AssertionError when it has none by then."""
+    """The first true value of a condition that is evaluated again and again.
+
+    AssertionError when it has none within the time.
+    """
     deadline = time.monotonic() + seconds * SLOW
     while True:
         value = condition()

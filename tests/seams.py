@@ -125,7 +125,7 @@ class Ring:
 
 class Program:
     """A loaded bpf.Program.  maps, layouts, counters(), constants(), name, taken; params and sizes
-    as the command asked for."""
+    as the command has set them."""
 
     def __init__(self, world, module, maps, counters=(), constants=None, taken=("a place",)):
         """maps: {name: FakeMap, or Ring}.  counters: [(seconds, {name: total})]."""
@@ -652,7 +652,7 @@ NAME_RECORD = struct.Struct("=3Q6I")  # struct name_record of page.bpf.h up to p
 
 
 def world_ns(seconds):
-    """The time of CLOCK_MONOTONIC so many seconds after the start."""
+    """The time of CLOCK_MONOTONIC `seconds` after the start."""
     from world import START
 
     return START + round(seconds * 1e9)
@@ -1121,7 +1121,7 @@ class Pages:
     """The page cache: of each file in the working directory a letter for each page.
 
     O resident, D dirty, W under writeback, L resident and locked by somebody; e evicted, r evicted
-    recently, . never there; ? of a file: the kernel does not tell.
+    recently, . never there; ? of a file: the kernel does not report it.
     """
 
     def __init__(self, world, data):

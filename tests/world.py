@@ -57,7 +57,7 @@ class World:
     # What happens when
 
     def at(self, seconds, function):
-        """Call the function when the clock has moved on by so many seconds."""
+        """Call the function when the clock has moved on by `seconds`."""
         self._events.append((START + round(seconds * 1e9), len(self._events), function))
         self._events.sort(key=lambda event: event[:2])
 

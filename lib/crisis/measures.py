@@ -2,8 +2,8 @@
 """What a member of a JSON record means, by its key: one table for all commands.
 
 `crisis-merge` derives from it how the values of several hosts become one, and --openmetrics the
-unit of a metric.  The suite's keys end in the unit (_ns, _bytes, _ratio); what the unit does not
-say is in the tables below.  Pure.
+unit of a metric.  The suite's keys end in the unit (_ns, _bytes, _ratio); what does not
+follow from the unit is in the tables below.  Pure.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 
     cachesnoop.py [RUNS]
 
-Needs root.  bpftrace is left out aloud where it is not installed or does not run.  Each row is the
-median of RUNS (1) runs by the events shown; the rows of a rate are of the same minutes.
+Needs root.  bpftrace is left out, with a note, where it is not installed or does not run.  Each row
+is the median of RUNS (1) runs by the events shown; the rows of a rate are of the same minutes.
 A run takes five minutes.  Prints Markdown tables.
 """
 

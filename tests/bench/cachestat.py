@@ -3,7 +3,7 @@
 """cachestat beside its peers, with the truth: pages, start, memory, cost of an event in the kernel.
 
 Needs root; bpfcc-tools and libbpf-tools where this kernel lets them run.  A
-peer that does not run is left out aloud.  Prints Markdown tables.  The
+peer that does not run is left out, with a note.  Prints Markdown tables.  The
 system's other I/O is in all the figures, so run it on a quiet one.
 """
 
@@ -47,7 +47,7 @@ class Running:
         self.rest = ""
 
     def line(self, limit):
-        """The next line that begins with numbers, as a list;
+        """The numbers at the beginning of the next line that has some.
 
         None when the tool ends or prints none in time.
         """

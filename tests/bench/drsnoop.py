@@ -4,7 +4,7 @@
 reclaim.
 
 Needs root, bpftool, and a memory cgroup.  A peer that is not installed, or
-ends with an error on this kernel, is left out aloud.  Prints Markdown tables.
+ends with an error on this kernel, is left out, with a note.  Prints Markdown tables.
 """
 
 import os

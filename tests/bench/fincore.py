@@ -5,7 +5,7 @@ large trees.
 
 Needs vmtouch and util-linux's fincore, 10 GB of memory and 6 GB of disk, or
 less with --small.  --million measures a tree of 1,000,000 files and nothing
-else.  Prints Markdown tables; a peer that is not installed is left out aloud.
+else.  Prints Markdown tables; a peer that is not installed is left out, with a note.
 """
 
 import ctypes

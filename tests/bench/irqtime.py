@@ -4,7 +4,7 @@
 cost of an interrupt.
 
 Needs root, libbpf-tools and bpftool; bpfcc-tools with kernel headers where
-there are any.  A peer that does not run is left out aloud.  Prints Markdown tables.
+there are any.  A peer that does not run is left out, with a note.  Prints Markdown tables.
 """
 
 import glob

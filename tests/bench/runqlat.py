@@ -3,7 +3,7 @@
 """runqlat against its peers in one run, interleaved: start, memory, cost of events and reports.
 
 Needs root, gcc, libbpf-tools, bpftrace, bpfcc-tools, bpftool and linux-perf.  A
-peer that is not installed is left out aloud.  Prints a Markdown table.
+peer that is not installed is left out, with a note.  Prints a Markdown table.
 """
 
 import os

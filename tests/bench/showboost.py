@@ -4,8 +4,8 @@
 CPUs, and of the timed loop.
 
 Needs root and python3-fusepy.  For the originals put the directory of
-msr-cloud-tools in MSR_CLOUD_TOOLS and install msr-tools; they are left out
-aloud otherwise.  Prints Markdown tables.
+msr-cloud-tools in MSR_CLOUD_TOOLS and install msr-tools; they are left out,
+with a note, otherwise.  Prints Markdown tables.
 """
 
 import json

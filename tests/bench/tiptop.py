@@ -23,7 +23,7 @@ PER_PROCESS = 10  # threads
 
 
 def classic(directory):
-    """The command of the classic, with software events; None, aloud, where it does not run."""
+    """The classic's command, with software events; None, with a note, where it does not run."""
     if not shutil.which("gcc") or not os.access(CLASSIC, os.X_OK):
         harness.left_out("the classic tiptop", "gcc or the package tiptop is not installed")
         return None

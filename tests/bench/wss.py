@@ -3,8 +3,8 @@
 """wss against wss.pl in one run, interleaved: CPU and wall time, and how close they come to a known
 set.
 
-WSS_PL names the peer, https://github.com/brendangregg/wss; it is left out
-aloud where that is not set.  Needs Perl for it.  Prints Markdown tables.
+WSS_PL names the peer, https://github.com/brendangregg/wss; it is left out,
+with a note, where that is not set.  Needs Perl for it.  Prints Markdown tables.
 """
 
 import mmap

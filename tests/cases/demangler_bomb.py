@@ -5,7 +5,7 @@ demangled.
 Run: python3 demangler_bomb.py 30 >b.c && cc -O0 -fno-omit-frame-pointer -o b b.c && ./b & memleak
   -p $! -o 0 1 1
 Right: the report within a second, the name cut or left mangled, Ctrl-C works.  (320 bytes of name
-  ask for gigabytes.)
+  would become gigabytes.)
 """
 
 import sys

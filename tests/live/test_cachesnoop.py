@@ -268,7 +268,7 @@ def test_the_whole_of_a_large_read(tmp_path):
     assert lost == 0 and pages(found, path, once=False) == set(range(size // PAGE))
 
 
-def test_losses_are_told(tmp_path):
+def test_losses_are_reported(tmp_path):
     """More single pages at once than the buffer holds: shown and lost are all of them."""
     path, count = str(tmp_path / "random"), 120000
     if SLOW > 1:
@@ -368,9 +368,9 @@ def test_a_name_is_searched_where_the_kernel_has_none(tmp_path):
         assert mounts.find_open(os.getpid(), dev, info.st_ino) == path
     assert mounts.find_open(os.getpid(), dev, info.st_ino) is None
     search = file_names.Search(mounts)
-    assert search.ask(dev, info.st_ino) is None
+    assert search.query(dev, info.st_ino) is None
     search.wait(30)
-    found = search.ask(dev, info.st_ino)
+    found = search.query(dev, info.st_ino)
     if found is None:
         pytest.skip(f"the file system is too large to be searched in {search.SECONDS} s")
     assert os.path.samefile(found, path)

@@ -224,7 +224,7 @@ def test_a_command_runs_as_predicted(found, command):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_user_is_told_what_privileges_lack(command):
+def test_missing_privileges_are_reported_to_a_user(command):
     """What root alone may try is unknown, and such a command ends with the predicted status."""
     predicted = as_nobody("crisis-check", command)
     assert predicted.stderr == ""

@@ -622,8 +622,8 @@ def test_what_the_kernel_does_not_tell(place):
         result = as_nobody("fincore", "-j", "-c", path)
         record, total = map(json.loads, result.stdout.splitlines())
         if record["pages"] is not None and HAS_CACHESTAT:
-            # Before 6.13 and its stable updates cachestat told everybody; then it is the truth at
-            # least.
+            # Before 6.13 and its stable updates cachestat reported to everybody, and then it is the
+            # truth.
             assert record["pages"] == file.vector().count(1)
         else:
             assert (
@@ -639,8 +639,8 @@ def test_what_the_kernel_does_not_tell(place):
             assert (total["unknown"], total["files"], total["pages"]) == (1, 1, None)
             with open(place + "/large", "wb") as f:
                 f.truncate(1 << 40)
-            told = as_nobody("fincore", "-n", "-r", path, place + "/large").stdout
-            assert told == f"- - 64K {path}\n- - 1T {place}/large\n"
+            printed = as_nobody("fincore", "-n", "-r", path, place + "/large").stdout
+            assert printed == f"- - 64K {path}\n- - 1T {place}/large\n"
         # mincore calls all of it resident: we must not.
         readable, writable = os.pipe()
         pid = os.fork()
@@ -649,11 +649,11 @@ def test_what_the_kernel_does_not_tell(place):
                 os.setuid(65534)
                 residency = Residency()
                 residency.has_cachestat = False
-                told = (
+                printed = (
                     residency.measure(file.fd, os.fstat(file.fd), file.size),
                     mincore(file.fd, file.size).count(1),
                 )
-                os.write(writable, json.dumps(told).encode())
+                os.write(writable, json.dumps(printed).encode())
             finally:
                 os._exit(0)
         os.waitpid(pid, 0)

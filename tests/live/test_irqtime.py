@@ -401,7 +401,7 @@ def test_lines_have_the_names_of_their_handlers(tmp_path):
     assert interrupts.name(10**6) == "irq1000000"
 
 
-def test_a_full_table_is_told():
+def test_a_full_table_is_reported():
     """The table with room for two of them, on a kernel that has a dozen."""
     command = load("irqtime")
     source = command.SOURCES["lines"]

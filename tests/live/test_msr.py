@@ -3,7 +3,7 @@
 real TSC event.
 
 The simulated registers come from a FUSE file system that behaves as the msr
-and cpuid drivers do; the truth is what it was told to simulate.
+and cpuid drivers do; the truth is what it is set to simulate.
 """
 
 import copy
@@ -108,7 +108,7 @@ def has_hardware():
 @pytest.mark.parametrize("name", ["cputemp", "cpuhot"])
 @pytest.mark.parametrize("prefix", [[], NOBODY], ids=["root", "nobody"])
 def test_a_machine_that_shows_nothing(name, prefix):
-    """One line and 69, never a header without rows; as anybody, since rights are not what lacks."""
+    """One line and 69, never a header without rows; for every user: no privilege would help."""
     if has_hardware():
         pytest.skip("this machine has an msr device, a hardware monitor or a thermal zone")
     if prefix and os.geteuid():
@@ -231,8 +231,8 @@ def test_counters_that_stand_still():
     ] * 2
 
 
-def test_nobody_is_told_the_right_that_lacks():
-    """That ends cputemp and cpuhot; showboost measures without it, and says what lacks."""
+def test_nobody_gets_the_missing_privilege_named():
+    """That ends cputemp and cpuhot; showboost measures without it, and names what is missing."""
     for name in COMMANDS:
         result = simulated(
             INTEL, *NOBODY, os.path.join(readable_root(), "bin", name), ".2", "1", cwd="/"
@@ -358,7 +358,7 @@ def test_perf_measures_the_tsc(tmp_path):
     assert base == [] and counters.rate(None, 0) == counters.tsc_mhz()
 
 
-def test_perf_without_the_right(tmp_path):
+def test_perf_without_the_privilege(tmp_path):
     """perf_event_paranoid is named, and that cpufreq answers instead only where there is one."""
     if os.geteuid():
         pytest.skip("only root can become somebody else")
@@ -445,9 +445,9 @@ def msr_driver():
 
 @pytest.mark.guest
 def test_registers_of_each_cpu_by_the_real_driver():
-    """0x1b holds the APIC base and which CPU booted;
+    """0x1b holds the APIC base and which CPU booted; TSC_AUX holds what this test writes.
 
-    TSC_AUX what this test writes, on one CPU only.
+    It writes to one CPU only.
     """
     from crisis.cpu import msr
 

@@ -272,7 +272,7 @@ def test_the_first_report_is_since_boot(namespace):
     assert float(many[0].split(":")[5]) > 0 == float(many[1].split(":")[5])
 
 
-FIELDS = {  # options: titles of the fields in which 1.95 prints 0 for what Linux does not tell
+FIELDS = {  # options: titles of the fields in which 1.95 prints 0 for what Linux does not report
     "": (),
     "-n": (),
     "-z": (),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""pagecache: what is asked for comes about, by mincore's word, or is said not to have.
+"""pagecache: each action is carried out, by mincore's account, or reported not to have been.
 
 Needs root.
 """
@@ -172,8 +172,8 @@ def test_touch_leaves_holes(place):
 
 
 def test_touch_is_not_misled_by_what_lies_behind_a_range(place):
-    """Whether mincore tells is asked of a page beyond the file's end; a GiB beyond a range's there
-    may be data.
+    """Whether mincore reports the truth is tried on a page beyond the file's end: a GiB beyond a
+    range's end there may be data.
     """
     path = place + "/sparse"
     with open(path, "wb") as f:
@@ -325,14 +325,16 @@ def test_without_permission(place):
         and "RLIMIT_MEMLOCK" in result.stderr
         and result.stderr.count("\n") == 1
     )
-    told = as_nobody("pagecache", "-j", "touch", path)
-    record = json.loads(told.stdout)
+    result = as_nobody("pagecache", "-j", "touch", path)
+    record = json.loads(result.stdout)
     assert mincore_of(path).count(1) == 64
-    if told.returncode:  # 0 where cachestat still told everybody and mincore was not needed
+    if (
+        result.returncode
+    ):  # 0 where cachestat still reported to everybody and mincore was not needed
         assert record["after_pages"] is None and "not verified" in record["why"][0]
-    told = as_nobody("pagecache", "-j", "evict", path)
+    result = as_nobody("pagecache", "-j", "evict", path)
     assert mincore_of(path).count(1) == 0
-    assert told.returncode == 0 or "not verified" in json.loads(told.stdout)["why"][0]
+    assert result.returncode == 0 or "not verified" in json.loads(result.stdout)["why"][0]
     os.chmod(path, 0o600)
     for action in "touch", "evict", "lock", "save":
         result = as_nobody("pagecache", action, path)

@@ -84,7 +84,7 @@ def test_with_a_pmu_it_counts(name):
     )
 
 
-def test_an_unprivileged_user_is_told_the_same_without_a_pmu():
+def test_the_message_without_a_pmu_is_the_same_for_an_unprivileged_user():
     if core_pmus():
         pytest.skip("this machine has a PMU")
     for arguments in ["1", "1"], ["-c", "true"]:

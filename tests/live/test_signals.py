@@ -78,7 +78,7 @@ def by_python_itself(name, errors):
 
 def interrupt(name, arguments, moment):
     """(seconds until the end, status, stderr, whether Python's own handler was set) of SIGINT after
-    so many seconds.
+    `moment` seconds.
     """
     with tempfile.TemporaryFile() as out:
         child = subprocess.Popen(

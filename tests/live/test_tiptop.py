@@ -91,7 +91,7 @@ def until(true):
 
 
 def burns(seconds, before="", after=""):
-    """Python code that uses so many seconds of CPU time in user mode."""
+    """Python code that uses `seconds` of CPU time in user mode."""
     return (
         f"import time\n{before}\nbegin = time.thread_time()\n"
         f"while time.thread_time() < begin + {seconds}: sum(range(1000))\n{after}"

@@ -746,7 +746,7 @@ def test_damon_against_a_known_set():
             48 * MB, rel=0.03, abs=4 * found["ref_error_bytes"]
         )
         assert open("/sys/kernel/mm/damon/admin/kdamonds/nr_kdamonds").read().strip() == "0"
-    # What stays in a TLB is not seen; taking so many pages away flushes it.
+    # What stays in a TLB is not seen; taking these pages away flushes it.
     small = (
         "import mmap, time\nprint(flush=True)\nwhile True:\n area = mmap.mmap(-1, 1 << 19)\n"
         " for at in range(0, 1 << 19, 4096): area[at] = 1\n area.close()\n time.sleep(.001)"

@@ -106,7 +106,7 @@ def test_record():
         None,
         [1, 2],
     )
-    # Nothing scanned is nothing known, where the multi-generational LRU does not tell.
+    # Nothing scanned is nothing known, where the multi-generational LRU does not report it.
     assert Reclaim(record(0), lru_gen=True).scanned is None
     assert Reclaim(record(0)).scanned == 0
 

@@ -6,9 +6,12 @@ tests/expected/COMMAND/cases.json has the cases: a name, and with it
     arguments    of the command, as a shell would split them
     trees        tests/fixtures/NAME.tree, one laid over the other
     data         tests/fixtures/NAME.json: what no file holds, given to the function COMMAND of
-    tests/seams.py stop         seconds until Ctrl-C environment  variables terminal     true where
-    stdout passes for a terminal status       the exit status, 0 without it xfail        the reason
-    why the output is known not to be right yet
+                 tests/seams.py
+    stop         seconds until Ctrl-C
+    environment  variables
+    terminal     true where stdout passes for a terminal
+    status       the exit status, 0 without it
+    xfail        the reason why the output is known not to be right yet
 
 "trees" and "data" beside "cases" are for all that have none of their own.
 COMMAND/CASE.txt has the standard output, CASE.err the standard error if there is any.

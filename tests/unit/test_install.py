@@ -44,7 +44,7 @@ def test_the_version_is_the_same_everywhere():
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
     """The path of a virtual environment into which pip has installed the tree."""
-    # In its tests, the package needs no more than the programs of Debian: no index is asked.
+    # In its tests, the package needs no more than the programs of Debian: no index is queried.
     check = subprocess.run(
         [
             "/usr/bin/python3",

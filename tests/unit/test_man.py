@@ -25,6 +25,8 @@ PAGES = re.findall(
 )
 GENERATED = [f"{name}.{section}" for name, section in PAGES]
 GENERAL = sorted(name for name in os.listdir(os.path.join(ROOT, "man")) if name.endswith(".7"))
+# A kernel reports, a command queries.
+WORDS = r"tells?|told(?! apart)|asks?|asked|so many|takes? no right"
 # Names for what another section is for.
 FORBIDDEN = re.compile(
     r"COMMENTS|FIELDS|COLUMNS|HEADER|REPORT|NOTES|BUGS|CAVEATS|PERMISSIONS|JSON|SOURCES|LIMITS|"
@@ -112,9 +114,21 @@ def test_exit_status_lists_each_status(page):
 
 @pytest.mark.parametrize("page", GENERATED + GENERAL)
 def test_words_are_those_of_man_pages(page):
-    """A kernel reports and a command queries; see "Style" in HACKING.md."""
-    words = r"tells?|told(?! apart)|asks?|asked|so many|takes? no right|an octave"
-    assert not re.findall(rf"\b(?:{words})\b", read(page))
+    """Those of the field; see "Style" in HACKING.md."""
+    assert not re.findall(rf"\b(?:{WORDS}|an octave)\b", read(page))
+
+
+@pytest.mark.parametrize("directory", ["bin", "lib/crisis"])
+def test_words_of_the_code_are_the_same(directory):
+    """In names, messages, docstrings and comments."""
+    found = {}
+    for at, _, names in os.walk(os.path.join(ROOT, directory)):
+        for name in names:
+            if name.endswith(".pyc"):
+                continue
+            with open(os.path.join(at, name), encoding="utf-8") as f:
+                found[name] = re.findall(rf"\b(?:{WORDS})\b", f.read())
+    assert len(found) > 20 and not {name: words for name, words in found.items() if words}
 
 
 def test_every_page_has_the_date_and_version_of_the_release():

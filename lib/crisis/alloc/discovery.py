@@ -154,7 +154,7 @@ class Discovery:
         self.denied.intersection_update(pids)
 
     def note_denied(self) -> None:
-        """Say how many processes may not be looked into, when there are more than were said."""
+        """Report how many processes may not be looked into, when their number has grown."""
         if len(self.denied) > self._noted:
             self._noted = len(self.denied)
             cli.note(

@@ -201,7 +201,7 @@ class Session:
         return command
 
     def _reap(self, command: Command) -> None:
-        """Say how the command ended, once.
+        """Report how the command ended, once.
 
         The event of its end comes a little before it can be waited for.
         """

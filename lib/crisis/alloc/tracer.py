@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Tracer"]
 
-# Events that say what processes and their mappings are; the others are allocations and frees.
+# Events about processes and their mappings; the others are allocations and frees.
 _STATE = frozenset((FORKED, EXECED, EXITED, UNMAPPED, RESERVED, MPROTECT))
 _GONE = errno.ENOENT, errno.ESRCH
 _DENIED = errno.EPERM, errno.EACCES

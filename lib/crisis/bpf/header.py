@@ -144,7 +144,7 @@ class _Writer:
         if not name:
             return f"{self.body(number)} {inner}"
         if name in self.own and by_value:
-            # The program has a type of that name; the kernel's is only so many bytes here.
+            # The program has a type of that name; of the kernel's only the size matters here.
             return f"struct {{ char __bytes[{size}]; }} {inner}"
         if by_value:
             self.emit(number)

@@ -86,7 +86,7 @@ def first(
             if program is not None:
                 program.close()
             verbose(f"not {source.name}: {exc}")
-            # A source that this kernel lacks something for says less than one that failed.
+            # A failure is a better explanation than something that this kernel lacks.
             if last is None or not isinstance(exc, Unavailable) or isinstance(last, Unavailable):
                 last = exc
             continue

@@ -418,7 +418,7 @@ class Program:
         )
 
     def constants(self) -> dict[str, int]:
-        """{name: value} of all the enumeration constants that the source asked for and the kernel
+        """{name: value} of all the enumeration constants that the source names and the kernel
         has.
         """
         return dict(self._object.constants)

@@ -61,7 +61,7 @@ def boost(root: str = "/") -> bool | None:
 
 
 def cppc(cpu: int, root: str = "/") -> dict[str, int]:
-    """{name: integer} of acpi_cppc but for the counters.
+    """{name: integer} of acpi_cppc except the counters.
 
     Empty without.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What hardirqs and softirqs are but for their interrupts: the arguments and the reports.
+"""What hardirqs and softirqs have in common: the arguments and the reports.
 
 Names, options, columns and their order are those of bcc's hardirqs and softirqs, and those of
 libbpf-tools where they do not contradict.

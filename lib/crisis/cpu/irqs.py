@@ -137,7 +137,7 @@ class Interrupt:
         return self.time / self.number() if self.count and self.time is not None else None
 
     def add(self, other: Interrupt) -> None:
-        """Add what another one did, but for its time."""
+        """Add what another one did, except its time."""
         self.count += other.count
         self.unseen += other.unseen
         self.total += other.total

@@ -39,7 +39,7 @@ class Map:
 
 
 class Grid:
-    """A map as it is drawn: at most so many columns.
+    """A map as it is drawn, in a limited number of columns.
 
     rows: the first and the last one with events; columns: of each the seconds since the epoch at
     which it begins (None without a clock) and its {row: events}; seconds: the width of a column.

@@ -79,7 +79,7 @@ def _width(grid: Grid) -> float:
 
 
 def _cells(one: Map, grid: Grid, plot: int, linear: bool) -> list[str]:
-    """A rectangle for each cell with events, that says what it is when pointed at."""
+    """A rectangle for each cell with events, with its values as a tooltip."""
     last, width = grid.rows[1], _width(grid)
     parts = []
     for at, (start, rows) in enumerate(grid.columns):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Merged records as text and as JSON lines.  Pure, but for the time."""
+"""Merged records as text and as JSON lines.  Pure, except for the time."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import os
 
 __all__ = ["COMPAT", "NUMBERS", "names", "numbers"]
 
-COMPAT = 512  # added to the number of a call by a 32-bit program; no table has so many
+COMPAT = 512  # added to the number of a call by a 32-bit program: above all numbers of 64-bit calls
 
 # By name, on x86-64, i386, arm64 and arm; None where there is no such call.
 NUMBERS: dict[str, tuple[int | None, int | None, int | None, int | None]] = {

@@ -156,7 +156,7 @@ class Interval:
 
 
 class Tracer:
-    """The program, filtered and sized as asked, and the reading of its counters."""
+    """The program, filtered and sized by the options, and the reading of its counters."""
 
     def __init__(self, args: Namespace) -> None:
         """args: the options of cachestat.  Raises what bpf.load raises, and Unavailable."""

@@ -261,7 +261,7 @@ class Mounts:
 class Search:
     """Looks for the names of inodes that the kernel had none for, in a thread, for a bounded time.
 
-    ask() never waits.  A file system is walked once for all inodes asked for
+    query() never waits.  A file system is walked once for all inodes queried
     meanwhile, then left alone for a while: it is the one that is in trouble.
     busy: whether the thread runs.
     """
@@ -274,7 +274,7 @@ class Search:
         self._found: dict[tuple[int, int], str | None] = {}
         self._rests: dict[int, float] = {}  # until when a file system is left alone
 
-    def ask(self, dev: int, ino: int) -> str | None:
+    def query(self, dev: int, ino: int) -> str | None:
         """The path, or None as long as it has not been found."""
         import time
 

@@ -35,7 +35,7 @@ _GROUP_US = 1000000  # between two kills of a group; the next kill may be that o
 
 
 class LogEntry:
-    """What the kernel log said of one victim; None is what it did not say.
+    """What the kernel log has about one victim; None is what it does not have.
 
     us: when, of the kernel's log clock; kb: total VM, anonymous, file and shared memory in KiB;
     pgtables, limit_bytes, usage_bytes: in bytes; limit: a value of LIMITS; domain: pages;

@@ -133,7 +133,7 @@ class Tracer:
             for event in ring.records():
                 kill = oom_kill.Kill.of_event(event, self.constants)
                 if self._log is not None:
-                    self._ask_log(self._log, kill)
+                    self._consult_log(self._log, kill)
                 if not self._wanted(kill):
                     continue
                 yield kill, None
@@ -154,7 +154,7 @@ class Tracer:
             return False
         return oom_kill.in_cgroup(kill, self._cgroup)
 
-    def _ask_log(self, log: Log, kill: Kill) -> None:
+    def _consult_log(self, log: Log, kill: Kill) -> None:
         """Wait, a second at most, for the line "Killed process", which follows the event."""
         deadline = time.monotonic() + 1
         while True:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Evicting files from the page cache, reading them in, and locking them there.
 
-Each action measures before and after, and gives the reasons for what did not
-come about.  Follows posix_fadvise(2), generic_fadvise() in mm/fadvise.c,
+Each action measures before and after, and gives the reasons for what was not
+achieved.  Follows posix_fadvise(2), generic_fadvise() in mm/fadvise.c,
 mlock2(2) and mm/mlock.c.
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Cache", "Result", "Stopped"]
 
 _BLOCK = 1 << 20  # bytes read at a time
-_AHEAD = 8 << 20  # bytes that the kernel is asked to read meanwhile
+_AHEAD = 8 << 20  # bytes that the kernel reads ahead meanwhile
 _CAP_IPC_LOCK = 14
 _NAMED = 5  # processes that a reason names
 _HIDDEN = "%s, but not verified: the file is neither owned nor writable"

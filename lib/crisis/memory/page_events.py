@@ -140,7 +140,7 @@ class FileNames:
         if path is None and file.mode & _TYPE in _REGULAR and not file.deleted:
             if pid:
                 path = self.mounts.find_open(pid, dev, ino)
-            path = path or self._search.ask(dev, ino)
+            path = path or self._search.query(dev, ino)
         return path
 
     def wait(self, seconds: float) -> None:

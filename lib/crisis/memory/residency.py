@@ -146,7 +146,7 @@ class Residency:
         return self._refused() if failed else tuple(self._view)  # type: ignore[return-value]
 
     def is_hugetlb(self, fd: int, st: os.stat_result) -> bool:
-        """True for a file of huge pages, of which no call says which are there."""
+        """True for a file of huge pages, for which no call reports which are there."""
         if st.st_dev in self._plain:
             return False
         return (self._ways.get(st.st_dev) or self._choose(fd, st)) == _count_hugetlb
@@ -213,14 +213,14 @@ class Residency:
         """
         if ranges is None:
             ranges = [(0, size)]
-        if any(start < end for start, end in ranges) and not self._tells(fd, size):
+        if any(start < end for start, end in ranges) and not self._reports_residency(fd, size):
             yield 0, None
             return
         for start, end in ranges:
             for offset in range(start, end, WINDOW):
                 yield offset, mincore(fd, offset, min(WINDOW, end - offset))
 
-    def _tells(self, fd: int, size: int) -> bool:
+    def _reports_residency(self, fd: int, size: int) -> bool:
         """False where mincore would report all pages as resident, whatever they are.
 
         It then does so of a page beyond the end of the file too.
@@ -272,7 +272,7 @@ def data_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
             start = os.lseek(fd, end, os.SEEK_DATA)
             end = os.lseek(fd, start, os.SEEK_HOLE)
         except OSError as exc:
-            if exc.errno != errno.ENXIO:  # which says: a hole up to the end
+            if exc.errno != errno.ENXIO:  # that is, a hole up to the end
                 yield end, size
             return
         if start < size:

@@ -67,7 +67,7 @@ class Walk:
     def files(self, paths: Iterable[str]) -> Iterator[_File]:
         """Yield (directory with its slash or "", name, fd, stat_result, size, seen before).
 
-        The descriptor is closed when the next one is asked for.  A file named
+        The descriptor is closed before the next file is opened.  A file named
         by an argument is always given, later links found in a directory never.
         """
         for path in paths:

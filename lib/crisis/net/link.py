@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Network interfaces: their counters, queues and speed.
 
-By pyroute2, which asks and receives.  The messages of an answer are decoded here: pyroute2 makes
-several objects of each, which for the two dumps of an interval took ten times as long.
+pyroute2 sends the requests and receives the answers.  Their messages are decoded here: pyroute2
+makes several objects of each, which took ten times as long for the two dumps of an interval.
 
 Follows include/uapi/linux/if_link.h (whose comments define each counter), net/core/rtnetlink.c,
 net/core/gen_stats.c, include/uapi/linux/ethtool.h and net/core/net-procfs.c.  Reading needs no

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The interfaces of this network namespace at one moment, by two dumps of rtnetlink.
 
-For a command that must report soon on a machine without CPU time to spare: to import pyroute2, by
-which link.Links asks, takes 0.23 s of CPU time, ten times as much as all the rest of such a report.
+For a command that must report soon on a machine without CPU time to spare: importing
+pyroute2, which link.Links uses, takes 0.23 s of CPU time, ten times as much as all the rest of such
+a report.
 
 Follows net/core/rtnetlink.c, net/sched/sch_api.c and include/uapi/linux/netlink.h.
 """

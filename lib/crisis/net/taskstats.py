@@ -163,13 +163,13 @@ class Taskstats:
         found: dict[int, Counters] = {}
         for at in range(0, len(numbers), _BATCH):
             batch = numbers[at : at + _BATCH]
-            answered = self._ask(batch, threads, found)
+            answered = self._query(batch, threads, found)
             for number in set(batch) - answered:  # there was no room for its answer
-                if not self._ask([number], threads, found):
+                if not self._query([number], threads, found):
                     raise Error("cannot read taskstats: no buffer space. Raise net.core.rmem_max")
         return found
 
-    def _ask(self, numbers: Sequence[int], threads: bool, found: dict[int, Counters]) -> set[int]:
+    def _query(self, numbers: Sequence[int], threads: bool, found: dict[int, Counters]) -> set[int]:
         """Send the requests, and add the answers to `found`.  Returns what was answered."""
         attribute = _ATTR_PID if threads else _ATTR_TGID
         fixed = _REQUEST.size, self._family, _NLM_F_REQUEST

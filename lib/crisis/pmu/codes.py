@@ -402,7 +402,7 @@ _ARM_PARTS = {
 def microarchitecture(
     vendor: str, family: int, model: int, stepping: int = 0, pmu: str = "cpu"
 ) -> str | None:
-    """The name in TABLES of an x86 CPU, as CPUID and so /proc/cpuinfo say it.
+    """The name in TABLES of an x86 CPU, by CPUID's numbers, as in /proc/cpuinfo.
 
     None when it is not known.
 

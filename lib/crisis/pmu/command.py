@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a PMC command is but for its columns.
+"""What the PMC commands have in common: all but the columns.
 
 The arguments, and the report of every interval and of the total.
 """

@@ -599,7 +599,7 @@ int on_fault(u64 *ctx)
 	return wanted() ? faulted(LOAD(mapping, host), index, index + 1, 0, 0) : 0;
 }
 
-/* After filemap_map_pages(), for which of these pages it does not tell. */
+/* After filemap_map_pages(), which does not report which of these pages it maps. */
 int on_mapped(u64 *ctx)
 {
 	struct address_space *mapping = (void *)ARG(ctx, mm_filemap_map_pages, mapping);

@@ -56,7 +56,7 @@ class Interval:
 
 
 class Tracer:
-    """The program, sized and filtered as asked, and the reading of its banks."""
+    """The program, sized and filtered by the options, and the reading of its banks."""
 
     def __init__(self, args: Namespace) -> None:
         """args: the options of runqlat.  Raises what bpf.load raises, and Unavailable."""
@@ -161,7 +161,7 @@ def _hierarchy(version: int | None) -> tuple[str, set[str] | None]:
 
 
 def _shift(args: Namespace) -> int:
-    """log2 of the buckets an octave: as asked for, else what percentiles need and memory allows."""
+    """log2 of the buckets an octave: as requested, else what percentiles need and memory allows."""
     if args.steps:
         return int(args.steps).bit_length() - 1
     return 2 if args.key in _KEYS else 4

@@ -28,7 +28,7 @@ _PERIOD = 0.05  # seconds between two reads of the latter, which wakes nobody
 
 
 class Tracer:
-    """The program, filtered as asked, and its records in the order of time."""
+    """The program, filtered by the options, and its records in the order of time."""
 
     def __init__(self, args: Namespace) -> None:
         """args: the options of runqslower.  Raises what bpf.load raises."""

@@ -131,7 +131,7 @@ def check() -> None:
 
 
 class Sampler:
-    """Samples of the threads that are asked for, and their sums since take().
+    """Samples of the threads that the options select, and their sums since take().
 
     Numbers of threads and processes are those of this PID namespace.
     """

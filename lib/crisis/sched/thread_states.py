@@ -89,7 +89,7 @@ class _Known:
 
 
 class Tracer:
-    """The program, filtered as asked, and the sums of what it has counted since take().
+    """The program, filtered by the options, and the sums of what it has counted since take().
 
     Numbers of threads and processes are the kernel's.
     """

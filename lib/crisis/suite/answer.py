@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["NO", "ORDER", "UNKNOWN", "WORKS", "Answer", "Unknown", "ask"]
+__all__ = ["NO", "ORDER", "UNKNOWN", "WORKS", "Answer", "Unknown", "answer"]
 
 WORKS, UNKNOWN, NO = "works", "unknown", "no"
 ORDER = (WORKS, UNKNOWN, NO)
@@ -30,7 +30,7 @@ class Answer:
         self.state, self.note = state, note
 
 
-def ask(check: Callable[[], str | None]) -> Answer:
+def answer(check: Callable[[], str | None]) -> Answer:
     """The Answer of a check, which returns a note, or raises what a command would.
 
     Unknown is what the kernel does not permit this process: with more privileges it may work.

@@ -18,7 +18,7 @@ from ..bpf.requirements import kernel_headers, vmlinux
 from ..errors import NotPermitted, Stopped, Unavailable
 from ..kernel import cgroup, pressure, proc, ptrace, sysfs
 from ..perf import event, tracefs
-from .answer import Answer, Unknown, ask
+from .answer import Answer, Unknown, answer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -419,5 +419,5 @@ def answers(names: Iterable[str]) -> dict[str, Answer]:
         if cli.stopping():
             raise Stopped
         if name in wanted:
-            found[name] = ask(check)
+            found[name] = answer(check)
     return found

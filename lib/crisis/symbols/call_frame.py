@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Call frame instructions: what they say of a caller's registers at one place in the code.
+"""Call frame instructions: where a caller's registers are, for one place in the code.
 
 Follows DWARF 5, section 6.4.  The instructions are those of a hostile file: they are bounded, and
 whatever is malformed raises ValueError.

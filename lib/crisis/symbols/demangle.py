@@ -2,8 +2,8 @@
 """Mangled names of C++ and Rust as their sources spell them.
 
 C++ (Itanium C++ ABI) and Rust's legacy names go through the C++ runtime's
-__cxa_demangle, Rust's v0 names through `rust_v0`.  A name of 300 bytes can ask
-for gigabytes of output, and a call of __cxa_demangle cannot be interrupted:
+__cxa_demangle, Rust's v0 names through `rust_v0`.  A name of 300 bytes can
+require gigabytes of output, and a call of __cxa_demangle cannot be interrupted:
 so it is made in a child process, this file run as a program, which has no
 privileges, a limit of memory, and one of CPU time for each name.
 """

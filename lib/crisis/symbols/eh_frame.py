@@ -110,8 +110,8 @@ class _Listed:
 
 
 class Table:
-    """The call frame information of one ELF file, by virtual address; reads of it what is asked
-    for.
+    """The call frame information of one ELF file, by virtual address, read as far as it is
+    needed.
 
     elf: the file; read: a function (length, offset) -> bytes of it, such as one
     made of os.pread; machine: what its code is for; index: its FDEs; cies: by

@@ -2,7 +2,7 @@
 """Rust's v0 symbol names (RFC 2603, "_R...") as the source spells them.
 
 The output is that of rustc-demangle's alternate form: no hashes of crates, no
-types of constants.  A name may refer back to its own parts and so ask for
+types of constants.  A name may refer back to its own parts and so require
 exponential output: text, steps and depth are bounded.
 """
 

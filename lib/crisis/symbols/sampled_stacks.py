@@ -4,7 +4,7 @@
 A BPF program submits a record to a ring buffer for each sample.  Its number stands for the stack;
 when the copy has been unwound, equal stacks of a process have one key.
 
-Also tells where a walk by frame pointers, which is the kernel's, is known to have ended early.
+Also reports where a walk by frame pointers, the kernel's, is known to have ended early.
 """
 
 from __future__ import annotations

@@ -279,7 +279,7 @@ class _Walker:
         return values[self.machine.link]
 
     def _check(self, cfa: int, link: bool) -> None:
-        """A frame is larger than nothing, but for a leaf's; only there is the return address still
+        """A frame is larger than nothing, except a leaf's; only there is the return address still
         in its register.
         """
         if cfa & 7 or cfa < self.low or not link and not self.innermost or cfa == self.low and link:

@@ -15,9 +15,9 @@ def set_counters(root, cpu, reference, delivered):
 
 
 def test_clock_by_cppc_on_arm(arm):
-    told = []
-    counters = clock.choose([0, 1], log=told.append, root=arm)
-    assert counters.name == "cppc" and any("not msr" in line for line in told)
+    notes = []
+    counters = clock.choose([0, 1], log=notes.append, root=arm)
+    assert counters.name == "cppc" and any("not msr" in line for line in notes)
     machine = base_clock.Clocks(0, counters, print, arm)
     assert (machine.base, machine.source, machine.set) == (2800, "CPPC nominal_freq", 2200)
     assert machine.turbo_clocks() == [3000]

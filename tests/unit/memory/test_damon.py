@@ -80,21 +80,21 @@ def test_damon_is_set_up_as_documented_and_left_as_found(tmp_path, monkeypatch):
     context = "0/contexts/0/"
     assert written[:2] == [("nr_kdamonds", "1"), ("0/contexts/nr_contexts", "1")]
     assert written[-1] == ("0/state", "on")
-    asked = dict(written)
+    settings = dict(written)
     attributes = context + "monitoring_attrs/"
     assert {
-        asked[attributes + "intervals/" + n] for n in ("sample_us", "aggr_us", "update_us")
+        settings[attributes + "intervals/" + n] for n in ("sample_us", "aggr_us", "update_us")
     } == {"250000"}
-    assert asked[attributes + "nr_regions/min"] == asked[attributes + "nr_regions/max"] == "3"
+    assert settings[attributes + "nr_regions/min"] == settings[attributes + "nr_regions/max"] == "3"
     order = [path for path, _ in written if "nr_regions/m" in path]
     assert order[0].endswith("min")  # the maximum may never be below the minimum
     assert (
-        asked[context + "targets/0/pid_target"] == "77"
-        and asked[context + "operations"] == "fvaddr"
+        settings[context + "targets/0/pid_target"] == "77"
+        and settings[context + "operations"] == "fvaddr"
     )
-    assert asked[context + "targets/0/regions/2/start"] == str(0x9000)
-    assert asked[context + "schemes/0/access_pattern/nr_accesses/min"] == "1"
-    assert asked[context + "schemes/1/access_pattern/nr_accesses/min"] == "0"
+    assert settings[context + "targets/0/regions/2/start"] == str(0x9000)
+    assert settings[context + "schemes/0/access_pattern/nr_accesses/min"] == "1"
+    assert settings[context + "schemes/1/access_pattern/nr_accesses/min"] == "0"
     for scheme, size in (0, 4096), (1, 12288):
         (top / context / (f"schemes/{scheme}/stats/sz_tried")).write_text(f"{size}\n")
     assert kdamond.result() == (4096, 12288)

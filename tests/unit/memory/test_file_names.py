@@ -73,7 +73,9 @@ def test_search_is_bounded(mounts, tmp_path):
     (tmp_path / "home" / "file").write_text("x")
     ino = os.stat(str(tmp_path / "home/file")).st_ino
     search = file_names.Search(mounts)
-    assert search.ask(dev(0, 40), ino) is None  # never waits
+    assert search.query(dev(0, 40), ino) is None  # never waits
     search.wait(10)
-    assert search.ask(dev(0, 40), ino) == str(tmp_path / "home/file")
-    assert search.ask(dev(0, 40), ino + 1) is None and not search.busy  # the file system rests now
+    assert search.query(dev(0, 40), ino) == str(tmp_path / "home/file")
+    assert (
+        search.query(dev(0, 40), ino + 1) is None and not search.busy
+    )  # the file system rests now

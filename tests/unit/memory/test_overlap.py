@@ -6,7 +6,7 @@ from crisis.memory.smaps import Vma
 
 
 def mapping(process, start, pages, ref, shared, file=b"00:00 0", name=b""):
-    """A overlap.Mapping of that many pages, so many of them referenced and shared."""
+    """An overlap.Mapping of `pages` pages, `ref` of them referenced and `shared` shared."""
     return overlap.Mapping(
         process,
         Vma(

@@ -36,8 +36,10 @@ def names(monkeypatch, tmp_path):
     ring = Ring()
     made = FileNames(ring)
     made.ring = ring
-    made.asked = []
-    monkeypatch.setattr(page_events.Search, "ask", lambda search, dev, ino: made.asked.append(ino))
+    made.queried = []
+    monkeypatch.setattr(
+        page_events.Search, "query", lambda search, dev, ino: made.queried.append(ino)
+    )
     monkeypatch.setattr(made.mounts, "find_open", lambda pid, dev, ino: None)
     return made
 
@@ -48,7 +50,7 @@ def test_a_file_keeps_its_last_name_when_its_dentry_is_gone(names):
     assert names.path((1, 10, 100), DEV, None) == "/mnt/a"
     assert names.path((1, 0, 100), DEV, None) == "/mnt/a"
     # The same address, another file: the old name is not its own.
-    assert names.path((1, 0, 101), DEV, None) is None and names.asked == [101]
+    assert names.path((1, 0, 101), DEV, None) is None and names.queried == [101]
 
 
 def test_a_rename_is_another_name(names):
@@ -65,10 +67,10 @@ def test_a_missing_name_is_not_looked_up_for_each_event(names, monkeypatch):
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     for _ in range(100):
         assert names.path((1, 10, 100), DEV, 185) is None
-    assert names.asked == [100]
+    assert names.queried == [100]
     now[0] += page_events.RETRY + 1
     names.path((1, 10, 100), DEV, 185)
-    assert names.asked == [100, 100]
+    assert names.queried == [100, 100]
     names.ring.send(1, 10, 100, "/late")
     names.read()
     now[0] += page_events.RETRY + 1
@@ -117,7 +119,7 @@ def test_only_files_that_are_shown_are_looked_up(names, monkeypatch):
     files = page_events.merged([entry(n, 10, 100 + n, n) for n in range(1, 9)], names)
     assert len(files) == 8
     assert [file.added for file in page_events.largest(files, names, 2)] == [8, 7]
-    assert set(names.asked) == {107, 108}
+    assert set(names.queried) == {107, 108}
 
 
 def test_stamps(monkeypatch):

@@ -15,7 +15,7 @@ def test_scaled(value, enabled, running, result):
 
 
 class Readings:
-    """A Group that gives what it is told to."""
+    """A Group with given readings."""
 
     whole_cpu = True
 

@@ -95,7 +95,7 @@ def sampler(**options):
 
 
 def sampled(machine, found, samples, change=lambda i: None):
-    """{tid: {state: percent}} after so many samples, one in 10 ms."""
+    """{tid: {state: percent}} after a number of samples, one in 10 ms."""
     for i in range(samples):
         machine.now += 0.01
         change(i)

@@ -33,18 +33,18 @@ def raising(error):
     ],
 )
 def test_an_error_becomes_an_answer(error, state, note):
-    found = answer.ask(raising(error))
+    found = answer.answer(raising(error))
     assert (found.state, found.note) == (state, note)
 
 
 def test_a_bug_is_no_answer():
     with pytest.raises(ZeroDivisionError):
-        answer.ask(lambda: 1 / 0)
+        answer.answer(lambda: 1 / 0)
 
 
 def test_what_works_has_a_note_or_none():
-    assert answer.ask(lambda: "5.5 MB").note == "5.5 MB"
-    assert answer.ask(lambda: None).note == ""
+    assert answer.answer(lambda: "5.5 MB").note == "5.5 MB"
+    assert answer.answer(lambda: None).note == ""
 
 
 def test_only_what_is_wanted_is_tried(monkeypatch):

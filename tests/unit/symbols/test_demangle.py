@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Names of C++ and Rust, and those that ask for more than a name may cost."""
+"""Names of C++ and Rust, and those that would cost more than a name may."""
 
 import os
 import resource

@@ -87,7 +87,7 @@ BAD, NO_TABLE, NO_FUNCTION, GOOD = "malformed", "no table", "no function", "good
 
 
 def verdict(image):
-    """What becomes of a file whose first function is asked for."""
+    """What becomes of a file whose first function is looked up."""
     begin = time.thread_time()
     try:
         table = image.table()

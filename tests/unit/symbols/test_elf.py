@@ -2,7 +2,7 @@
 """ELF files that somebody else wrote: read right, within the budget, and never with another error
 than ValueError.
 
-CRISIS_TRIES=20000 makes so many mutations of them instead of 2000.
+CRISIS_TRIES=20000 makes 20,000 mutations of them instead of 2,000.
 """
 
 import bisect
@@ -277,7 +277,7 @@ def mutated(data, generator):
 @needs_little
 def test_mutated_files_raise_nothing_but_value_errors(tmp_path):
     generator, files, faults = random.Random(20250401), seeds(), 0
-    # Little is allowed here, so that whoever asks for much raises MemoryError.
+    # Little is allowed here, so that a large request raises MemoryError.
     limit, old = (
         (2 << 30, resource.getrlimit(resource.RLIMIT_AS)[1]),
         resource.getrlimit(resource.RLIMIT_AS),

@@ -13,7 +13,7 @@ use = load("use")
 
 
 def cpu_reading(busy=(0, 0), total=100, **counters):
-    """A reading of two CPUs with these busy ticks of so many each."""
+    """A reading of two CPUs with these busy ticks, of `total` each."""
     reading = cpu.Reading()
     for number, ticks in enumerate(busy):
         reading.busy[number] = {"busy": ticks, "total": total}
