@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """cachesnoop, or bpftrace, while tests/cases/page_storm.py adds pages at a fixed rate."""
 
+import itertools
 import json
 import os
 import re
@@ -173,9 +174,10 @@ def bpftrace(directory, count, rate):
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
         out = os.path.join(scratch, "out")
         result = measured(storm, ["bpftrace", "-e", program], "Attaching", out)
+        # Line by line: the peak memory of a child begins with ours.
         with open(out) as f:
-            text = f.read() + result.err
-    result.shown = len(re.findall(r"^\d\d:\d\d:\d\d python", text, re.M))
-    result.lost = sum(map(int, re.findall(r"Lost (\d+) events", text)))
+            for line in itertools.chain(f, result.err.splitlines()):
+                result.shown += bool(re.match(r"\d\d:\d\d:\d\d python", line))
+                result.lost += sum(map(int, re.findall(r"Lost (\d+) events", line)))
     os.unlink(name)
     return result

@@ -20,7 +20,7 @@ import time
 import pytest
 
 import helpers
-from crisis import bpf
+from crisis import __version__, bpf
 from crisis.bpf import cache, compiler, object
 from crisis.errors import Error
 
@@ -447,13 +447,23 @@ def test_without_bcc(checkout, hide):
 
 
 def test_an_import_replaces_the_compiler(checkout, hide, tmp_path):
-    """Every command traces; nothing is compiled."""
+    """Every command traces, nothing is compiled, what an earlier release has left is removed."""
     path = str(tmp_path / "archive")
     exported = warm(checkout, "--export", path)
     assert exported.returncode == 0 and not exported.stderr
-    shutil.rmtree(checkout + "/cache")
+    # All entries become those of an earlier release.
+    version = f"{len(__version__)}:{__version__}".encode()
+    for entry in os.scandir(checkout + "/cache"):
+        with open(entry.path, "rb+") as f:
+            data = f.read().replace(version, b"3:0.0", 1)
+            f.seek(0)
+            f.truncate()
+            f.write(data)
+        os.rename(entry.path, entry.path + ".old")
     result = warm(checkout, "-j", "--import", path, wrap=hide)
     assert result.returncode == 0 and not result.stderr
+    entries = os.listdir(checkout + "/cache")
+    assert entries and not any(name.endswith(".old") for name in entries)
     states = [json.loads(line) for line in result.stdout.splitlines()]
     expected = dict(line.split(None, 1) for line in exported.stdout.splitlines())
     assert {entry["program"] for entry in states} == set(expected)

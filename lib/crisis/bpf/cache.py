@@ -34,12 +34,14 @@ __all__ = [
     "load",
     "made_from",
     "packed",
+    "prune",
     "replace",
     "store",
 ]
 
 CACHE = "/var/cache/crisis-tools"
 _LIMIT = 1 << 24  # bytes; no object comes near
+_PARTS = 5  # of made_from()
 
 
 def made_from(source: Source, headers: str = "auto") -> bytes:
@@ -55,6 +57,16 @@ def made_from(source: Source, headers: str = "auto") -> bytes:
         "\0".join(kernel.running()).encode(),
     )
     return b"".join(b"%d:" % len(part) + part for part in (MAGIC, *parts))
+
+
+def _parts(data: bytes) -> list[bytes]:
+    """What made_from() has joined, of the bytes of an entry.  Raises ValueError."""
+    parts, at = [], 0
+    for _ in range(_PARTS):
+        begin = data.index(b":", at) + 1
+        at = begin + int(data[at : begin - 1])
+        parts.append(data[begin:at])
+    return parts
 
 
 def _name(source: Source, facts: bytes) -> str:
@@ -272,3 +284,41 @@ def keep(source: Source, data: bytes, headers: str = "auto", path: str = CACHE) 
     """
     facts = made_from(source, headers)
     return store(_name(source, facts), facts + data, path)
+
+
+def prune(path: str = CACHE, root: str = "/") -> int:
+    """Remove the entries that no boot of this machine can use; returns how many.
+
+    They are of another release of the suite, of a build of the running kernel's release that an
+    update has replaced, or of a kernel that is not installed any more.
+    """
+    try:
+        directory = _open_cache(path)
+    except (OSError, ValueError):
+        return 0
+    removed = 0
+    try:
+        for name in os.listdir(directory):
+            try:
+                if _is_stale(name, directory, root):
+                    os.unlink(name, dir_fd=directory)
+                    removed += 1
+            except (OSError, ValueError):
+                pass  # another process has removed it, or it is none of ours
+    finally:
+        os.close(directory)
+    return removed
+
+
+def _is_stale(name: str, directory: int, root: str) -> bool:
+    """Whether an entry is to be removed.  Raises OSError, and ValueError for any other file."""
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=directory)
+    with open(fd, "rb") as f:
+        _, version, _, _, made_for = _parts(f.read(_LIMIT))
+    release, *build = os.fsdecode(made_for).split("\0")
+    running, *running_build = kernel.running()
+    if version != __version__.encode():
+        return True
+    if release == running:
+        return build != running_build
+    return not os.path.isdir(os.path.join(root, "lib/modules", release))

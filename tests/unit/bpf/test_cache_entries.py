@@ -83,3 +83,26 @@ def test_a_failed_rename_leaves_nothing(directory):
     warning = cache.keep(source(), packed("test.x"), path=directory)
     assert warning.startswith("program not cached: ")
     assert os.listdir(directory) == [cache.key(source())]
+
+
+def test_what_no_boot_can_use_is_removed(directory, tmp_path, monkeypatch):
+    """Entries of another release of the suite, of a replaced build, and of a removed kernel."""
+    (tmp_path / "root/lib/modules/6.12.1").mkdir(parents=True)
+
+    def on(kernel, build, suite="2"):
+        """The entry that a run of this release of the suite on this kernel has left."""
+        monkeypatch.setattr(cache.kernel, "running", lambda: (kernel, "#1 SMP", "x86_64", build))
+        monkeypatch.setattr(cache, "__version__", suite)
+        cache.keep(source(), packed("test.x"), path=directory)
+        return cache.key(source())
+
+    assert cache.prune(directory, str(tmp_path / "root")) == 0  # there is no cache yet
+    on("6.1.0-57-amd64", "aa", suite="1")
+    on("6.1.0-57-amd64", "bb")
+    on("6.2.0", "cc")
+    other = on("6.12.1", "dd")
+    own = on("6.1.0-57-amd64", "aa")
+    tmp_path.joinpath("cache/notes").write_text("not an entry: 12:34")
+    assert cache.prune(directory, str(tmp_path / "root")) == 3
+    assert sorted(os.listdir(directory)) == sorted(["notes", other, own])
+    assert cache.cached(source(), path=directory) is not None
