@@ -123,7 +123,7 @@ def test_with_a_pmu_it_counts():
 @pytest.mark.guest
 def test_a_hog_against_the_scheduler():
     with workload(HOG) as child:
-        with Reports("-p", str(child.pid), ".5") as reports:
+        with Reports("-p", str(child.pid), str(0.5 * min(SLOW, 6))) as reports:
             reports.wait()
             path = f"/proc/{child.pid}/schedstat"
             before = int(open(path).read().split()[0])
@@ -182,20 +182,25 @@ def test_threads_that_begin_and_end_meanwhile():
 
 
 @pytest.mark.guest
-def test_page_faults_are_those_of_the_process():
+def test_page_faults_are_those_of_the_process(tmp_path):
     """20,000 pages are touched for the first time, in user mode; by another process none."""
+    begin, done = tmp_path / "begin", tmp_path / "done"
     code = (
-        "import ctypes, mmap, time\nlibc = ctypes.CDLL(None)\n"
+        "import ctypes, mmap, os, sys, time\nlibc = ctypes.CDLL(None)\n"
         "m = mmap.mmap(-1, 20000 * 4096)\nm.madvise(mmap.MADV_NOHUGEPAGE)\n"
-        "a = ctypes.addressof(ctypes.c_char.from_buffer(m))\ntime.sleep(1)\n"
+        "a = ctypes.addressof(ctypes.c_char.from_buffer(m))\n"
+        "while not os.path.exists(sys.argv[1]): time.sleep(.05)\n"
         "for i in range(20000): ctypes.c_char.from_address(a + 4096 * i).value = 1\n"
-        "time.sleep(1000)\n"
+        "open(sys.argv[2], 'w')\ntime.sleep(1000)\n"
     )
     with (
-        workload(code) as child,
+        workload(code, str(begin), str(done)) as child,
         Reports("-p", str(child.pid), ".3", SOFTPMU_FAULTS="1") as reports,
     ):
-        reports.wait(8)
+        reports.wait()
+        begin.touch()
+        until(done.exists)
+        reports.wait(2)
         found = of(child.pid, reports.stop())
     faults = sum(r["branch_misses"] for r in found)
     assert 20000 <= faults <= 21000  # and of the interpreter

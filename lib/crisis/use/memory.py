@@ -2,14 +2,17 @@
 """Memory and swap: /proc/meminfo, /proc/vmstat, pressure and the counters of EDAC.
 
 Follows fs/proc/meminfo.c, mm/vmstat.c, mm/vmscan.c and Documentation/driver-api/edac.rst.  Reclaim
-at a cgroup's limit is not in pgscan_kswapd and pgscan_direct (shrink_inactive_list()), but in the
-pressure and in oom_kill.
+at a cgroup's limit is in the pressure and in oom_kill.  It is not in pgscan_direct as long as this
+is an event of the system (shrink_inactive_list() of Linux 6.18).  Where it is counted for each node
+(7.2), it has the cgroups' reclaim, too, and only a task that enters the system's own direct reclaim
+shows that there was some: do_try_to_free_pages(), node_reclaim().
 """
 
 from __future__ import annotations
 
 import os
 
+from ..kernel import sysfs
 from ..table import size
 from .row import Row, contents, growth, lines, per_second, ratio, stall
 
@@ -22,6 +25,8 @@ __all__ = ["SWAPPED", "Memory"]
 SWAPPED = 10  # pages a second
 _MEMINFO = ("MemTotal", "MemAvailable", "SwapTotal", "SwapFree", "HardwareCorrupted")
 _VMSTAT = ("pgscan_kswapd", "pgscan_direct", "pswpin", "pswpout", "oom_kill")
+# Counters of direct reclaims, of all zones, and of those of a node that is full.
+_RECLAIMS = ("allocstall", "zone_reclaim_")
 _EDAC = "/sys/devices/system/edac/mc"
 
 
@@ -30,6 +35,8 @@ class Memory:
 
     def __init__(self) -> None:
         self.missing: list[str] = []
+        node = f"/sys/devices/system/node/node{sysfs.online_nodes()[0]}/vmstat"
+        self.by_node = any(line.startswith("pgscan_direct ") for line in lines(node))
 
     def read(self) -> Counters:
         """The counters now; those of /proc/meminfo in bytes."""
@@ -43,6 +50,8 @@ class Memory:
             name, _, value = line.partition(" ")
             if name in _VMSTAT:
                 found[name] = int(value)
+            elif name.startswith(_RECLAIMS):
+                found["reclaims"] = found.get("reclaims", 0) + int(value)
         found.update(stall("/proc/pressure/memory"))
         found.update(_ecc())
         if "psi_some_us" not in found:
@@ -53,7 +62,7 @@ class Memory:
 
     def rows(self, before: Counters, after: Counters, seconds: float) -> list[Row]:
         """The rows."""
-        found = [_memory(before, after, seconds)]
+        found = [_memory(before, after, seconds, self.by_node)]
         if after.get("SwapTotal"):
             found.append(_swap(before, after, seconds))
         return found
@@ -71,10 +80,13 @@ def _ecc() -> Counters:
     return found
 
 
-def _memory(before: Counters, after: Counters, seconds: float) -> Row:
+def _memory(before: Counters, after: Counters, seconds: float, by_node: bool) -> Row:
     total, available = after.get("MemTotal"), after.get("MemAvailable")
     used = None if total is None or available is None else total - available
     kswapd, direct = growth(before, after, "pgscan_kswapd"), growth(before, after, "pgscan_direct")
+    if by_node and direct and growth(before, after, "reclaims") == 0:
+        direct = 0  # at the limits of cgroups
+    scanned = None if kswapd is None and direct is None else (kswapd or 0) + (direct or 0)
     psi = ratio(growth(before, after, "psi_some_us"), seconds * 1e6)
     kills = growth(before, after, "oom_kill")
     corrected = growth(before, after, "ecc_corrected")
@@ -94,7 +106,7 @@ def _memory(before: Counters, after: Counters, seconds: float) -> Row:
     return Row(
         "memory",
         util=ratio(used, total),
-        saturation=per_second(growth(before, after, "pgscan_kswapd", "pgscan_direct"), seconds),
+        saturation=per_second(scanned, seconds),
         unit="pages/s",
         errors=errors,
         erroneous=bool(errors or uncorrected or corrupted),

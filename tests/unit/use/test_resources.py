@@ -75,6 +75,20 @@ def test_kswapd_alone_is_no_saturation():
     assert row.marks == ("saturation",)
 
 
+def test_reclaim_of_cgroups_is_not_the_systems():
+    """Where the kernel counts for each node, it counts the cgroups' reclaim, too."""
+    cgroups = {**BASE, "reclaims": 7, "pgscan_kswapd": 10, "pgscan_direct": 100}
+    for by_node, own, saturation, marks in (
+        (True, 7, 5, ()),
+        (True, 8, 55, ("saturation",)),
+        (False, 7, 55, ("saturation",)),
+    ):
+        resource = memory.Memory()
+        resource.by_node = by_node
+        (row,) = resource.rows({**BASE, "reclaims": 7}, {**cgroups, "reclaims": own}, 2.0)
+        assert (row.saturation, row.marks) == (saturation, marks)
+
+
 def test_errors_of_memory():
     (row,) = memory_rows({"oom_kill": 3}, oom_kill=3)
     assert (row.errors, row.marks) == (0, ()) and "OOM kills since boot: 3" in row.notes
