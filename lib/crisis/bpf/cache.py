@@ -296,11 +296,11 @@ def prune(path: str = CACHE, root: str = "/") -> int:
         directory = _open_cache(path)
     except (OSError, ValueError):
         return 0
-    removed = 0
+    removed, running = 0, kernel.running()
     try:
         for name in os.listdir(directory):
             try:
-                if _is_stale(name, directory, root):
+                if _is_stale(name, directory, running, root):
                     os.unlink(name, dir_fd=directory)
                     removed += 1
             except (OSError, ValueError):
@@ -310,15 +310,14 @@ def prune(path: str = CACHE, root: str = "/") -> int:
     return removed
 
 
-def _is_stale(name: str, directory: int, root: str) -> bool:
+def _is_stale(name: str, directory: int, running: tuple[str, ...], root: str) -> bool:
     """Whether an entry is to be removed.  Raises OSError, and ValueError for any other file."""
     fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=directory)
     with open(fd, "rb") as f:
         _, version, _, _, made_for = _parts(f.read(_LIMIT))
-    release, *build = os.fsdecode(made_for).split("\0")
-    running, *running_build = kernel.running()
+    build = tuple(os.fsdecode(made_for).split("\0"))
     if version != __version__.encode():
         return True
-    if release == running:
-        return build != running_build
-    return not os.path.isdir(os.path.join(root, "lib/modules", release))
+    if build[0] == running[0]:
+        return build != running
+    return not os.path.isdir(os.path.join(root, "lib/modules", build[0]))

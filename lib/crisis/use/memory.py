@@ -84,9 +84,9 @@ def _memory(before: Counters, after: Counters, seconds: float, by_node: bool) ->
     total, available = after.get("MemTotal"), after.get("MemAvailable")
     used = None if total is None or available is None else total - available
     kswapd, direct = growth(before, after, "pgscan_kswapd"), growth(before, after, "pgscan_direct")
+    scanned = growth(before, after, "pgscan_kswapd", "pgscan_direct")
     if by_node and direct and growth(before, after, "reclaims") == 0:
-        direct = 0  # at the limits of cgroups
-    scanned = None if kswapd is None and direct is None else (kswapd or 0) + (direct or 0)
+        direct, scanned = 0, kswapd  # all of it at the limits of cgroups
     psi = ratio(growth(before, after, "psi_some_us"), seconds * 1e6)
     kills = growth(before, after, "oom_kill")
     corrected = growth(before, after, "ecc_corrected")
